@@ -1,0 +1,42 @@
+# A thin front: every target is one or two commands that also work by hand.
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+export PATH := $(VENV)/bin:$(PATH)
+
+.PHONY: demo test test-slow lint bench lock schema clean
+
+demo: $(VENV)/installed
+	snakemake demo
+
+test: $(VENV)/installed
+	python -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed
+	python -m pytest -m slow
+
+lint: $(VENV)/installed
+	ruff check .
+	ruff format --check .
+	mypy stages
+	snakefmt --check workflow rules
+	snakemake --lint
+
+bench: $(VENV)/installed
+	for script in benchmarks/*.py; do python $$script || exit 1; done
+
+# The exact set, with hashes, from the ranges of pyproject.toml.
+lock:
+	uv pip compile --quiet --generate-hashes --no-header --extra dev --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_28 pyproject.toml --output-file envs/lock.txt
+
+schema: $(VENV)/installed
+	python -m stages.config workflow/schemas/config.schema.json
+
+$(VENV)/installed: envs/lock.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11) and 'Python 3.11 is needed, found ' + sys.version + '; name it: make PYTHON=/path/to/python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --require-hashes --no-deps --requirement envs/lock.txt
+	touch $@
+
+clean:
+	rm -rf results data/demo .snakemake

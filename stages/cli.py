@@ -1,0 +1,105 @@
+"""The one way in which a stage becomes a command: its function's signature is its options."""
+
+import argparse
+import inspect
+import logging
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from tqdm import tqdm
+
+log = logging.getLogger("stages")
+T = TypeVar("T")
+
+
+class BadInput(Exception):
+    """Something that a user handed in cannot be used; the message says how to mend it.
+
+    Parameters
+    ----------
+    where
+        The file or folder at fault.
+    field
+        The part of it: a column, a data set, a sample id, a line.
+    found, expected
+        What is there and what should be.
+    mend
+        What the user can do about it, as an imperative sentence.
+    """
+
+    def __init__(
+        self, where: Path | str, field: str, *, found: object, expected: object, mend: str
+    ) -> None:
+        super().__init__(
+            f"{where}: {field}\n  found:    {found}\n  expected: {expected}\n  to mend:  {mend}"
+        )
+
+
+def progress(items: Iterable[T], name: str, total: int | None = None) -> Iterator[T]:
+    """Pass `items` on: with a bar in a terminal, with about ten log lines otherwise."""
+    if total is None:
+        items = list(items)
+        total = len(items)
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=name, total=total)
+        return
+    step = max(1, total // 10)
+    for done, item in enumerate(items, start=1):
+        yield item
+        if done % step == 0 or done == total:
+            log.info("%s: %d of %d", name, done, total)
+
+
+def _add_option(parser: argparse.ArgumentParser, parameter: inspect.Parameter) -> None:
+    option = "--" + parameter.name.replace("_", "-")
+    kind = parameter.annotation
+    required = parameter.default is inspect.Parameter.empty
+    if get_origin(kind) is list:
+        parser.add_argument(option, nargs="*", type=get_args(kind)[0], required=required)
+    elif get_origin(kind) in (Union, types.UnionType):
+        # "--gaze" with nothing, or '', behind it is None: a rule writes an optional input as it is.
+        (inner,) = [k for k in get_args(kind) if k is not type(None)]
+        parser.add_argument(option, nargs="?", type=lambda text: inner(text) if text else None)
+    elif issubclass(kind, BaseModel):
+        parser.add_argument(
+            option, type=kind.model_validate_json, metavar="JSON", required=required
+        )
+    else:
+        parser.add_argument(option, type=kind, required=required)
+
+
+def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
+    """Call `stage` with the command line's options and leave the process with its outcome.
+
+    Each parameter of `stage` is an option of its name: a path, a number, a list of paths, an
+    optional path, or a pydantic model given as JSON. `--log FILE` also writes the messages to a
+    file. Exit status 0: done. 1: a `BadInput`, printed without a traceback, or a failure, with.
+    """
+    name = Path(inspect.getfile(stage)).stem
+    parser = argparse.ArgumentParser(
+        prog=f"python -m stages.{name}", description=inspect.getdoc(stage)
+    )
+    for parameter in inspect.signature(stage).parameters.values():
+        _add_option(parser, parameter)
+    parser.add_argument("--log", type=Path)
+    options = vars(parser.parse_args(argv))
+
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if (log_file := options.pop("log")) is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log_file, mode="w"))
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
+    )
+    try:
+        stage(**{option: value for option, value in options.items() if value is not None})
+    except BadInput as error:
+        log.error("%s", error)
+        sys.exit(1)
+    except Exception:
+        log.exception("%s failed", name)
+        sys.exit(1)

@@ -1,0 +1,14 @@
+"""ISIC 2018 task 1 in the folder form of the published FGI release."""
+
+from pathlib import Path
+
+from stages.datasets import Record, kvasir, published
+
+read = kvasir.read
+
+
+def index(root: Path) -> list[Record]:
+    """List the images. The release names no patients: each image is its own subject."""
+    return published.index(
+        root, lambda i: f"images/{i}.jpg", lambda i: f"labels/{i}_segmentation.png"
+    )

@@ -1,0 +1,167 @@
+"""Who explains an image: the structured explanation, and the backends that write one.
+
+The embedded text names no direction. Flips are part of the training's augmentation, and "left"
+would be false of a flipped image; where a region lies is kept in the attributes instead.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
+from skimage.color import rgb2hsv
+from skimage.measure import label, perimeter
+
+# The fields of an explanation, in the order of the text tokens.
+FIELDS = ("location", "boundary", "characteristics", "area_percentage", "confidence", "remarks")
+
+
+class Explanation(BaseModel):
+    """Why the looked-at region matters, one sentence per field, and the values behind them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    location: str
+    boundary: str
+    characteristics: str
+    area_percentage: str
+    confidence: str
+    remarks: str
+    values: dict[str, float | str] = Field(description="what the sentences rest on")
+
+    def sentences(self) -> list[str]:
+        """Return the text of each of `FIELDS`."""
+        return [getattr(self, field) for field in FIELDS]
+
+
+class Describer(Protocol):
+    """A backend: a vision-language model, or a measurement."""
+
+    def describe(
+        self, images: NDArray[np.uint8], regions: NDArray[np.uint8]
+    ) -> list[Explanation | None]:
+        """Explain each image.
+
+        Parameters
+        ----------
+        images
+            (N, H, W, 3) uint8.
+        regions
+            (N, L, H, W) uint8, the pseudomasks, from precise to broad.
+
+        Returns
+        -------
+        One explanation per image; None where the gaze marks nothing.
+        """
+
+
+def _pick(value: float, limits: tuple[float, ...], words: tuple[str, ...]) -> str:
+    return words[int(np.searchsorted(limits, value, side="right"))]
+
+
+def _colour(rgb: NDArray[np.floating]) -> str:
+    hue, saturation, value = rgb2hsv(rgb.reshape(1, 1, 3) / 255)[0, 0]
+    if value < 0.2:
+        return "black"
+    if saturation < 0.12:
+        return _pick(value, (0.45, 0.75), ("dark grey", "grey", "whitish"))
+    name = _pick(
+        hue * 360,
+        (15, 40, 70, 170, 260, 330),
+        ("red", "reddish brown", "yellowish", "green", "blue", "purple", "pink"),
+    )
+    return f"dark {name}" if value < 0.45 else name
+
+
+def _where(region: NDArray[np.bool_]) -> tuple[float, float, str]:
+    """Centre (y, x in [0, 1]) and its words, with direction."""
+    y, x = ((c + 0.5) / n for c, n in zip(ndimage.center_of_mass(region), region.shape))
+    third = (1 / 3, 2 / 3)
+    vertical = _pick(y, third, ("upper", "middle", "lower"))
+    horizontal = _pick(x, third, ("left", "centre", "right"))
+    return y, x, f"{vertical} {horizontal}"
+
+
+def measure(image: NDArray[np.uint8], regions: NDArray[np.uint8]) -> Explanation | None:
+    """Explain one image by what is measured inside its broad pseudomask.
+
+    The sentences are the same for a flipped image with flipped regions.
+
+    Parameters
+    ----------
+    image
+        (H, W, 3) uint8.
+    regions
+        (L, H, W) uint8, from precise to broad.
+    """
+    region = regions[-1] > 0
+    if not region.any() or region.all():
+        return None
+    grey = image.mean(axis=2)
+    radius = max(2, round(0.04 * max(region.shape)))
+    near = ndimage.binary_dilation(region, iterations=radius) & ~region
+    y, x, words = _where(region)
+    area = float(region.mean())
+    # 1 for a disc, smaller for a ragged or elongated outline.
+    compactness = float(min(1.0, 4 * np.pi * region.sum() / max(perimeter(region), 1.0) ** 2))
+    contrast = float((grey[region].mean() - grey[near].mean()) / 255)
+    edge = ndimage.gaussian_gradient_magnitude(grey, 1.0)
+    rim = ndimage.binary_dilation(region) & ~ndimage.binary_erosion(region)
+    sharpness = float(edge[rim].mean() / max(edge.mean(), 1e-6))
+    roughness = float((grey - ndimage.gaussian_filter(grey, 2.0))[region].std() / 255)
+    precise_share = float(regions[0].sum() / region.sum())
+    pieces = int(label(region).max())
+    colour = _colour(image[region].mean(axis=0))
+    around = _colour(image[near].mean(axis=0))
+
+    distance = float(np.hypot(y - 0.5, x - 0.5))
+    place = _pick(distance, (0.12, 0.3), ("in the centre", "off the centre", "near the border"))
+    outline = _pick(compactness, (0.35, 0.6), ("irregular", "slightly irregular", "regular"))
+    focus = _pick(sharpness, (0.9, 1.5), ("ill-defined", "moderately defined", "well-defined"))
+    tone = _pick(
+        contrast,
+        (-0.12, -0.03, 0.03, 0.12),
+        ("much darker than", "darker than", "as bright as", "brighter than", "much brighter than"),
+    )
+    texture = _pick(roughness, (0.01, 0.03), ("smooth", "slightly uneven", "coarse"))
+    size = _pick(area, (0.05, 0.15, 0.3), ("small", "medium-sized", "large", "very large"))
+    trust = _pick(precise_share, (0.4, 0.6), ("low", "moderate", "high"))
+    count = "a single region" if pieces == 1 else f"{pieces} separate regions"
+    return Explanation(
+        location=f"The region lies {place} of the image.",
+        boundary=f"Its boundary is {outline} and {focus}.",
+        characteristics=f"It is {colour}, {tone} its {around} surroundings, of {texture} texture.",
+        area_percentage=f"It is {size} and covers about {round(area * 100)} percent of the image.",
+        confidence=f"The confidence in its extent is {trust}.",
+        remarks=f"The gaze dwelt on {count}.",
+        values={
+            "centre_y": y,
+            "centre_x": x,
+            "place": words,
+            "area": area,
+            "compactness": compactness,
+            "contrast": contrast,
+            "sharpness": sharpness,
+            "roughness": roughness,
+            "precise_share": precise_share,
+            "pieces": float(pieces),
+        },
+    )
+
+
+class Measured:
+    """The describer that measures the image inside the gaze. It is no language model."""
+
+    def describe(
+        self, images: NDArray[np.uint8], regions: NDArray[np.uint8]
+    ) -> list[Explanation | None]:
+        """Explain each image by `measure`."""
+        return [measure(image, levels) for image, levels in zip(images, regions, strict=True)]
+
+
+def get_describer(backend: str) -> Describer:
+    """Return the backend of that name."""
+    backends: dict[str, Any] = {"measured": Measured}
+    describer: Describer = backends[backend]()
+    return describer

@@ -1,0 +1,192 @@
+"""Files in and out: atomic writes, provenance, and the HDF5 and safetensors contracts."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from stages.cli import BadInput
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("h5py", "numpy", "pandas", "pillow", "scikit-image", "scipy", "torch", "transformers")
+_STRING = h5py.string_dtype("utf-8")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file; of a folder: over the names and contents of the files in it."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != "."):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\0".encode())
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        # The environment of a stage family holds only what it needs.
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def provenance(
+    stage: str, inputs: Mapping[str, Path], params: BaseModel | Mapping[str, Any]
+) -> dict[str, str | int]:
+    """Tell of a file's making, ready to be stored as attributes.
+
+    Parameters
+    ----------
+    stage
+        Name of the stage that writes the file.
+    inputs
+        Role of each input → its path. Only role and content's SHA-256 are kept, so that two
+        clones of the project write the same bytes.
+    params
+        The settings that the stage ran with.
+    """
+    values = params.model_dump(mode="json") if isinstance(params, BaseModel) else dict(params)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "stage": stage,
+        "inputs": json.dumps({name: sha256(path) for name, path in sorted(inputs.items())}),
+        "params": json.dumps(values, sort_keys=True),
+        "versions": json.dumps(_versions(), sort_keys=True),
+    }
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; rename it to `path` on success, else remove it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def create_h5(
+    path: Path, stage: str, inputs: Mapping[str, Path], params: BaseModel | Mapping[str, Any]
+) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file with its provenance; it appears under `path` only when complete."""
+    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(provenance(stage, inputs, params))
+        yield file
+
+
+def sample_dataset(
+    file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any, **options: Any
+) -> h5py.Dataset:
+    """Create the data set `name`, first axis: samples, one compressed chunk per sample."""
+    return file.create_dataset(
+        name,
+        shape,
+        dtype,
+        chunks=(1, *shape[1:]),
+        compression="gzip",
+        compression_opts=1,
+        **options,
+    )
+
+
+def write_strings(file: h5py.File, name: str, values: Any) -> None:
+    """Write text of any shape as UTF-8."""
+    file.create_dataset(name, data=np.asarray(values, dtype=object), dtype=_STRING)
+
+
+def read_strings(file: h5py.File, name: str) -> NDArray[np.object_]:
+    """Text of the data set `name` as an object array of `str`."""
+    return np.asarray(file[name].asstr()[()], dtype=object)
+
+
+@contextmanager
+def open_h5(path: Path, *names: str) -> Iterator[h5py.File]:
+    """Open an HDF5 file of ours that must hold the data sets `names`.
+
+    Raises
+    ------
+    BadInput
+        The file is absent, no HDF5, of another schema version, or lacks a data set.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise BadInput(
+            path,
+            "file",
+            found=error,
+            expected="a readable HDF5 file",
+            mend="delete it and run snakemake again: the rule that makes it will rerun",
+        ) from error
+    with file:
+        found = file.attrs.get("schema_version")
+        if found != SCHEMA_VERSION:
+            raise BadInput(
+                path,
+                "attribute schema_version",
+                found=found,
+                expected=SCHEMA_VERSION,
+                mend="delete it and run snakemake again with this version of the project",
+            )
+        if absent := [name for name in names if name not in file]:
+            raise BadInput(
+                path,
+                "data sets",
+                found=sorted(file),
+                expected=f"also {absent}",
+                mend="delete it and run snakemake again: it was not written by its rule",
+            )
+        yield file
+
+
+def check_same_samples(first: h5py.File, *others: h5py.File) -> None:
+    """Stop where two files of a data set do not hold the same samples in the same order."""
+    ids = first["sample_id"][()]
+    for other in others:
+        if not np.array_equal(ids, other["sample_id"][()]):
+            raise BadInput(
+                other.filename,
+                "data set sample_id",
+                found=f"{len(other['sample_id'])} ids, not those of {first.filename}",
+                expected=f"the same {len(ids)} ids in the same order",
+                mend="delete both files and run snakemake again: they are of different runs",
+            )
+
+
+def check_sample_id(sample_id: str, where: Path) -> str:
+    """Return `sample_id` where it may name an HDF5 group and a file, else stop.
+
+    Ids come from users' file names: letters of any script, digits, space and ``._-()+@`` pass.
+    """
+    if re.fullmatch(r"[\w.\-()+@ ]{1,200}", sample_id) and sample_id.strip(". ") == sample_id:
+        return sample_id
+    raise BadInput(
+        where,
+        "sample id",
+        found=repr(sample_id),
+        expected="1 to 200 letters, digits, inner spaces and dots, or any of _-()+@",
+        mend="rename the image, its mask and its line in the split file",
+    )
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write `table` atomically, six significant digits, missing values empty."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")

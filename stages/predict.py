@@ -1,0 +1,64 @@
+"""Weights and prepared.h5 → predictions.h5: foreground probabilities of validation and test."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stages import cli, io, models, samples, train
+
+BATCH = 16
+
+
+@torch.no_grad()
+def predict(
+    prepared: Path,
+    student: Path,
+    output: Path,
+    threads: int,
+    explanations: Path | None = None,
+    teacher: Path | None = None,
+) -> None:
+    """Write `probability`, the student's, for the validation and test samples.
+
+    With a teacher also `teacher_probability`, read with the text of the images that somebody
+    looked at and without text for the others, and `ensemble_probability`, of the mean of both
+    networks' logits.
+    """
+    device = train.start(threads)
+    index, data = samples.load_images(prepared, ("val", "test"))
+    inputs = {"prepared": prepared, "student": student}
+    guide = None
+    if teacher is not None:
+        assert explanations is not None
+        samples.add_text(data, prepared, explanations, index)
+        guide = models.load(teacher, "teacher").to(device)
+        inputs |= {"explanations": explanations, "teacher": teacher}
+    network = models.load(student, "student").to(device)
+    n, _, height, width = data["image"].shape
+
+    with (
+        io.open_h5(prepared, "sample_id", "split") as source,
+        io.create_h5(output, "predict", inputs, {}) as file,
+    ):
+        for name in ("sample_id", "split"):
+            io.write_strings(file, name, io.read_strings(source, name)[index])
+        names = ["probability"]
+        if guide is not None:
+            names += ["teacher_probability", "ensemble_probability"]
+        maps = {
+            name: io.sample_dataset(file, name, (n, height, width), "float16") for name in names
+        }
+        for chosen in cli.progress(torch.arange(n).split(BATCH), "predict"):
+            image = data["image"][chosen].to(device)
+            logits: dict[str, Tensor] = {"probability": network(image).logits}
+            if guide is not None:
+                taught = guide(image, data["text"][chosen].to(device)).logits
+                logits["teacher_probability"] = taught
+                logits["ensemble_probability"] = (logits["probability"] + taught) / 2
+            for name, values in logits.items():
+                maps[name][chosen.numpy()] = values.softmax(dim=1)[:, 1].cpu().numpy()
+
+
+if __name__ == "__main__":
+    cli.run(predict)

@@ -1,0 +1,48 @@
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from stages.settings.base import Settings
+from stages.settings.scanpath import ScanSettings
+
+Threshold = Annotated[float, Field(gt=0, lt=1)]
+
+
+class CrfSettings(Settings):
+    """The fully connected CRF that draws the heatmap to the image's own edges."""
+
+    sxy: float = Field(default=80, gt=0, description="spatial std, px of the original image")
+    srgb: float = Field(default=13, gt=0, description="colour std, 8-bit grey levels")
+    compat: float = Field(default=1, ge=0, description="weight of the pairwise term")
+    iterations: int = Field(default=10, ge=0, description="mean-field iterations")
+
+
+class GazeSettings(Settings):
+    """Fixations to heatmap, refined map and nested pseudomasks."""
+
+    sigma: float = Field(
+        default=70,
+        gt=0,
+        description="heatmap's Gaussian std, px on a canvas of 768 × 768 laid over the image",
+    )
+    min_fixation_ms: float = Field(
+        default=50, ge=0, description="shorter fixations are dropped, ms"
+    )
+    crf: CrfSettings = CrfSettings()
+    thresholds: tuple[Threshold, ...] = Field(
+        default=(0.5, 0.3),
+        min_length=2,
+        description="levels on the refined map; highest: precise, lowest: broad pseudomask",
+    )
+    simulate: ScanSettings | None = Field(
+        default=None,
+        description="scan model of the fixations, for a data set without recordings: they are "
+        "then drawn from the masks of the training split alone",
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the simulated fixations")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "GazeSettings":
+        if len(set(self.thresholds)) < len(self.thresholds):
+            raise ValueError(f"thresholds must differ from each other, found {self.thresholds}")
+        return self

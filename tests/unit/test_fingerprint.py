@@ -1,0 +1,64 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stages import fingerprint as fp
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A copy of the stages that may be edited."""
+    shutil.copytree(fp.ROOT / "stages", tmp_path / "stages")
+    monkeypatch.setattr(fp, "ROOT", tmp_path)
+    fp._tree.cache_clear()
+    yield tmp_path / "stages"
+    fp._tree.cache_clear()
+
+
+def prints():
+    fp._tree.cache_clear()
+    return {name: fp.fingerprint(f"stages.{name}") for name in ("gaze", "teacher", "student")}
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def test_the_closure_holds_what_is_imported_indirectly():
+    assert {"stages.crf", "stages.io", "stages.settings.base"} <= set(fp.closure("stages.gaze"))
+    assert "stages.losses" not in fp.closure("stages.gaze")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changed"),
+    [
+        ("gaze.py", "CANVAS = 768", "CANVAS = 767", {"gaze"}),
+        ("crf.py", "import", "import os\nimport", {"gaze"}),
+        ("losses.py", "* nll", "* nll * 2", {"teacher", "student"}),
+        ("masking.py", "smallest, largest + 1", "smallest, largest", {"student"}),
+        ("settings/gaze.py", "default=70", "default=71", {"gaze"}),
+        ("io.py", "SCHEMA_VERSION = 1", "SCHEMA_VERSION = 2", {"gaze", "teacher", "student"}),
+        ("report.py", "import", "import os\nimport", set()),
+    ],
+)
+def test_an_edit_changes_the_stages_that_can_see_it(project, file, old, new, changed):
+    before = prints()
+    edit(project / file, old, new)
+    after = prints()
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_comments_docstrings_and_layout_change_nothing(project):
+    before = prints()
+    edit(project / "losses.py", '"""The losses of the method', '"""Losses of the method')
+    edit(project / "losses.py", '    """CWC:', '    """Consistency:')
+    edit(project / "masking.py", "import torch\n", "# A comment.\n\nimport torch\n")
+    assert prints() == before
+
+
+def test_every_module_of_ours_that_a_stage_imports_is_found():
+    for stage in ("prepare", "explain", "embed", "student", "predict", "evaluate", "report"):
+        assert set(fp.closure(f"stages.{stage}")) > {f"stages.{stage}", "stages.io", "stages.cli"}
