@@ -1,0 +1,155 @@
+"""Write a phantom data set in the raw layout in which the real one is published."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+
+from stages import cli, io
+from stages.demo_phantoms import Pelvis, polyp, skin
+from stages.scanpath import simulate_fixations
+from stages.settings.demo_data import DemoSettings
+
+# Numbers of the slices of a case: 1 stands beside 11 and 21, which a sloppy match confuses.
+SLICES = (1, 5, 8, 11, 15, 21)
+PIXEL_MM, SLICE_MM = 0.6, 3.6
+
+# First key of a generator's seed, so that data sets and purposes never share a stream.
+_STREAM = {"kvasir": 1, "prostate": 2, "isic": 3, "fixations": 4}
+
+
+def _rng(settings: DemoSettings, stream: str, index: int) -> np.random.Generator:
+    """One generator per sample, so that a sample does not depend on how many there are."""
+    return np.random.default_rng([settings.seed, _STREAM[stream], index])
+
+
+def _save_mask(mask: NDArray[np.bool_], path: Path) -> None:
+    Image.fromarray(mask.astype(np.uint8) * 255).save(path, quality=90)
+
+
+def _uid(*parts: object) -> str:
+    """Make a UID that depends on its parts alone."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+
+def _save_dicom(pixels: NDArray[np.uint16], case: str, number: int, path: Path) -> None:
+    """Write an axial MR slice with its geometry."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = MRImageStorage
+    meta.MediaStorageSOPInstanceUID = _uid(case, number)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = _uid("implementation")
+    dataset = pydicom.Dataset()
+    dataset.file_meta = meta
+    dataset.SOPClassUID = MRImageStorage
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.StudyInstanceUID = _uid(case, "study")
+    dataset.SeriesInstanceUID = _uid(case, "series")
+    dataset.Modality = "MR"
+    dataset.PatientID = dataset.PatientName = case
+    dataset.SeriesDescription = "phantom, T2-like, axial"
+    dataset.InstanceNumber = number
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    half = PIXEL_MM * (np.array(pixels.shape) - 1) / 2
+    dataset.ImagePositionPatient = [-half[1], -half[0], SLICE_MM * number]
+    dataset.PixelSpacing = [PIXEL_MM, PIXEL_MM]
+    dataset.SliceThickness = SLICE_MM
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.BitsAllocated = 16
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.PixelRepresentation = 0
+    dataset.PixelData = pixels.astype("<u2").tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def _make_kvasir(root: Path, index: int, settings: DemoSettings) -> tuple[str, Any]:
+    image, mask = polyp(_rng(settings, "kvasir", index))
+    sample_id = f"phantom{index:04d}"
+    Image.fromarray(image).save(root / f"images/{sample_id}.jpg", quality=90)
+    _save_mask(mask, root / f"masks/{sample_id}.jpg")
+    return sample_id, mask
+
+
+def _make_prostate(root: Path, index: int, settings: DemoSettings) -> tuple[str, Any]:
+    case, position = divmod(index, len(SLICES))
+    pelvis = Pelvis.draw(_rng(settings, "prostate", case))
+    image, mask = pelvis.slice(np.linspace(-0.9, 0.9, len(SLICES))[position])
+    name, number = f"Phantom{case:02d}", SLICES[position]
+    sample_id = f"{name}_{number}"
+    _save_dicom(image, name, number, root / f"images/{sample_id}.dcm")
+    _save_mask(mask, root / f"masks/{sample_id}.png")
+    return sample_id, mask
+
+
+def _make_isic(root: Path, index: int, settings: DemoSettings) -> tuple[str, Any]:
+    image, mask = skin(_rng(settings, "isic", index))
+    sample_id = f"PHANTOM_{index:07d}"
+    Image.fromarray(image).save(root / f"images/{sample_id}.jpg", quality=90)
+    _save_mask(mask, root / f"labels/{sample_id}_segmentation.png")
+    return sample_id, mask
+
+
+_MAKERS = {"kvasir": _make_kvasir, "prostate": _make_prostate, "isic": _make_isic}
+
+
+def _fixation_rows(
+    sample_id: str, mask: NDArray[np.bool_], index: int, settings: DemoSettings
+) -> pd.DataFrame:
+    """One recording in the columns of the published export."""
+    rng = _rng(settings, "fixations", index)
+    x, y, duration, start = simulate_fixations(mask, settings=settings.scan, rng=rng).T
+    return pd.DataFrame(
+        {
+            "IMAGE": f"{sample_id}.{'png' if settings.dataset == 'prostate' else 'jpg'}",
+            "CURRENT_FIX_INDEX": np.arange(1, len(x) + 1),
+            "CURRENT_FIX_X": x,
+            "CURRENT_FIX_Y": y,
+            "CURRENT_FIX_DURATION": np.rint(duration).astype(int),
+            "CURRENT_FIX_PUPIL": np.rint(rng.normal(900, 60, len(x))).astype(int),
+            "CURRENT_FIX_START": np.rint(start).astype(int),
+            "IMAGE_HEIGHT": mask.shape[0],
+            "IMAGE_WIDTH": mask.shape[1],
+        }
+    )
+
+
+def make_demo_data(output: Path, settings: DemoSettings) -> None:
+    """Write images, masks, split files and, but for isic, the fixations of the training images.
+
+    The folder appears whole or not at all. Prostate cases are whole in one split.
+    """
+    temporary = output.with_name(f".{output.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "images").mkdir(parents=True)
+    (temporary / ("labels" if settings.dataset == "isic" else "masks")).mkdir()
+    train = settings.train
+    if settings.dataset == "prostate":
+        train = round(train / len(SLICES)) * len(SLICES)
+    ids: list[str] = []
+    recordings: list[pd.DataFrame] = []
+    for index in cli.progress(range(train + settings.test), f"demo {settings.dataset}"):
+        sample_id, mask = _MAKERS[settings.dataset](temporary, index, settings)
+        ids.append(sample_id)
+        if index < train:
+            recordings.append(_fixation_rows(sample_id, mask, index, settings))
+    (temporary / "train.txt").write_text("\n".join(ids[:train]) + "\n")
+    (temporary / "test.txt").write_text("\n".join(ids[train:]) + "\n")
+    if settings.dataset != "isic":
+        io.write_csv(pd.concat(recordings), temporary / f"{settings.dataset}_fixation.csv")
+    shutil.rmtree(output, ignore_errors=True)
+    temporary.rename(output)
+
+
+if __name__ == "__main__":
+    cli.run(make_demo_data)
