@@ -7,12 +7,15 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
-from stages.config import Config, ConfigError, parse
+# Under another name: all includes share one namespace with Snakemake's own `parse`.
+from stages.config import Config, ConfigError, parse as parse_config
 from stages.datasets import layouts
 from stages.fingerprint import fingerprint
+from stages.settings.report import History, ReportDataset, ReportSettings, Training
+from stages.settings.summarise import Run, SummariseSettings
 
 try:
-    CONFIG: Config = parse(config)
+    CONFIG: Config = parse_config(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -77,11 +80,92 @@ def optional(name):
     )
 
 
-def runs(*datasets):
-    """(data set, experiment, seed) of every training that a summary is over."""
+def runs(names, seeds=CONFIG.seeds):
+    """(data set, experiment, seed) of every training of the named data sets."""
     return [
         (name, experiment, seed)
-        for name in datasets
+        for name in names
         for experiment in CONFIG.dataset(name).experiments
-        for seed in CONFIG.seeds
+        for seed in seeds
     ]
+
+
+def trained(names):
+    """(data set, experiment, seed, network) of everything that these trainings train."""
+    return [
+        (name, experiment, seed, network)
+        for name, experiment, seed in runs(names)
+        for network in ("teacher", "student")
+        if network == "student" or CONFIG.experiment(name, experiment).student.distil
+    ]
+
+
+def per_dataset(file, names):
+    return [f"results/{name}/{file}" for name in names]
+
+
+def per_run(file, chosen):
+    return [
+        f"results/{name}/{experiment}/seed{seed}/{file}"
+        for name, experiment, seed in chosen
+    ]
+
+
+def summary_inputs(names):
+    """What a summary over data sets is made of."""
+    return {
+        "metrics": per_run("metrics.csv", runs(names)),
+        "gaze": per_dataset("gaze.h5", names),
+    }
+
+
+def summary_settings(names):
+    """What the files of `summary_inputs` are."""
+    return SummariseSettings(
+        runs=[
+            Run(
+                dataset=name,
+                experiment=experiment,
+                seed=seed,
+                labels=CONFIG.experiment(name, experiment).student.labels,
+                mask_seconds=CONFIG.dataset(name).mask_seconds,
+            )
+            for name, experiment, seed in runs(names)
+        ],
+        gaze=names,
+    ).model_dump_json()
+
+
+def report_inputs(names):
+    """What a report over data sets is made of: pictures of each experiment's first seed."""
+    shown = runs(names, CONFIG.seeds[:1])
+    return {
+        "prepared": per_dataset("prepared.h5", names),
+        "gaze": per_dataset("gaze.h5", names),
+        "explanations": per_dataset("explanations.h5", names),
+        "predictions": per_run("predictions.h5", shown),
+        "metrics": per_run("metrics.csv", shown),
+        "histories": [
+            f"results/{name}/{experiment}/seed{seed}/{network}_history.csv"
+            for name, experiment, seed, network in trained(names)
+        ],
+    }
+
+
+def report_settings(names):
+    """What the files of `report_inputs` are."""
+    datasets = {name: CONFIG.dataset(name) for name in names}
+    return ReportSettings(
+        datasets=[
+            ReportDataset(name=name, title=dataset.title, note=dataset.note)
+            for name, dataset in datasets.items()
+        ],
+        trainings=[
+            Training(dataset=name, experiment=experiment, seed=seed)
+            for name, experiment, seed in runs(names, CONFIG.seeds[:1])
+        ],
+        histories=[
+            History(dataset=name, experiment=experiment, seed=seed, network=network)
+            for name, experiment, seed, network in trained(names)
+        ],
+    ).model_dump_json()

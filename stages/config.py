@@ -10,9 +10,11 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError
+from pydantic.config import JsonDict
 
 from stages.settings.base import Settings
 from stages.settings.demo_data import DemoSettings
@@ -21,15 +23,21 @@ from stages.settings.gaze import GazeSettings
 from stages.settings.prepare import PrepareSettings
 from stages.settings.training import StudentSettings, TeacherSettings
 
+S = TypeVar("S", bound=Settings)
 # Names become folders and targets.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+# The schema of a mapping by name would let any other name pass unread.
+_NO_OTHER_NAMES: JsonDict = {"additionalProperties": False}
 # Targets of the workflow itself, which no data set may take.
 RESERVED = frozenset({"all", "demo", "report", "summarise", "evaluate", "predict"})
-STAGES = ("gaze", "explain", "embed", "teacher", "student")
 
 
 class ConfigError(Exception):
     """config.yaml cannot be used; the message lists every fault with its path."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(dict.fromkeys(faults))
+        super().__init__("config.yaml cannot be used:\n  " + "\n  ".join(self.faults))
 
 
 class Defaults(Settings):
@@ -53,7 +61,9 @@ class DatasetSettings(Defaults):
         default=None, description="fixation CSV; none: gaze.simulate says how they are simulated"
     )
     experiments: tuple[Name, ...] = Field(
-        default=("full", "gaze_only", "supervised"), description="what its target runs"
+        default=("full", "gaze_only", "supervised"),
+        min_length=1,
+        description="what its target runs",
     )
     threads: int = Field(default=4, ge=1, description="CPU threads of a training job")
     gpus: int = Field(default=1, ge=0, description="GPUs that a training job asks for; 0: none")
@@ -82,22 +92,40 @@ class Config(Settings):
         default=(), description="data sets side by side in results/summary.csv and report.html"
     )
     defaults: Defaults = Defaults()
-    experiments: dict[Name, Experiment] = Field(min_length=1)
-    datasets: dict[Name, DatasetSettings] = Field(min_length=1)
+    experiments: dict[Name, Experiment] = Field(min_length=1, json_schema_extra=_NO_OTHER_NAMES)
+    datasets: dict[Name, DatasetSettings] = Field(min_length=1, json_schema_extra=_NO_OTHER_NAMES)
 
     def dataset(self, name: str) -> DatasetSettings:
-        """Resolve a data set over the defaults."""
-        merged = _merge(_given(self.defaults), _given(self.datasets[name]))
-        return DatasetSettings.model_validate(merged)
+        """Resolve a data set over the defaults.
+
+        Raises
+        ------
+        ConfigError
+            The two together are impossible. Never, for a parsed config.
+        """
+        return _resolve(
+            DatasetSettings,
+            f"datasets.{name}",
+            "over defaults",
+            _merge(_given(self.defaults), _given(self.datasets[name])),
+        )
 
     def experiment(self, dataset: str, name: str) -> Experiment:
-        """Resolve an experiment over a data set over the defaults."""
-        merged = _merge(
-            _merge(_given(self.defaults), _given(self.datasets[dataset])),
-            _given(self.experiments[name]),
-        )
-        return Experiment.model_validate(
-            {key: merged.get(key, {}) for key in Experiment.model_fields}
+        """Resolve an experiment over a data set over the defaults.
+
+        Raises
+        ------
+        ConfigError
+            The three together are impossible. Never, for a parsed config and an experiment that
+            the data set lists.
+        """
+        merged = _merge(_given(self.defaults), _given(self.datasets[dataset]))
+        merged = _merge(merged, _given(self.experiments[name]))
+        return _resolve(
+            Experiment,
+            f"experiments.{name}",
+            f"over datasets.{dataset} and defaults",
+            {key: merged.get(key, {}) for key in Experiment.model_fields},
         )
 
 
@@ -115,89 +143,150 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models_in(part)
+def _resolve(model: type[S], where: str, layers: str, values: Mapping[str, Any]) -> S:
+    """Validate merged values; their faults are put at `where`, the last place that could set them.
+
+    Each part has been validated before: a fault here is of their combination.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = _describe(error, model)
+        raise ConfigError(f"{where}.{fault} ({layers})" for fault in faults) from None
 
 
-def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> list[str]:
-    """Keys that are allowed beside the last element of `path`, which starts at `model`."""
-    *parents, _ = path
-    models = [model]
-    for key in parents:
-        below = [m.model_fields[str(key)].annotation for m in models if str(key) in m.model_fields]
-        # A key of a mapping (the name of a data set) is no field: the models stay.
-        models = [m for annotation in below for m in _models_in(annotation)] if below else models
-    return sorted({name for m in models for name in m.model_fields})
+# What a value must be, by the kind of pydantic's fault; the fault's context fills the gaps.
+_ALLOWED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "keys with values",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number from {ge} on",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "invalid_key": "text as a key, in quotes if need be",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number up to {le}",
+    "literal_error": "{expected}",
+    "model_type": "keys with values, or {{}} where nothing is to be set",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string_pattern_mismatch": "a small letter, then small letters, digits and _",
+    "string_too_long": "at most {max_length} letters",
+    "string_type": "text",
+    "too_long": "at most {max_length} entries",
+    "too_short": "at least {min_length} entries",
+    "tuple_type": "a list, as in [1, 2]",
+}
 
 
-def _describe(error: ValidationError, prefix: str = "") -> list[str]:
-    faults = []
-    model = {"Config": Config, "DatasetSettings": DatasetSettings, "Experiment": Experiment}[
-        error.title
-    ]
-    for fault in error.errors():
-        path = prefix + ".".join(str(part) for part in fault["loc"] if part != "[key]")
-        if fault["type"] == "extra_forbidden":
-            allowed = _keys_at(model, fault["loc"])
-            near = difflib.get_close_matches(str(fault["loc"][-1]), allowed, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            faults.append(f"{path}: unknown key; {hint}allowed: {', '.join(allowed)}")
-        elif fault["type"] == "missing":
-            faults.append(f"{path}: missing; it has no default")
+def _below(annotation: Any, loc: Iterable[int | str]) -> Any:
+    """Type of what lies at `loc` below a value of type `annotation`."""
+    for key in loc:
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        elif get_origin(annotation) is tuple:
+            annotation = get_args(annotation)[0]
         else:
-            message = fault["msg"].removeprefix("Value error, ")
-            faults.append(f"{path}: found {_short(fault['input'])}; {message}")
-    return faults
+            annotation = annotation.model_fields[key].annotation
+        if get_origin(annotation) in (Union, UnionType):  # ours are all `X | None`
+            annotation = get_args(annotation)[0]
+    return annotation
+
+
+def _path(loc: Iterable[int | str]) -> str:
+    """Write a place as in the file: `datasets.kvasir.prepare.size[0]`."""
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc)
+    return path.removeprefix(".")
+
+
+def _describe(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
+    """Put pydantic's faults in the words of someone who writes YAML."""
+    for fault in error.errors():
+        kind, found, context = fault["type"], fault["input"], fault.get("ctx", {})
+        loc = tuple(key for key in fault["loc"] if key != "[key]")
+        path = _path(loc)
+        if kind == "extra_forbidden":
+            known = _below(model, loc[:-1]).model_fields
+            yield f"{path}: unknown key; {_choose(str(loc[-1]), known)}"
+        elif kind == "missing" and isinstance(loc[-1], int):
+            length = len(get_args(_below(model, loc[:-1])))
+            yield f"{_path(loc[:-1])}: found {_short(found)}; allowed: {length} entries"
+        elif kind == "missing":
+            yield f"{path}: missing; it has no default"
+        elif kind == "value_error":
+            yield f"{path}: {context['error']}"
+        # A list is also called too short where one of its entries is at fault.
+        elif kind != "too_short" or len(found) < context["min_length"]:
+            allowed = _ALLOWED[kind].format(**context) if kind in _ALLOWED else fault["msg"]
+            yield f"{path}: found {_short(found)}; allowed: {allowed}"
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    text = json.dumps(value, default=str, ensure_ascii=False, skipkeys=True)
     return text if len(text) < 80 else text[:77] + "..."
 
 
-def _unknown(path: str, found: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    near = difflib.get_close_matches(found, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{path}: found {found!r}; {hint}allowed: {', '.join(known)}"
+def _choose(found: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(found, known := sorted(known), n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"allowed: {', '.join(known)}"
+
+
+def _names(path: str, names: Iterable[str], known: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        if name not in known:
+            yield f"{path}: found {name!r}; {_choose(name, known)}"
+
+
+def _twice(path: str, values: tuple[Any, ...]) -> Iterable[str]:
+    for value in values:
+        if values.count(value) > 1:
+            yield f"{path}: found {value!r} {values.count(value)} times; allowed: each once"
 
 
 def _cross_checks(config: Config) -> Iterable[str]:
-    """Yield the faults that no single model can see."""
-    for name in config.summary:
-        if name not in config.datasets:
-            yield _unknown("summary", name, config.datasets)
-    for name in config.datasets:
+    """Yield the faults that no single part can see."""
+    yield from _twice("seeds", config.seeds)
+    yield from _twice("summary", config.summary)
+    yield from _names("summary", config.summary, config.datasets)
+    try:
+        _resolve(Defaults, "defaults", "over what is built in", _given(config.defaults))
+    except ConfigError as error:
+        # Each data set would repeat them.
+        yield from error.faults
+        return
+    for name, part in config.datasets.items():
+        path = f"datasets.{name}"
         if name in RESERVED:
-            yield f"datasets.{name}: the name is a target of the workflow; choose another"
+            yield f"{path}: the name is a target of the workflow; choose another"
+        yield from _twice(f"{path}.experiments", part.experiments)
+        yield from _names(f"{path}.experiments", part.experiments, config.experiments)
         try:
             dataset = config.dataset(name)
-        except ValidationError as error:
-            yield from _describe(error, f"datasets.{name} (over defaults): ")
+        except ConfigError as error:
+            yield from error.faults
             continue
         if (dataset.fixations is None) == (dataset.gaze.simulate is None):
             yield (
-                f"datasets.{name}: found fixations: {_short(dataset.fixations)} and gaze.simulate "
-                f"{'set' if dataset.gaze.simulate else 'not set'}; exactly one of the two must be "
-                "given: recorded fixations, or the scan model that simulates them"
+                f"{path}: found fixations: {_short(dataset.fixations)} and gaze.simulate "
+                f"{'set' if dataset.gaze.simulate else 'not set'}; allowed: exactly one of the "
+                "two, recorded fixations or the scan model that simulates them"
             )
-        for experiment in dataset.experiments:
-            if experiment not in config.experiments:
-                yield _unknown(f"datasets.{name}.experiments", experiment, config.experiments)
-                continue
-            try:
-                config.experiment(name, experiment)
-            except ValidationError as error:
-                yield from _describe(
-                    error, f"experiments.{experiment} (over datasets.{name} and defaults): "
-                )
+        for experiment in part.experiments:
+            if experiment in config.experiments:
+                try:
+                    config.experiment(name, experiment)
+                except ConfigError as error:
+                    yield from error.faults
 
 
 def parse(raw: Mapping[str, Any]) -> Config:
     """Validate the content of config.yaml.
+
+    Keys, types and ranges come first; whether the parts fit together is asked once each is sound.
 
     Raises
     ------
@@ -206,12 +295,12 @@ def parse(raw: Mapping[str, Any]) -> Config:
         near miss, the likely key.
     """
     try:
-        config = Config.model_validate(raw)
-        faults = list(_cross_checks(config))
+        # What one place sets may be impossible alone, and possible over the others.
+        config = Config.model_validate(raw, context={"part": True})
     except ValidationError as error:
-        faults = _describe(error)
-    if faults:
-        raise ConfigError("config.yaml cannot be used:\n  " + "\n  ".join(faults))
+        raise ConfigError(_describe(error, Config)) from None
+    if faults := list(_cross_checks(config)):
+        raise ConfigError(faults)
     return config
 
 

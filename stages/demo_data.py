@@ -41,19 +41,20 @@ def _uid(*parts: object) -> str:
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
-def _save_dicom(pixels: NDArray[np.uint16], case: str, number: int, path: Path) -> None:
+def _save_dicom(pixels: NDArray[np.uint16], case: str, number: int, seed: int, path: Path) -> None:
     """Write an axial MR slice with its geometry."""
+    study = f"{seed}/{case}"
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
-    meta.MediaStorageSOPInstanceUID = _uid(case, number)
+    meta.MediaStorageSOPInstanceUID = _uid(study, number)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = _uid("implementation")
     dataset = pydicom.Dataset()
     dataset.file_meta = meta
     dataset.SOPClassUID = MRImageStorage
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID = _uid(case, "study")
-    dataset.SeriesInstanceUID = _uid(case, "series")
+    dataset.StudyInstanceUID = _uid(study, "study")
+    dataset.SeriesInstanceUID = _uid(study, "series")
     dataset.Modality = "MR"
     dataset.PatientID = dataset.PatientName = case
     dataset.SeriesDescription = "phantom, T2-like, axial"
@@ -87,7 +88,7 @@ def _make_prostate(root: Path, index: int, settings: DemoSettings) -> tuple[str,
     image, mask = pelvis.slice(np.linspace(-0.9, 0.9, len(SLICES))[position])
     name, number = f"Phantom{case:02d}", SLICES[position]
     sample_id = f"{name}_{number}"
-    _save_dicom(image, name, number, root / f"images/{sample_id}.dcm")
+    _save_dicom(image, name, number, settings.seed, root / f"images/{sample_id}.dcm")
     _save_mask(mask, root / f"masks/{sample_id}.png")
     return sample_id, mask
 
@@ -124,6 +125,24 @@ def _fixation_rows(
     )
 
 
+def _write(root: Path, settings: DemoSettings) -> None:
+    (root / "images").mkdir(parents=True)
+    (root / ("labels" if settings.dataset == "isic" else "masks")).mkdir()
+    whole = len(SLICES) if settings.dataset == "prostate" else 1
+    train, test = (round(count / whole) * whole for count in (settings.train, settings.test))
+    ids: list[str] = []
+    recordings: list[pd.DataFrame] = []
+    for index in cli.progress(range(train + test), f"demo {settings.dataset}"):
+        sample_id, mask = _MAKERS[settings.dataset](root, index, settings)
+        ids.append(sample_id)
+        if index < train and settings.dataset != "isic":
+            recordings.append(_fixation_rows(sample_id, mask, index, settings))
+    (root / "train.txt").write_text("\n".join(ids[:train]) + "\n")
+    (root / "test.txt").write_text("\n".join(ids[train:]) + "\n")
+    if recordings:
+        io.write_csv(pd.concat(recordings), root / f"{settings.dataset}_fixation.csv")
+
+
 def make_demo_data(output: Path, settings: DemoSettings) -> None:
     """Write images, masks, split files and, but for isic, the fixations of the training images.
 
@@ -131,24 +150,12 @@ def make_demo_data(output: Path, settings: DemoSettings) -> None:
     """
     temporary = output.with_name(f".{output.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "images").mkdir(parents=True)
-    (temporary / ("labels" if settings.dataset == "isic" else "masks")).mkdir()
-    train = settings.train
-    if settings.dataset == "prostate":
-        train = round(train / len(SLICES)) * len(SLICES)
-    ids: list[str] = []
-    recordings: list[pd.DataFrame] = []
-    for index in cli.progress(range(train + settings.test), f"demo {settings.dataset}"):
-        sample_id, mask = _MAKERS[settings.dataset](temporary, index, settings)
-        ids.append(sample_id)
-        if index < train:
-            recordings.append(_fixation_rows(sample_id, mask, index, settings))
-    (temporary / "train.txt").write_text("\n".join(ids[:train]) + "\n")
-    (temporary / "test.txt").write_text("\n".join(ids[train:]) + "\n")
-    if settings.dataset != "isic":
-        io.write_csv(pd.concat(recordings), temporary / f"{settings.dataset}_fixation.csv")
-    shutil.rmtree(output, ignore_errors=True)
-    temporary.rename(output)
+    try:
+        _write(temporary, settings)
+        shutil.rmtree(output, ignore_errors=True)
+        temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 if __name__ == "__main__":

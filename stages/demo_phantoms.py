@@ -106,7 +106,7 @@ def _to_uint8(image: Image) -> NDArray[np.uint8]:
 
 
 def polyp(rng: np.random.Generator) -> tuple[NDArray[np.uint8], Mask]:
-    """A colonoscopy frame: folds, vessels, uneven light, highlights, and one or two polyps.
+    """Paint a colonoscopy frame: folds, vessels, uneven light, highlights, and one or two polyps.
 
     A polyp is a dome with a pitted surface; its colour departs from the mucosa's by an amount that
     varies from plain to none. Red patches and stool are coloured but flat and smooth.
@@ -186,7 +186,8 @@ class Pelvis:
         """Draw a patient."""
         return Pelvis(
             scale=rng.uniform(0.3, 0.46),
-            shift=(rng.uniform(-0.08, 0.12), rng.uniform(-0.06, 0.06)),
+            # Wide enough that the gland's place alone does not tell its outline.
+            shift=(rng.uniform(-0.3, 0.25), rng.uniform(-0.25, 0.25)),
             gland=Blob.draw((0, 0), 1, 0.05, rng),
             zone=rng.uniform(0.25, 0.45),
             rectum=Blob.draw((0, 0), 1, 0.12, rng),
@@ -245,7 +246,7 @@ class Pelvis:
 
 
 def skin(rng: np.random.Generator) -> tuple[NDArray[np.uint8], Mask]:
-    """A dermoscopic image: hair, vignetting, ink or a ruler, freckles, and a lesion.
+    """Paint a dermoscopic image: hair, vignetting, ink or a ruler, freckles, and a lesion.
 
     The lesion is irregular, of several browns, with a border from sharp to lost; freckles and a
     blush are of its colour but without its network.
@@ -293,6 +294,7 @@ def skin(rng: np.random.Generator) -> tuple[NDArray[np.uint8], Mask]:
         image = _mix(image, np.array([0.14, 0.09, 0.07]), 0.85 * _curve(size, rng, 0.6, 1.0))
     lens = np.hypot(y - rng.normal(0, 0.06), x - rng.normal(0, 0.06))
     image *= (1 - rng.uniform(0.6, 0.97) * _soft(lens - rng.uniform(0.95, 1.2), 0.35))[..., None]
-    image *= (1 + rng.uniform(0.08, 0.22) * (y * np.sin(tone * 9) + x * np.cos(tone * 9)))[..., None]
+    tilt = y * np.sin(tone * 9) + x * np.cos(tone * 9)
+    image *= (1 + rng.uniform(0.08, 0.22) * tilt)[..., None]
     image += 0.01 * rng.normal(size=image.shape)
     return _to_uint8(image), depth > 0

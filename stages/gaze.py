@@ -39,7 +39,10 @@ def draw_heatmap(
 
     def bells(position: NDArray[np.float64], length: int) -> NDArray[np.float64]:
         centres = (np.arange(length) + 0.5) / length
-        return np.exp(-0.5 * ((centres - position[:, None]) * CANVAS / sigma) ** 2)
+        bell: NDArray[np.float64] = np.exp(
+            -0.5 * ((centres - position[:, None]) * CANVAS / sigma) ** 2
+        )
+        return bell
 
     height, width = size
     x, y, duration = fixations[:, 0], fixations[:, 1], fixations[:, 2]
@@ -47,7 +50,8 @@ def draw_heatmap(
     span = np.ptp(heat)
     if span == 0:
         return np.zeros(size, np.float32)
-    return ((heat - heat.min()) / span).astype(np.float32)
+    heatmap: NDArray[np.float32] = ((heat - heat.min()) / span).astype(np.float32)
+    return heatmap
 
 
 def cut_levels(refined: NDArray[np.floating], thresholds: tuple[float, ...]) -> NDArray[np.uint8]:
@@ -70,8 +74,8 @@ def _simulate(
     assert settings.simulate is not None
     fixations = {}
     for i in np.flatnonzero(training):
-        # One generator per sample: a sample's gaze does not depend on the others.
-        rng = np.random.default_rng([settings.seed, int(i)])
+        # One generator per sample id: a sample's gaze does not depend on which others there are.
+        rng = np.random.default_rng([settings.seed, *str(sample_ids[i]).encode()])
         found = simulate_fixations(masks[i] > 0, settings=settings.simulate, rng=rng)
         fixations[str(sample_ids[i])] = found[found[:, 2] >= settings.min_fixation_ms]
     return fixations
@@ -97,7 +101,8 @@ def make_gaze(
         else:
             training = (io.read_strings(source, "split") == "train") & source["has_mask"][()]
             scans = _simulate(source["mask"], sample_ids, training, settings)
-        file.attrs["gaze_origin"] = "simulated" if fixations is None else "recorded"
+        recorded = fixations is not None and settings.recorded
+        file.attrs["gaze_origin"] = "recorded" if recorded else "simulated"
 
         n, height, width = source["mask"].shape
         size, levels = (height, width), len(settings.thresholds)

@@ -20,7 +20,10 @@ from pydantic import BaseModel
 from stages.cli import BadInput
 
 SCHEMA_VERSION = 1
-_PACKAGES = ("h5py", "numpy", "pandas", "pillow", "scikit-image", "scipy", "torch", "transformers")
+_PACKAGES = (
+    "h5py", "jinja2", "matplotlib", "medpy", "numpy", "pandas", "pillow", "pydicom", "pynrrd",
+    "safetensors", "scikit-image", "scipy", "torch", "transformers",
+)  # fmt: skip
 _STRING = h5py.string_dtype("utf-8")
 
 
@@ -28,8 +31,15 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file; of a folder: over the names and contents of the files in it."""
     if path.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != "."):
-            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\0".encode())
+        names = (
+            os.path.join(folder, name)  # noqa: PTH118
+            for folder, _, found in os.walk(path, followlinks=True)
+            for name in found
+        )
+        for file in sorted(p for p in map(Path, names) if p.is_file() and p.name[0] != "."):
+            # A file's name need not be Unicode.
+            digest.update(os.fsencode(file.relative_to(path).as_posix()))
+            digest.update(f"\0{sha256(file)}\0".encode())
         return digest.hexdigest()
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,7 +12,9 @@ def _mean_where(values: Tensor, where: Tensor) -> Tensor:
     return (values * where).sum() / where.sum().clamp(min=1)
 
 
-def partial_cross_entropy(logits: Tensor, target: Tensor, trusted: Tensor) -> Tensor:
+def partial_cross_entropy(
+    logits: Tensor, target: Tensor, trusted: Tensor, *, balanced: bool = False
+) -> Tensor:
     """Cross-entropy over the trusted pixels alone, as the paper trains its teacher.
 
     The teacher trusts the precise pseudomask as foreground and what lies outside the broad one as
@@ -27,12 +29,19 @@ def partial_cross_entropy(logits: Tensor, target: Tensor, trusted: Tensor) -> Te
         (B, H, W), 0 or 1.
     trusted
         (B, H, W) bool.
+    balanced
+        Both classes weigh the same, whatever their shares of the trusted pixels.
 
     Returns
     -------
-    Scalar, the mean over all trusted pixels of the batch; 0 where there are none.
+    Scalar, the mean over all trusted pixels of the batch, or, balanced, the mean of the means over
+    its trusted foreground and background; 0 where there are none.
     """
-    return _mean_where(functional.cross_entropy(logits, target.long(), reduction="none"), trusted)
+    nll = functional.cross_entropy(logits, target.long(), reduction="none")
+    if not balanced:
+        return _mean_where(nll, trusted)
+    foreground = target.bool()
+    return (_mean_where(nll, trusted & foreground) + _mean_where(nll, trusted & ~foreground)) / 2
 
 
 def feature_alignment(student: list[Tensor], teacher: list[Tensor]) -> Tensor:

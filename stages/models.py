@@ -8,7 +8,7 @@ MONAI alone takes longer than a small job trains.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -48,7 +48,7 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    role: str
+    role: Literal["teacher", "student"]
     channels: int
     size: tuple[int, int]
     widths: tuple[int, int, int, int, int, int]
@@ -172,7 +172,8 @@ class TextFusion(nn.Module):
         attended, _ = self.attn(tokens, words, words, need_weights=False)
         fused = self.norm(tokens + attended)
         present = (text != 0).any(dim=2).any(dim=1)[:, None, None]
-        return (fused * present).transpose(1, 2).reshape(x.shape)
+        image: Tensor = (fused * present).transpose(1, 2).reshape(x.shape)
+        return image
 
 
 class Projection(nn.Module):
@@ -276,20 +277,26 @@ def build(architecture: Architecture, seed: int) -> Teacher | Student:
     """Build a network with weights drawn from `seed`, leaving the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        kind = {"teacher": Teacher, "student": Student}[architecture.role]
-        return kind(architecture).to(memory_format=torch.channels_last)
+        model: Teacher | Student
+        model = (Teacher if architecture.role == "teacher" else Student)(architecture)
+        # The type stubs of torch know the overload with a memory format by keyword alone.
+        return model.to(memory_format=torch.channels_last)
 
 
 def save(model: Teacher | Student, path: Path, provenance: Mapping[str, Any]) -> None:
     """Write the weights as safetensors; the metadata holds architecture and provenance."""
-    metadata = {key: str(value) for key, value in provenance.items()}
-    metadata["architecture"] = model.architecture.model_dump_json()
+    about = {"architecture": model.architecture.model_dump(), **provenance}
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with io.atomic(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        # One entry: the order in which several are written differs from run to run.
+        save_file(tensors, temporary, {"about": json.dumps(about, sort_keys=True)})
 
 
-def load(path: Path, role: str) -> Teacher | Student:
+@overload
+def load(path: Path, role: Literal["teacher"]) -> Teacher: ...
+@overload
+def load(path: Path, role: Literal["student"]) -> Student: ...
+def load(path: Path, role: Literal["teacher", "student"]) -> Teacher | Student:
     """Build the network of a weights file, in evaluation mode.
 
     Raises
@@ -299,9 +306,8 @@ def load(path: Path, role: str) -> Teacher | Student:
     """
     try:
         with safe_open(path, "pt") as file:
-            architecture = Architecture.model_validate(
-                json.loads((file.metadata() or {})["architecture"])
-            )
+            about = json.loads((file.metadata() or {})["about"])
+            architecture = Architecture.model_validate(about["architecture"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except Exception as error:
         raise BadInput(

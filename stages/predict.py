@@ -49,7 +49,8 @@ def predict(
         maps = {
             name: io.sample_dataset(file, name, (n, height, width), "float16") for name in names
         }
-        for chosen in cli.progress(torch.arange(n).split(BATCH), "predict"):
+        for start in cli.progress(range(0, n, BATCH), "predict"):
+            chosen = slice(start, start + BATCH)
             image = data["image"][chosen].to(device)
             logits: dict[str, Tensor] = {"probability": network(image).logits}
             if guide is not None:
@@ -57,7 +58,7 @@ def predict(
                 logits["teacher_probability"] = taught
                 logits["ensemble_probability"] = (logits["probability"] + taught) / 2
             for name, values in logits.items():
-                maps[name][chosen.numpy()] = values.softmax(dim=1)[:, 1].cpu().numpy()
+                maps[name][chosen] = values.softmax(dim=1)[:, 1].cpu().numpy()
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ def _look_at(
     depth = ndimage.distance_transform_edt(np.pad(target, 1))[1:-1, 1:-1]
     core = depth >= 0.5 * depth.max()
     rim = target & (depth <= max(1.5, 0.12 * depth.max()))
-    inside = rng.integers(settings.target[0], settings.target[1] + 1)
-    around = rng.integers(settings.border[0], settings.border[1] + 1)
+    inside = int(rng.integers(settings.target[0], settings.target[1] + 1))
+    around = int(rng.integers(settings.border[0], settings.border[1] + 1))
     edge = _pick(rim, around, rng)
     centre = edge.mean(axis=0)
     # The eye follows the border round instead of hopping across.
@@ -69,7 +69,7 @@ def simulate_fixations(
     -------
     (F, 4) float64: x, y in [0, 1]; duration and start in ms.
     """
-    count = rng.integers(settings.search[0], settings.search[1] + 1)
+    count = int(rng.integers(settings.search[0], settings.search[1] + 1))
     points, medians = [_search(count, rng)], [np.full(count, settings.search_ms)]
     parts, n = ndimage.label(mask)
     sizes = np.bincount(parts.ravel())[1:]

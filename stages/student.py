@@ -1,6 +1,7 @@
 """prepared.h5, gaze.h5 and, to be distilled, a teacher → student.safetensors."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -131,35 +132,33 @@ def train_student(
     samples.add_masks(val, prepared, index)
     data, val = ({k: v.to(device) for k, v in batch.items()} for batch in (data, val))
 
-    generator = torch.Generator().manual_seed(seed)
+    inputs = {"prepared": prepared}
+    if settings.labels == "pseudomask":
+        assert gaze is not None
+        inputs["gaze"] = gaze
+    guide = None
+    if settings.distil:
+        assert teacher is not None and explanations is not None
+        inputs |= {"explanations": explanations, "teacher": teacher}
+        guide = models.load(teacher, "teacher").to(device)
     architecture = models.Architecture(
         role="student",
         channels=data["image"].shape[1],
         size=data["image"].shape[2:],
         widths=settings.widths,
         head_width=settings.head_width,
+        teacher_widths=guide.architecture.widths[1:5] if guide else (),
     )
-    inputs = {"prepared": prepared}
-    if settings.labels == "pseudomask":
-        assert gaze is not None
-        inputs["gaze"] = gaze
-    if settings.distil:
-        assert teacher is not None and explanations is not None
-        inputs |= {"explanations": explanations, "teacher": teacher}
-        guide = models.load(teacher, "teacher").to(device)
-        architecture = architecture.model_copy(
-            update={"teacher_widths": guide.architecture.widths[1:5]}
-        )
-        model = models.build(architecture, seed).to(device).train()
+    model = cast(models.Student, models.build(architecture, seed)).to(device).train()
+    generator = torch.Generator().manual_seed(seed)
+    if guide is not None:
         step = distillation_step(model, guide, settings, generator)
     else:
-        model = models.build(architecture, seed).to(device).train()
-        label = "mask" if settings.labels == "mask" else "broad"
-        step = plain_step(model, label, generator)
+        step = plain_step(model, "mask" if settings.labels == "mask" else "broad", generator)
 
     @torch.no_grad()
     def predict(batch: Batch) -> Tensor:
-        logits = model(batch["image"]).logits
+        logits: Tensor = model(batch["image"]).logits
         return logits[:, 1] > logits[:, 0]
 
     def validate() -> float:

@@ -24,6 +24,8 @@ def train_teacher(
 
     Its loss is cross-entropy over the trusted pixels: the precise pseudomask is foreground, all
     outside the broad one is background, the ring between them is left to the image and the text.
+    With `settings.class_balance` both classes weigh the same: background is some twenty times as
+    frequent, and would take the ring, of which no label says anything.
     """
     device = train.start(threads)
     index, data = samples.load_images(prepared, ("train",))
@@ -52,11 +54,14 @@ def train_teacher(
         text = batch["text"] * read[:, None, None].to(device)
         precise, broad = batch["precise"].bool(), batch["broad"].bool()
         logits = model(batch["image"], text).logits
-        return {"loss": partial_cross_entropy(logits, precise, precise | ~broad)}
+        loss = partial_cross_entropy(
+            logits, precise, precise | ~broad, balanced=settings.class_balance
+        )
+        return {"loss": loss}
 
     @torch.no_grad()
     def predict(batch: Batch) -> torch.Tensor:
-        logits = model(batch["image"], batch["text"]).logits
+        logits: torch.Tensor = model(batch["image"], batch["text"]).logits
         return logits[:, 1] > logits[:, 0]
 
     def validate() -> float:

@@ -22,6 +22,8 @@ def start(threads: int) -> torch.device:
     """Fix what decides the result bit for bit, and return the device to train on."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory before it is written; filling it costs a tenth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -48,7 +50,7 @@ def validation_dice(predict: Callable[[Batch], Tensor], batch: Batch, size: int)
         Samples at a time.
     """
     scores = []
-    for chosen in torch.nonzero(batch["has_mask"]).flatten().split(size):
+    for chosen in torch.split(torch.nonzero(batch["has_mask"]).flatten(), size):
         part = {name: values[chosen] for name, values in batch.items()}
         predicted, truth = predict(part), part["mask"].bool()
         area = predicted.sum((1, 2)) + truth.sum((1, 2))
@@ -103,22 +105,23 @@ def fit(
     for iteration in progress(range(1, settings.iterations + 1), name):
         index = next(order).to(data["image"].device)
         terms = step({key: values[index] for key, values in data.items()}, iteration)
+        if not math.isfinite(loss := terms["loss"].item()):
+            raise FloatingPointError(f"{name}: loss {loss} at iteration {iteration}")
         optimiser.zero_grad()
         terms["loss"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        rate = schedule.get_last_lr()[0]
+        rate = float(schedule.get_last_lr()[0])
         optimiser.step()
         schedule.step()
 
         counted += 1
-        for key, value in terms.items():
-            sums[key] += value.item()
+        for key, term in terms.items():
+            sums[key] += term.item()
         last = iteration == settings.iterations
         look = last or iteration % settings.validate_every == 0
         if look or iteration % settings.log_every == 0:
-            row = {"iteration": iteration} | {key: value / counted for key, value in sums.items()}
-            if not math.isfinite(row["loss"]):
-                raise FloatingPointError(f"{name}: loss {row['loss']} at iteration {iteration}")
+            row: dict[str, float] = {"iteration": iteration}
+            row |= {key: value / counted for key, value in sums.items()}
             row |= {"learning_rate": rate, "seconds": time.monotonic() - began}
             row["val_dice"] = validate() if look else math.nan
             rows.append(row)

@@ -13,5 +13,6 @@ def index(root: Path) -> list[Record]:
 def read(record: Record) -> Pixels:
     """Read a frame, RGB, and its JPEG mask."""
     image = published.open_image(record.image, "RGB")
-    mask = record.mask and published.open_mask(record.mask, image.shape[:2])
+    size = image.shape[:2]
+    mask = None if record.mask is None else published.open_mask(record.mask, size)
     return Pixels(image, mask, (float("nan"), float("nan")))

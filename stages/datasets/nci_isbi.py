@@ -42,6 +42,7 @@ def read(record: Record) -> Pixels:
             expected="one grey slice",
             mend="store one slice per file",
         )
-    y, x = map(float, dataset.get("PixelSpacing", (np.nan, np.nan)))
-    mask = record.mask and published.open_mask(record.mask, image.shape)
+    # Absent or empty where unknown.
+    y, x = map(float, dataset.get("PixelSpacing") or (np.nan, np.nan))
+    mask = None if record.mask is None else published.open_mask(record.mask, image.shape)
     return Pixels(image[..., None], mask, (y, x))

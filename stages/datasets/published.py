@@ -15,7 +15,7 @@ from stages.datasets import Record
 def read_split(root: Path, split: Literal["train", "test"]) -> list[str]:
     """Read the ids of `<split>.txt`, in its order, without blank lines; no id twice."""
     file = root / f"{split}.txt"
-    ids = [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+    ids = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
     if twice := sorted({i for i in ids if ids.count(i) > 1}):
         raise BadInput(
             file,

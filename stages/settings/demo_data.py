@@ -11,9 +11,13 @@ class DemoSettings(Settings):
 
     dataset: Literal["kvasir", "prostate", "isic"] = Field(description="which one to imitate")
     seed: int = Field(default=0, ge=0, description="of images and fixations")
-    train: int = Field(default=72, ge=6, description="images of train.txt, of which the pipeline "
-                       "takes its validation part")  # fmt: skip
-    test: int = Field(default=24, ge=6, description="images of test.txt")
+    train: int = Field(
+        default=72,
+        ge=6,
+        description="images of train.txt, of which the pipeline takes its validation part; "
+        "prostate: rounded to whole cases of 6 slices",
+    )
+    test: int = Field(default=24, ge=6, description="images of test.txt, rounded likewise")
     scan: ScanSettings = Field(
         default=ScanSettings(), description="how the recorded fixations came about"
     )

@@ -39,6 +39,11 @@ class GazeSettings(Settings):
         description="scan model of the fixations, for a data set without recordings: they are "
         "then drawn from the masks of the training split alone",
     )
+    recorded: bool = Field(
+        default=True,
+        description="the fixation table holds people's gaze; false: a model's, as in the demo, "
+        "and tables and figures then say that it is simulated",
+    )
     seed: int = Field(default=0, ge=0, description="seed of the simulated fixations")
 
     @model_validator(mode="after")

@@ -1,10 +1,19 @@
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from stages.settings.base import Settings
 
-Count = Annotated[tuple[int, int], Field(description="fewest and most, both included")]
+
+def _in_order(count: tuple[int, int]) -> tuple[int, int]:
+    if count[0] > count[1]:
+        raise ValueError(f"must be fewest <= most, found {count[0]}, {count[1]}")
+    return count
+
+
+# Fewest and most, both included.
+Count = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_in_order)]
+CountOrNone = Annotated[tuple[NonNegativeInt, NonNegativeInt], AfterValidator(_in_order)]
 
 
 class ScanSettings(Settings):
@@ -13,7 +22,7 @@ class ScanSettings(Settings):
     Lengths are fractions of the image's side, durations are log-normal with the given median.
     """
 
-    search: Count = Field(default=(1, 3), description="fixations before the target is found")
+    search: CountOrNone = Field(default=(1, 3), description="fixations before the target is found")
     target: Count = Field(default=(4, 8), description="fixations inside the target")
     border: Count = Field(default=(4, 8), description="fixations along its border")
     search_ms: float = Field(default=180, gt=0, description="median duration while searching")

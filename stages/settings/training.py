@@ -1,8 +1,8 @@
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from stages.settings.base import Settings
+from stages.settings.base import Settings, is_part
 
 # Group norm has 4 groups and cross-attention 8 heads.
 Width = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]
@@ -34,6 +34,11 @@ class TeacherSettings(OptimisationSettings):
         description="channels of the five encoder scales and of the last decoder",
     )
     text: bool = Field(default=True, description="fuse the explanation; off: image alone")
+    class_balance: bool = Field(
+        default=True,
+        description="trusted foreground and trusted background weigh the same in the loss; off: "
+        "each trusted pixel does",
+    )
     text_dropout: float = Field(
         default=0.1,
         ge=0,
@@ -74,11 +79,11 @@ class StudentSettings(OptimisationSettings):
     )
 
     @model_validator(mode="after")
-    def _possible(self) -> "StudentSettings":
+    def _possible(self, info: ValidationInfo[Any]) -> "StudentSettings":
         low, high = self.darm_block
         if not 1 <= low <= high:
             raise ValueError(f"darm_block must be 1 <= smallest <= largest, found {low}, {high}")
-        if self.labels == "mask" and self.distil:
+        if self.labels == "mask" and self.distil and not is_part(info):
             raise ValueError(
                 "labels: mask with distil: true is impossible: the teacher is for weak labels; "
                 "set distil: false"

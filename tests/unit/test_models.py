@@ -8,7 +8,7 @@ WIDTHS = (8, 16, 24, 32, 40, 8)
 
 
 def architecture(role, **changes):
-    values = dict(role=role, channels=3, size=(32, 48), widths=WIDTHS, head_width=8)
+    values = {"role": role, "channels": 3, "size": (32, 48), "widths": WIDTHS, "head_width": 8}
     return models.Architecture(**(values | changes))
 
 
@@ -105,9 +105,13 @@ def test_files_that_are_not_the_asked_network_are_refused(teacher, tmp_path):
 def test_published_widths_give_the_published_shapes():
     student = models.Student(
         models.Architecture(
-            role="student", channels=3, size=(224, 224), widths=(32, 64, 128, 256, 512, 32),
-            head_width=128, teacher_widths=(128, 256, 512, 1024),
-        )  # fmt: skip
+            role="student",
+            channels=3,
+            size=(224, 224),
+            widths=(32, 64, 128, 256, 512, 32),
+            head_width=128,
+            teacher_widths=(128, 256, 512, 1024),
+        )
     )
     shapes = {name: tuple(value.shape) for name, value in student.state_dict().items()}
     assert shapes["encoder.down_4.convs.conv_1.adn.N.weight"] == (512,)

@@ -1,0 +1,106 @@
+"""Predictions against the masks, summed up and shown."""
+
+
+rule evaluate:
+    """Compare predictions with the masks at full resolution."""
+    input:
+        prepared="results/{dataset}/prepared.h5",
+        predictions="results/{dataset}/{experiment}/seed{seed}/predictions.h5",
+    output:
+        metrics="results/{dataset}/{experiment}/seed{seed}/metrics.csv",
+    log:
+        "results/{dataset}/{experiment}/seed{seed}/logs/evaluate.log",
+    benchmark:
+        "results/{dataset}/{experiment}/seed{seed}/benchmarks/evaluate.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        code=fingerprint("stages.evaluate"),
+    shell:
+        "python -m stages.evaluate --prepared {input.prepared:q}"
+        " --predictions {input.predictions:q} --output {output.metrics:q} --log {log:q}"
+
+
+rule summarise:
+    """Put a data set's experiments side by side in one table."""
+    input:
+        unpack(lambda wildcards: summary_inputs([wildcards.dataset])),
+    output:
+        summary="results/{dataset}/summary.csv",
+    log:
+        "results/{dataset}/logs/summarise.log",
+    benchmark:
+        "results/{dataset}/benchmarks/summarise.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=lambda wildcards: summary_settings([wildcards.dataset]),
+        code=fingerprint("stages.summarise"),
+    shell:
+        "python -m stages.summarise --metrics {input.metrics:q} --gaze {input.gaze:q}"
+        " --output {output.summary:q} --settings {params.settings:q} --log {log:q}"
+
+
+use rule summarise as summarise_together with:
+    input:
+        unpack(lambda wildcards: summary_inputs(CONFIG.summary)),
+    output:
+        summary="results/summary.csv",
+    log:
+        "results/logs/summarise.log",
+    benchmark:
+        "results/benchmarks/summarise.tsv"
+    params:
+        settings=summary_settings(CONFIG.summary),
+        code=fingerprint("stages.summarise"),
+
+
+rule report:
+    """Show a data set's tables, curves and overlays on one page."""
+    input:
+        unpack(lambda wildcards: report_inputs([wildcards.dataset])),
+        summary="results/{dataset}/summary.csv",
+    output:
+        report="results/{dataset}/report.html",
+    log:
+        "results/{dataset}/logs/report.log",
+    benchmark:
+        "results/{dataset}/benchmarks/report.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        settings=lambda wildcards: report_settings([wildcards.dataset]),
+        code=fingerprint("stages.report"),
+    shell:
+        "python -m stages.report --summary {input.summary:q}"
+        " --prepared {input.prepared:q} --gaze {input.gaze:q}"
+        " --explanations {input.explanations:q} --predictions {input.predictions:q}"
+        " --metrics {input.metrics:q} --histories {input.histories:q}"
+        " --output {output.report:q} --settings {params.settings:q} --log {log:q}"
+
+
+use rule report as report_together with:
+    input:
+        unpack(lambda wildcards: report_inputs(CONFIG.summary)),
+        summary="results/summary.csv",
+    output:
+        report="results/report.html",
+    log:
+        "results/logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
+    params:
+        settings=report_settings(CONFIG.summary),
+        code=fingerprint("stages.report"),

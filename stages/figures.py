@@ -1,0 +1,320 @@
+"""Pictures of the report: arrays in, PNG bytes out.
+
+Matplotlib's objects without pyplot, so that no state outlives a call. Names that users own are
+drawn without math mode, where a dollar sign would be parsed.
+"""
+
+import io
+from math import ceil
+from textwrap import fill
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from numpy.typing import NDArray
+
+Rgb = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+DPI = 150
+# Okabe and Ito's colours (2008), told apart by colour-blind readers; yellow is left to the truth,
+# which lies on images and never on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# One more than there are colours, so that many experiments still differ in the pair.
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+TRUTH, PREDICTION, PSEUDOMASK = "#F0E442", "#56B4E9", "#009E73"
+
+_INK, _SOFT, _FAINT = "#1f2933", "#52606d", "#d5dbe1"
+# Panels that fit side by side on the page.
+_COLUMNS = 6
+# Side of a panel, in; with its title and subtitle, in; area of a circle, pt² per ms.
+_PANEL, _HEADING, _GAP = 1.68, 0.4, 0.07
+_CIRCLE = 0.35
+
+
+class Panel(NamedTuple):
+    """One image of a strip and what is drawn on it."""
+
+    title: str
+    image: Rgb
+    subtitle: str = ""
+    # Mask → colour of its outline.
+    outlines: tuple[tuple[Mask, str], ...] = ()
+    # (F, 4): x, y in [0, 1], duration in ms, start.
+    fixations: NDArray[np.floating] | None = None
+
+
+class Curve(NamedTuple):
+    """The history of one network's training."""
+
+    experiment: str
+    teacher: bool
+    iteration: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    # NaN where it was not computed.
+    val_dice: NDArray[np.float64]
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    # Matplotlib's name and version are not of the picture's content.
+    figure.savefig(stream, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _colour(hex_code: str) -> NDArray[np.float64]:
+    return np.array([int(hex_code[i : i + 2], 16) for i in (1, 3, 5)], np.float64)
+
+
+def tint(image: Rgb, mask: Mask, colour: str) -> Rgb:
+    """Lay a half-transparent colour over the pixels of `mask`."""
+    mixed = np.rint((image + _colour(colour)) / 2).astype(np.uint8)
+    return np.where(mask[..., None], mixed, image)
+
+
+def overlay(image: Rgb, strength: NDArray[np.floating]) -> Rgb:
+    """Lay a map of values in [0, 1] over the grey image, dark to bright, 0 transparent."""
+    values = strength.astype(np.float64)
+    heat = colormaps["inferno"](values)[..., :3] * 255
+    alpha = np.clip(1.6 * values, 0, 0.8)[..., None]
+    grey = image.mean(axis=2, keepdims=True)
+    mixed: Rgb = np.rint(grey * (1 - alpha) + heat * alpha).astype(np.uint8)
+    return mixed
+
+
+def _outline(axes: Axes, mask: Mask, colour: str) -> None:
+    if not mask.any():
+        return
+    # The margin closes the outline of a region that reaches the border.
+    height, width = mask.shape
+    lines = axes.contour(
+        np.arange(-1, width + 1),
+        np.arange(-1, height + 1),
+        np.pad(mask, 1).astype(float),
+        levels=[0.5],
+        colors=[colour],
+        linewidths=1.3,
+    )
+    lines.set_path_effects([withStroke(linewidth=2.6, foreground="#000000a0")])
+
+
+def _fixations(axes: Axes, fixations: NDArray[np.floating], size: tuple[int, int]) -> None:
+    height, width = size
+    x, y = fixations[:, 0] * width - 0.5, fixations[:, 1] * height - 0.5
+    axes.plot(x, y, color="white", linewidth=0.9, alpha=0.9,
+              path_effects=[withStroke(linewidth=1.8, foreground="#00000080")])  # fmt: skip
+    area = fixations[:, 2] * _CIRCLE
+    axes.scatter(x, y, s=area, c="#0072B299", edgecolors="white", linewidths=0.8, zorder=3)
+    for number, (column, row) in enumerate(zip(x, y, strict=True), start=1):
+        axes.text(
+            column, row, str(number), fontsize=5.5, color="white", zorder=4, clip_on=True,
+            ha="center", va="center_baseline",
+            path_effects=[withStroke(linewidth=1, foreground="#000000b0")],
+        )  # fmt: skip
+
+
+def strip(panels: list[Panel]) -> bytes:
+    """Draw panels of one size side by side, in as many rows as they need."""
+    height, width = panels[0].image.shape[:2]
+    tall = _PANEL * height / width
+    columns, rows = min(len(panels), _COLUMNS), ceil(len(panels) / _COLUMNS)
+    total = (columns * (_PANEL + _GAP) - _GAP, rows * (tall + _HEADING))
+    figure = Figure(figsize=total)
+    for i, panel in enumerate(panels):
+        row, column = divmod(i, _COLUMNS)
+        left, bottom = column * (_PANEL + _GAP), (rows - 1 - row) * (tall + _HEADING)
+        axes = figure.add_axes(
+            (left / total[0], bottom / total[1], _PANEL / total[0], tall / total[1]), frameon=False
+        )
+        axes.imshow(panel.image, interpolation="bilinear", aspect="auto")
+        axes.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        for mask, colour in panel.outlines:
+            _outline(axes, mask, colour)
+        if panel.fixations is not None:
+            _fixations(axes, panel.fixations, (height, width))
+        for text, above, size, colour in (
+            (panel.title, 0.19, 8.5, _INK),
+            (panel.subtitle, 0.05, 7.5, _SOFT),
+        ):
+            figure.text(
+                (left + 0.01) / total[0], (bottom + tall + above) / total[1], text,
+                fontsize=size, color=colour, va="bottom", parse_math=False,
+            )  # fmt: skip
+    return _png(figure)
+
+
+def gaze_strip(
+    image: Rgb,
+    fixations: NDArray[np.floating],
+    heatmap: NDArray[np.floating],
+    refined: NDArray[np.floating],
+    levels: Mask,
+    truth: Mask | None,
+) -> bytes:
+    """Draw the way of one image from its fixations to its pseudomasks.
+
+    Parameters
+    ----------
+    image
+        (H, W, 3).
+    fixations
+        (F, 4): x, y in [0, 1], duration in ms, start.
+    heatmap, refined
+        (H, W) in [0, 1].
+    levels
+        (L, H, W), from precise to broad.
+    truth
+        (H, W); None: the image has no mask.
+    """
+    seconds = fixations[:, 2].sum() / 1000
+    precise, broad = levels[0], levels[-1]
+    panels = [
+        Panel("image", image),
+        Panel("fixations", image, f"{len(fixations)} in {seconds:.1f} s", fixations=fixations),
+        Panel("heatmap", overlay(image, heatmap)),
+        Panel("refined map", overlay(image, refined)),
+        Panel(
+            "pseudomasks",
+            tint(image, precise, PSEUDOMASK),
+            f"{precise.mean():.1%} and {broad.mean():.1%} of image",
+            ((broad, PSEUDOMASK),),
+        ),
+    ]
+    if truth is not None:
+        panels.append(Panel("truth", image, f"{truth.mean():.1%} of image", ((truth, TRUTH),)))
+    return strip(panels)
+
+
+def prediction_strip(
+    image: Rgb, truth: Mask | None, predictions: list[tuple[str, str, Mask]]
+) -> bytes:
+    """Draw an image, its truth and (title, subtitle, mask) of each prediction."""
+    marked = () if truth is None else ((truth, TRUTH),)
+    panels = [Panel("image", image)]
+    if truth is not None:
+        panels.append(Panel("truth", image, f"{truth.mean():.1%} of image", marked))
+    for title, subtitle, mask in predictions:
+        panels.append(Panel(title, image, subtitle, (*marked, (mask, PREDICTION))))
+    return strip(panels)
+
+
+def _plain(*texts: Text) -> None:
+    for text in texts:
+        text.set_parse_math(False)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_FAINT)
+    axes.tick_params(color=_FAINT, labelcolor=_INK, labelsize=8)
+    axes.grid(axis="y", color=_FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _legend(figure: Figure, handles: list[Line2D]) -> None:
+    legend = figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(len(handles), 6),
+        frameon=False, fontsize=8.5, labelcolor=_INK,
+    )  # fmt: skip
+    _plain(*legend.get_texts())
+
+
+def _look(experiments: list[str], experiment: str) -> tuple[str, str]:
+    """Colour and marker of an experiment: the same in all figures of a page."""
+    i = experiments.index(experiment)
+    return PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
+
+
+def dice_chart(
+    mean: NDArray[np.float64],
+    std: NDArray[np.float64],
+    datasets: list[str],
+    experiments: list[str],
+) -> bytes:
+    """Draw mean Dice ± std, one group of points per data set.
+
+    Parameters
+    ----------
+    mean, std
+        (data sets, experiments); NaN where there is none.
+    datasets, experiments
+        Their names.
+    """
+    figure = Figure(figsize=(10.6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    _tidy(axes)
+    step = min(0.8 / len(experiments), 0.2)
+    handles = []
+    for j, experiment in enumerate(experiments):
+        if np.isnan(mean[:, j]).all():
+            continue
+        colour, marker = _look(experiments, experiment)
+        x = np.arange(len(datasets)) + (j - (len(experiments) - 1) / 2) * step
+        axes.errorbar(
+            x, mean[:, j], np.nan_to_num(std[:, j]), color=colour, marker=marker,
+            markersize=7, linestyle="none", elinewidth=1.6, capsize=3.5,
+        )  # fmt: skip
+        handles.append(
+            Line2D([], [], color=colour, marker=marker, linestyle="none", label=experiment)
+        )
+    lowest = np.append((mean - np.nan_to_num(std))[~np.isnan(mean)], 0.9).min()
+    # Points, unlike bars, need no zero: from the next tenth below, differences stay visible. A
+    # point on either end is drawn whole.
+    axes.set_ylim(max(0.0, np.floor(lowest * 10 - 0.2) / 10) - 0.025, 1.025)
+    axes.set_xlim(-0.5, len(datasets) - 0.5)
+    lines = [fill(name, max(12, 110 // len(datasets))) for name in datasets]
+    axes.set_xticks(range(len(datasets)), lines, fontsize=9.5)
+    axes.tick_params(axis="x", length=0)
+    for edge in range(1, len(datasets)):
+        axes.axvline(edge - 0.5, color=_FAINT, linewidth=0.8)
+    _plain(*axes.get_xticklabels())
+    axes.set_ylabel("Dice of the student, test", fontsize=9, color=_INK)
+    _legend(figure, handles)
+    return _png(figure)
+
+
+def training_curves(curves: list[Curve], experiments: list[str]) -> bytes:
+    """Draw loss and validation Dice against the iteration; teachers dashed, students solid.
+
+    Parameters
+    ----------
+    curves
+        Of one data set; seeds of an experiment share its colour.
+    experiments
+        All of the page, in the order that gives them their colours.
+    """
+    figure = Figure(figsize=(10.6, 3.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, name in ((left, "training loss"), (right, "validation Dice")):
+        _tidy(axes)
+        axes.set_title(name, fontsize=9.5, color=_INK, loc="left")
+        axes.set_xlabel("iteration", fontsize=9, color=_INK)
+    for curve in curves:
+        colour, marker = _look(experiments, curve.experiment)
+        line = {"color": colour, "linestyle": "--" if curve.teacher else "-", "linewidth": 1.5,
+                "marker": marker, "markersize": 4}  # fmt: skip
+        left.plot(curve.iteration, curve.loss, markevery=0.15, **line)
+        known = ~np.isnan(curve.val_dice)
+        right.plot(curve.iteration[known], curve.val_dice[known], **line)
+    left.set_ylim(bottom=0)
+    if all(np.isnan(curve.val_dice).all() for curve in curves):
+        right.set(xticks=[], yticks=[])
+        right.text(0.5, 0.5, "no validation masks", transform=right.transAxes,
+                   ha="center", fontsize=9, color=_SOFT)  # fmt: skip
+    handles = []
+    for name in experiments:
+        if any(curve.experiment == name for curve in curves):
+            colour, marker = _look(experiments, name)
+            handles.append(Line2D([], [], color=colour, marker=marker, markersize=5, label=name))
+    grey = "#7b8794"
+    if not all(curve.teacher for curve in curves):
+        handles.append(Line2D([], [], color=grey, linestyle="-", label="student"))
+    if any(curve.teacher for curve in curves):
+        handles.append(Line2D([], [], color=grey, linestyle="--", label="teacher"))
+    _legend(figure, handles)
+    return _png(figure)

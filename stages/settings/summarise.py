@@ -1,0 +1,24 @@
+from typing import Literal
+
+from pydantic import Field
+
+from stages.settings.base import Settings
+
+
+class Run(Settings):
+    """One training whose metrics are summarised."""
+
+    dataset: str
+    experiment: str
+    seed: int
+    labels: Literal["pseudomask", "mask"] = Field(description="what its student learned from")
+    mask_seconds: float | None = Field(
+        default=None, description="seconds to draw one full mask by hand, from literature"
+    )
+
+
+class SummariseSettings(Settings):
+    """What the files that a summary is over are."""
+
+    runs: tuple[Run, ...] = Field(description="of each metrics.csv, in their order")
+    gaze: tuple[str, ...] = Field(description="data set of each gaze.h5, in their order")

@@ -1,0 +1,171 @@
+"""metrics.csv of all runs → summary.csv: one row per experiment, model and split."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stages import cli, io
+from stages.settings.summarise import SummariseSettings
+
+_TEXT = ("sample_id", "subject_id", "split", "model", "unit")
+_NUMBERS = ("dice", "iou", "hd95", "asd", "diagonal")
+COLUMNS = [
+    "dataset", "experiment", "model", "split", "seeds", "n",
+    "dice_mean", "dice_std", "iou_mean", "iou_std",
+    "hd95_mean", "hd95_std", "asd_mean", "asd_std",
+    "unit", "undefined", "hd95_penalised", "annotation_seconds_per_image", "gaze",
+    "dice_patient_mean", "dice_patient_std",
+]  # fmt: skip
+
+
+def aggregate(rows: pd.DataFrame, seeds: int) -> dict[str, object]:
+    """Aggregate one model's rows of one split, all seeds together.
+
+    Means and sample standard deviations (n − 1) are over images, an image counting once per
+    seed; the patient's are over subjects, each with the mean of its images and seeds. Rows
+    without numbers (no mask) are left out. A distance that does not exist (one mask empty) is
+    counted in `undefined` and left out of the distances' means; in `hd95_penalised` it counts as
+    the image's diagonal.
+
+    Parameters
+    ----------
+    rows
+        The columns of metrics.csv.
+    seeds
+        Number of trainings that `rows` are of.
+
+    Returns
+    -------
+    Columns of summary.csv from `seeds` to `hd95_penalised`, and the patient's; `n` is the number
+    of images with a mask, per seed. NaN: nothing to average, or a deviation of one value. Where
+    some images are in mm and some in px, `unit` is "mixed" and the distances are NaN.
+    """
+    units = rows["unit"].unique()
+    scored = rows[rows["dice"].notna()]
+    undefined = int(scored["hd95"].isna().sum())
+    if len(units) > 1:
+        scored = scored.assign(hd95=math.nan, asd=math.nan, diagonal=math.nan)
+    patients = scored.groupby("subject_id")["dice"].mean()
+    row: dict[str, object] = {"seeds": seeds, "n": len(scored) // seeds}
+    for name in ("dice", "iou", "hd95", "asd"):
+        row[f"{name}_mean"] = scored[name].mean()
+        row[f"{name}_std"] = scored[name].std()
+    return row | {
+        "unit": units[0] if len(units) == 1 else "mixed",
+        "undefined": undefined,
+        "hd95_penalised": scored["hd95"].fillna(scored["diagonal"]).mean(),
+        "dice_patient_mean": patients.mean(),
+        "dice_patient_std": patients.std(),
+    }
+
+
+def _read_metrics(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(
+            file,
+            usecols=[*_TEXT, *_NUMBERS],
+            dtype=dict.fromkeys(_TEXT, str) | dict.fromkeys(_NUMBERS, float),
+            # Only an empty number is missing: a sample may be called "NA".
+            keep_default_na=False,
+            na_values={name: [""] for name in _NUMBERS},
+        )
+    except (OSError, ValueError) as error:
+        raise cli.BadInput(
+            file,
+            "table",
+            found=error,
+            expected="a metrics.csv as the stage evaluate writes it",
+            mend="delete it and run snakemake again: the rule that makes it will rerun",
+        ) from error
+
+
+def _read_seeds(files: list[Path]) -> pd.DataFrame:
+    """Read one experiment's metrics, all seeds one below the other."""
+    tables = [_read_metrics(file) for file in files]
+    key = ["sample_id", "split", "model"]
+    for file, table in zip(files[1:], tables[1:], strict=True):
+        if not table[key].equals(tables[0][key]):
+            raise cli.BadInput(
+                file,
+                "columns " + ", ".join(key),
+                found=f"{len(table)} rows, not those of {files[0]}",
+                expected=f"the same {len(tables[0])} samples and models in each seed",
+                mend="delete both files and run snakemake again: they are of different data",
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+def read_viewing(gaze: Path) -> dict[str, object]:
+    """Tell from a gaze.h5 what its annotation took.
+
+    Returns
+    -------
+    `annotation_seconds_per_image`: mean sum of fixation durations, s, over the images that
+    somebody looked at (NaN: none), and `gaze`: "recorded" or "simulated".
+    """
+    with io.open_h5(gaze, "dwell_ms", "fixation_count") as file:
+        dwell = file["dwell_ms"][()][file["fixation_count"][()] > 0].astype(np.float64)
+        seconds = float(dwell.mean()) / 1000 if len(dwell) else math.nan
+        return {"annotation_seconds_per_image": seconds, "gaze": str(file.attrs["gaze_origin"])}
+
+
+def _check(metrics: list[Path], gaze: list[Path], settings: SummariseSettings) -> None:
+    """Stop where files and settings do not belong together."""
+
+    def stop(field: str, found: object, expected: object, mend: str) -> None:
+        raise cli.BadInput("--settings", field, found=found, expected=expected, mend=mend)
+
+    for field, named, files in (
+        ("runs", settings.runs, metrics),
+        ("gaze", settings.gaze, gaze),
+    ):
+        if len(named) != len(files):
+            stop(field, f"{len(named)} entries", f"{len(files)}, one per file",
+                 f"list in {field} what each file is, in the order of the files")  # fmt: skip
+    seen = set()
+    for run in settings.runs:
+        name = (run.dataset, run.experiment, run.seed)
+        if name in seen:
+            stop("runs", f"{name} twice", "each training once", "delete one of the two")
+        seen.add(name)
+        if run.labels == "pseudomask" and run.dataset not in settings.gaze:
+            stop("gaze", list(settings.gaze), f"also {run.dataset!r}, whose run {name} uses gaze",
+                 "add the data set and its gaze.h5")  # fmt: skip
+
+
+def summarise(
+    metrics: list[Path], gaze: list[Path], output: Path, settings: SummariseSettings
+) -> None:
+    """Write summary.csv: data sets and experiments in the order of the runs, val before test.
+
+    `annotation_seconds_per_image` is what the labels took: the fixations' durations, where the
+    student learned from gaze (`gaze` then says whether it was recorded or simulated), else the
+    stated time of a mask. The other columns are those of `aggregate`.
+    """
+    _check(metrics, gaze, settings)
+    viewing = {name: read_viewing(file) for name, file in zip(settings.gaze, gaze, strict=True)}
+    experiments: dict[tuple[str, str], list[int]] = {}
+    for i, run in enumerate(settings.runs):
+        experiments.setdefault((run.dataset, run.experiment), []).append(i)
+
+    rows = []
+    for (dataset, experiment), members in experiments.items():
+        run = settings.runs[members[0]]
+        effort = viewing[dataset] if run.labels == "pseudomask" else {
+            "annotation_seconds_per_image": run.mask_seconds, "gaze": "",
+        }  # fmt: skip
+        table = _read_seeds([metrics[i] for i in members])
+        for model in table["model"].unique():
+            for split in ("val", "test"):
+                part = table[(table["model"] == model) & (table["split"] == split)]
+                if len(part):
+                    name = {"dataset": dataset, "experiment": experiment,
+                            "model": model, "split": split}  # fmt: skip
+                    rows.append(name | aggregate(part, len(members)) | effort)
+    io.write_csv(pd.DataFrame(rows, columns=COLUMNS), output)
+
+
+if __name__ == "__main__":
+    cli.run(summarise)

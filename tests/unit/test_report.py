@@ -1,0 +1,511 @@
+"""The page on small synthetic results: what it says, what it holds and what it refuses."""
+
+import base64
+import re
+from html import unescape
+from html.parser import HTMLParser
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from stages import cli, figures, io
+from stages.cli import BadInput
+from stages.report import report
+from stages.report_page import number, percent, spread
+from stages.report_sections import choose
+from stages.settings.report import History, ReportDataset, ReportSettings, Training
+from stages.summarise import COLUMNS
+
+NAN = float("nan")
+SIZE = (32, 48)
+HOSTILE = ("<script>alert(1)</script>", "a$b_{$", '" onerror="alert(2)')
+
+
+def blob(size, centre, radius):
+    y, x = np.mgrid[: size[0], : size[1]]
+    return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
+
+
+class Made(NamedTuple):
+    """A data set's samples, in numbers that a test may change."""
+
+    name: str = "a"
+    title: str = "Data set A"
+    note: str = ""
+    # The first four train (the fourth unseen), then one val, then three test.
+    splits: tuple = ("train",) * 4 + ("val",) + ("test",) * 3
+    ids: tuple = tuple(f"s{i}" for i in range(8))
+    masks: bool = True
+    origin: str = "recorded"
+    grey: bool = False
+    looked: tuple = (0, 1, 2)
+
+
+# One picture: the prediction of one test sample.
+SMALL = Made(looked=(), splits=("train",) * 4 + ("val",) * 3 + ("test",))
+
+
+class World:
+    """Files of a report, and the arguments that name them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.files = {
+            role: []
+            for role in ("prepared", "gaze", "explanations", "predictions", "metrics", "histories")
+        }
+        self.datasets, self.trainings, self.histories, self.rows = [], [], [], []
+
+    def path(self, role, name):
+        path = self.folder / f"{role}-{len(self.files[role])}-{name}"
+        self.files[role].append(path)
+        return path
+
+    def dataset(self, made=None):
+        made = made or Made()
+        n, rng = len(made.ids), np.random.default_rng(0)
+        self.datasets.append(ReportDataset(name=made.name, title=made.title, note=made.note))
+        masks = np.stack([blob(SIZE, (16, 20 + i), 8) for i in range(n)])
+        with io.create_h5(self.path("prepared", "p.h5"), "prepare", {}, {}) as file:
+            channels, kind = (1, np.float32) if made.grey else (3, np.uint8)
+            file["image"] = rng.integers(0, 255, (n, *SIZE, channels)).astype(kind)
+            file["mask"] = masks.astype(np.uint8) * made.masks
+            file["has_mask"] = np.full(n, made.masks)
+            io.write_strings(file, "split", made.splits)
+            io.write_strings(file, "sample_id", made.ids)
+        # The broad level of sample i is the mask moved by 4 - i rows: the later, the better.
+        broad = np.stack([blob(SIZE, (20 - i, 20 + i), 8) for i in range(n)])
+        precise = np.stack([blob(SIZE, (20 - i, 20 + i), 5) for i in range(n)])
+        seen = np.isin(np.arange(n), made.looked)
+        with io.create_h5(self.path("gaze", "g.h5"), "gaze", {}, {}) as file:
+            file.attrs["gaze_origin"] = made.origin
+            file["heatmap"] = (rng.random((n, *SIZE)) * seen[:, None, None]).astype(np.float16)
+            file["refined"] = (broad * 0.9 * seen[:, None, None]).astype(np.float16)
+            levels = np.stack([precise, broad], axis=1) & seen[:, None, None, None]
+            file["pseudomask"] = levels.astype(np.uint8)
+            file["threshold"] = np.array([0.5, 0.3], np.float32)
+            file["fixation_count"] = np.where(seen, 3, 0).astype(np.int32)
+            file["dwell_ms"] = np.where(seen, 1500, 0).astype(np.float32)
+            scans = [[[i / 10, 0.5, 300, 0], [0.5, 0.5, 700, 400], [0.4, 0.6, 500, 1200]]
+                     for i in np.flatnonzero(seen)]  # fmt: skip
+            file["fixation"] = np.array(scans, np.float32).reshape(-1, 4)
+            file["fixation_offset"] = np.concatenate([[0], np.cumsum(seen * 3)]).astype(np.int64)
+            io.write_strings(file, "sample_id", made.ids)
+        with io.create_h5(self.path("explanations", "e.h5"), "embed", {}, {}) as file:
+            text = [["It is <b>red</b>.", f"It is number {i}."] if seen[i] else ["", ""]
+                    for i in range(n)]  # fmt: skip
+            io.write_strings(file, "text", text)
+            io.write_strings(file, "sample_id", made.ids)
+            file.attrs["backend"] = "measured"
+        return made
+
+    def training(self, made, experiment="full", teacher=False, dice=(0.3, 0.9, 0.6)):
+        """A training; `dice` of the student on the test samples."""
+        self.trainings.append(Training(dataset=made.name, experiment=experiment, seed=0))
+        # Another order than that of prepared.h5: only ids may be relied on.
+        chosen = [i for i, split in enumerate(made.splits) if split != "train"][::-1]
+        ids = [made.ids[i] for i in chosen]
+        splits = [made.splits[i] for i in chosen]
+        models = ["student"] + ["teacher"] * teacher
+        with io.create_h5(self.path("predictions", "p.h5"), "predict", {}, {}) as file:
+            maps = np.stack([blob(SIZE, (17, 20 + i), 8) for i in chosen]).astype(np.float16)
+            file["probability"] = maps
+            if teacher:
+                file["teacher_probability"] = maps
+            for name, values in (("sample_id", ids), ("split", splits)):
+                io.write_strings(file, name, values)
+        scores = iter(dice)
+        rows = []
+        for model in models:
+            for name, split in zip(ids, splits, strict=True):
+                value = next(scores, 0.5) if split == "test" else 0.5
+                rows.append((name, split, model, value if made.masks else NAN))
+        table = pd.DataFrame(rows, columns=["sample_id", "split", "model", "dice"])
+        io.write_csv(table, self.path("metrics", "m.csv"))
+        for network in models:
+            self.histories.append(
+                History(dataset=made.name, experiment=experiment, seed=0, network=network)
+            )
+            history = pd.DataFrame(
+                {"iteration": [10, 20], "loss": [0.5, 0.2], "learning_rate": [1, 0],
+                 "seconds": [1, 2], "val_dice": [NAN, 0.7 if made.masks else NAN]}
+            )  # fmt: skip
+            io.write_csv(history, self.path("histories", f"{network}.csv"))
+        for model in models:
+            self.row(made, experiment, model)
+
+    def row(self, made, experiment, model="student", split="test", **values):
+        known = made.masks
+        self.rows.append(
+            {"dataset": made.name, "experiment": experiment, "model": model, "split": split,
+             "seeds": 1, "n": 3 if known else 0, "unit": "mm", "undefined": 1 if known else 0,
+             "dice_mean": 0.8123 if known else NAN, "dice_std": 0.0512 if known else NAN,
+             "hd95_mean": 12.34 if known else NAN, "hd95_std": 3.21 if known else NAN,
+             "annotation_seconds_per_image": 1.5, "gaze": made.origin} | values
+        )  # fmt: skip
+
+    @property
+    def settings(self):
+        return ReportSettings(datasets=tuple(self.datasets), trainings=tuple(self.trainings),
+                              histories=tuple(self.histories))  # fmt: skip
+
+    def options(self):
+        summary = self.folder / "summary.csv"
+        io.write_csv(pd.DataFrame(self.rows, columns=COLUMNS), summary)
+        return {"summary": summary, "output": self.folder / "out" / "report.html",
+                "settings": self.settings, **self.files}  # fmt: skip
+
+    def html(self):
+        options = self.options()
+        report(**options)
+        return options["output"].read_text("utf-8")
+
+
+class Tags(HTMLParser):
+    """All elements of a page, and its visible text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.found, self.words, self.open = [], [], []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    def pictures(self):
+        return [
+            Image.open(BytesIO(base64.b64decode(attrs["src"].partition(",")[2])))
+            for tag, attrs in self.found
+            if tag == "img"
+        ]
+
+
+def captions(html):
+    """Text of every caption: of the chart, and of figures A, B and C."""
+    found = re.findall(r'<p class="hint">(.*?)</p>|<figcaption>(.*?)</figcaption>', html, re.S)
+    plain = (re.sub(r"<[^>]+>", "", "".join(pair)) for pair in found)
+    return [" ".join(unescape(text).split()) for text in plain]
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The page of two data sets, one recorded with two experiments, one simulated in grey."""
+    world = World(tmp_path_factory.mktemp("world"))
+    first = world.dataset(Made(note="Phantoms: nothing about patients."))
+    world.training(first, teacher=True)
+    world.training(first, "supervised")
+    second = world.dataset(Made("b", "Data set B", origin="simulated", grey=True))
+    world.training(second)
+    return world.html()
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(html):
+    tags = Tags(html)
+    assert not {tag for tag, _ in tags.found} & {"script", "iframe", "object", "embed", "base"}
+    for _, attrs in tags.found:
+        assert not [name for name in attrs if name.startswith("on")]
+        for name in ("src", "href", "srcset", "data"):
+            assert (attrs.get(name) or "#").startswith(("#", "data:"))
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_every_picture_can_be_opened_and_says_what_it_shows(html):
+    tags = Tags(html)
+    # The chart, and per data set three times A, three times B, and C.
+    assert len(tags.pictures()) == 1 + 2 * 7
+    for picture in tags.pictures():
+        assert picture.format == "PNG"
+        assert "Software" not in picture.info
+    assert all(attrs["alt"] for tag, attrs in tags.found if tag == "img")
+
+
+def test_tables_hold_formatted_values(html):
+    text = Tags(html).text
+    assert "0.812 ± 0.05" in text
+    assert "12.3 ± 3.2 mm" in text
+    assert "– mm" not in text
+    assert "Data set A full 0.812 ± 0.05 – 12.3 ± 3.2 mm – 3 1 1.5 recorded" in text
+
+
+def test_notes_stand_in_the_summary_and_in_the_section(html):
+    assert html.count("Phantoms: nothing about patients.") == 3  # and in the settings
+    assert "<strong>Data set A:</strong> Phantoms" in html
+
+
+def test_a_section_counts_samples_and_gaze(html):
+    text = Tags(html).text
+    assert "Samples, train 4 Samples, val 1 Samples, test 3" in text
+    assert "Images with fixations 3 of 8" in text
+    assert "Fixations per image, median 3 Dwell per image, mean 1.5 s" in text
+    assert "precise ≥ 0.5" in text
+
+
+def test_samples_are_those_at_the_lowest_median_and_highest_dice(html):
+    section = html.split('id="data-1"')[1].split('id="data-2"')[0]
+    shown = re.findall(r"<h4><bdi>(.*?)</bdi> · (\w+) Dice, ([\d.]+)", section)
+    # Training images by their broad pseudomask; test images by the first training's student.
+    assert [(name, why) for name, why, _ in shown[:3]] == [
+        ("s0", "lowest"), ("s1", "median"), ("s2", "highest")
+    ]  # fmt: skip
+    assert shown[3:] == [
+        ("s7", "lowest", "0.300"), ("s5", "median", "0.600"), ("s6", "highest", "0.900")
+    ]  # fmt: skip
+    assert "student of “full” (seed 0); they were chosen that way" in section
+
+
+def test_each_picture_is_of_its_own_sample(world, monkeypatch):
+    drawn, blank = [], figures.strip([figures.Panel("", np.zeros((*SIZE, 3), np.uint8))])
+
+    def keep(*arguments):
+        drawn.append(arguments)
+        return blank
+
+    monkeypatch.setattr(figures, "gaze_strip", keep)
+    monkeypatch.setattr(figures, "prediction_strip", keep)
+    made = world.dataset()
+    world.training(made, teacher=True)
+    world.html()
+    looked, predicted = drawn[:3], drawn[3:]
+    for i, (image, fixations, heatmap, refined, levels, truth) in zip((0, 1, 2), looked):
+        assert fixations[:, 0] == pytest.approx([i / 10, 0.5, 0.4])
+        assert (levels[1] == blob(SIZE, (20 - i, 20 + i), 8)).all()
+        assert ((refined > 0) == levels[1]).all()
+        assert (truth == blob(SIZE, (16, 20 + i), 8)).all()
+        assert image.shape == (*SIZE, 3)
+        assert heatmap.shape == SIZE
+    for (i, score), (_, truth, predictions) in zip(((7, 0.3), (5, 0.6), (6, 0.9)), predicted):
+        assert (truth == blob(SIZE, (16, 20 + i), 8)).all()
+        assert [(title, subtitle) for title, subtitle, _ in predictions] == [
+            ("teacher, full", "Dice 0.500"), ("student, full", f"Dice {score:.3f}")
+        ]  # fmt: skip
+        assert all((mask == blob(SIZE, (17, 20 + i), 8)).all() for _, _, mask in predictions)
+
+
+def test_the_explanation_stands_under_its_image(html):
+    assert "It is &lt;b&gt;red&lt;/b&gt;. It is number 0." in html
+
+
+def test_every_caption_that_rests_on_simulated_gaze_says_so(html):
+    chart, *figures_ = captions(html)
+    assert chart.endswith("Gaze simulated from the masks, not recorded: Data set B.")
+    recorded, simulated = figures_[:3], figures_[3:]
+    assert len(simulated) == 3
+    assert not [caption for caption in recorded if "simulated" in caption]
+    assert all("simulated from the masks, not recorded" in caption for caption in simulated)
+
+
+def test_provenance_names_versions_and_every_input(html):
+    text = Tags(html.split('id="provenance"')[1]).text
+    for name in ("python", "summary", "a gaze", "a full seed0 metrics", "b explanations",
+                 "a full seed0 teacher_history"):  # fmt: skip
+        assert f" {name} " in text
+    # Not where a clone of the project lies.
+    assert "/tmp" not in text
+
+
+def test_hostile_names_are_shown_as_they_are_and_do_nothing(world):
+    ids = (HOSTILE[0] + "0", HOSTILE[1] + "0", HOSTILE[2], "3", "4", HOSTILE[0], HOSTILE[1], "7")
+    made = world.dataset(Made(title=r"A$_{\frac$ <i>", note="<img src=x>", ids=ids))
+    world.training(made, r"e$^{<u>", teacher=True)
+    html = world.html()
+    tags = Tags(html)
+    assert not {tag for tag, _ in tags.found} & {"script", "i", "u"}
+    assert all(attrs["src"].startswith("data:") for tag, attrs in tags.found if tag == "img")
+    assert not [attrs for _, attrs in tags.found if "onerror" in attrs]
+    for name in (HOSTILE[0], HOSTILE[1], HOSTILE[2], made.title, made.note, r"e$^{<u>"):
+        assert name in tags.text
+
+
+def test_missing_values_are_dashes(world):
+    made = world.dataset(SMALL)
+    world.training(made)
+    world.rows.clear()
+    world.row(made, "full", dice_std=NAN, hd95_mean=NAN, hd95_std=NAN, unit="mixed",
+              annotation_seconds_per_image=NAN, gaze="")  # fmt: skip
+    world.row(made, "NA", split="val")
+    html = world.html()
+    text = Tags(html).text
+    assert "full 0.812 ± – – – – 3 1 – –" in text
+    # An experiment without test images keeps its row.
+    assert "NA – – – – – – – –" in text
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
+
+
+def test_the_same_files_give_the_same_bytes(world):
+    made = world.dataset(Made(looked=(0,), splits=SMALL.splits))
+    world.training(made, teacher=True)
+    first = world.html()
+    assert len(Tags(first).pictures()) == 4
+    assert world.html() == first
+
+
+def test_a_data_set_without_masks(world):
+    made = world.dataset(Made(masks=False))
+    world.training(made)
+    html = world.html()
+    text = Tags(html).text
+    _, looked, test, _ = ["", *captions(html)]
+    assert "Samples, train 4 (none with a mask)" in text
+    assert "evenly spread over the file" in looked
+    assert "no masks" in looked.lower()
+    assert "No masks" in test
+    assert "truth" not in looked + test
+    assert re.findall(r"<h4><bdi>(.*?)</bdi></h4>", html) == ["s0", "s1", "s2", "s7", "s6", "s5"]
+    # No chart of numbers that do not exist; the panels of truth are left out.
+    assert len(Tags(html).pictures()) == 7
+    assert "Dice –" not in html
+
+
+def test_columns_follow_the_networks(world):
+    made = world.dataset(SMALL)
+    world.training(made, "supervised")
+    alone = Tags(world.html()).pictures()[1].width
+    world.training(made, "full", teacher=True)
+    # One more student, and the one teacher, that of the second training.
+    more = Tags(world.html()).pictures()[1].width
+    assert more / alone == pytest.approx(5 / 3, rel=0.02)
+
+
+def test_a_data_set_that_nobody_looked_at_and_nothing_was_trained_on(world):
+    world.dataset(Made(looked=()))
+    text = Tags(world.html()).text
+    assert "Nobody looked at a training image." in text
+    assert "No training of this data set has predictions of test images." in text
+    assert "Fixations per image, median – Dwell per image, mean –" in text
+
+
+def test_training_without_test_images(world):
+    made = world.dataset(Made(looked=(), splits=("train",) * 4 + ("val",) * 4))
+    world.training(made)
+    assert "has predictions of test images" in Tags(world.html()).text
+
+
+@pytest.mark.parametrize(
+    ("role", "message"),
+    [
+        ("prepared", r"prepared\n.*1 entries\n.*0, one per file of --prepared"),
+        ("gaze", r"gaze\n.*1 entries\n.*0, one"),
+        ("explanations", r"explanations\n.*1 entries\n.*0, one"),
+        ("predictions", r"predictions\n.*1 entries\n.*0, one"),
+        ("metrics", r"metrics\n.*1 entries\n.*0, one"),
+        ("histories", r"histories\n.*1 entries\n.*0, one"),
+    ],
+)
+def test_counts_that_do_not_match_are_refused(world, role, message):
+    world.training(world.dataset())
+    world.files[role].pop()
+    with pytest.raises(BadInput, match=message):
+        report(**world.options())
+
+
+def test_names_that_do_not_match_are_refused(world):
+    made = world.dataset()
+    world.training(made)
+    world.row(made._replace(name="c"), "full")
+    with pytest.raises(BadInput, match=r"summary\.csv: column dataset\n.*\['c'\]"):
+        report(**world.options())
+    world.trainings[0] = world.trainings[0].model_copy(update={"dataset": "d"})
+    with pytest.raises(BadInput, match=r"trainings\n.*d\n.*one of \['a'\]"):
+        report(**world.options())
+    world.dataset()
+    with pytest.raises(BadInput, match=r"datasets\n.*\['a', 'a'\]"):
+        report(**world.options())
+
+
+def test_predictions_of_other_samples_are_refused(world):
+    made = world.dataset(SMALL)
+    world.training(made)
+    world.training(made._replace(ids=tuple(f"t{i}" for i in range(8))), "other")
+    with pytest.raises(BadInput, match=r"predictions-1-p\.h5: data set sample_id\n.*'s7'"):
+        report(**world.options())
+
+
+def test_a_table_that_is_none_is_refused(world):
+    world.training(world.dataset(SMALL))
+    world.files["histories"][0].write_text("iteration\n1\n")
+    with pytest.raises(BadInput, match=r"student\.csv: table(.|\n)*iteration, loss, val_dice"):
+        report(**world.options())
+
+
+def test_nothing_is_left_behind_on_failure(world, monkeypatch):
+    world.dataset(Made(looked=()))
+    options = world.options()
+
+    def fail(page):
+        raise RuntimeError("no page")
+
+    monkeypatch.setattr("stages.report.render", fail)
+    with pytest.raises(RuntimeError, match="no page"):
+        report(**options)
+    assert list(options["output"].parent.iterdir()) == []
+
+
+def test_command_line(world):
+    world.training(world.dataset(SMALL))
+    options = world.options()
+    argv = []
+    for name, value in options.items():
+        argv.append(f"--{name}")
+        if name == "settings":
+            argv.append(value.model_dump_json())
+        else:
+            argv += [str(path) for path in (value if isinstance(value, list) else [value])]
+    cli.run(report, argv)
+    assert options["output"].is_file()
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.5, 0.1, 0.9, 0.3], [1, 3, 2]),
+        ([NAN, 0.4, NAN], [1]),
+        ([0.4, 0.2], [1, 0]),
+        ([0.5, 0.5, 0.5], [0, 1, 2]),
+        ([NAN] * 5, [0, 2, 4]),
+        ([NAN] * 2, [0, 1]),
+        ([], []),
+    ],
+)
+def test_choose(scores, expected):
+    assert [position for position, _ in choose(scores)] == expected
+
+
+def test_values_as_they_read():
+    assert spread(0.8123, 0.0512, (3, 2)) == "0.812 ± 0.05"
+    assert spread(12.34, NAN, (1, 1), "px") == "12.3 ± – px"
+    assert spread(NAN, 0.1, (3, 2), "mm") == "–"
+    assert (number(3.0), number(3.25, 1, "s"), number(NAN, 2, "s")) == ("3", "3.2 s", "–")
+    assert (percent(0.0625), percent(NAN)) == ("6.2%", "–")
+
+
+def test_tint_and_overlay_leave_the_rest_of_the_image():
+    image = np.full((2, 2, 3), 100, np.uint8)
+    mask = np.array([[True, False], [False, False]])
+    tinted = figures.tint(image, mask, "#C8FF00")
+    assert tinted[0, 0].tolist() == [150, 178, 50]
+    assert (tinted[~mask] == 100).all()
+    warm = figures.overlay(image, mask.astype(np.float16))
+    # At 1 the map's brightest colour hides four fifths of the grey image; at 0 nothing is hidden.
+    assert warm[0, 0].min() > 100
+    assert (warm[~mask] == 100).all()
+
+
+def test_experiments_differ_in_colour_or_marker():
+    names = [f"e{i}" for i in range(56)]
+    assert len({figures._look(names, name) for name in names}) == 56
