@@ -187,7 +187,7 @@ class Pelvis:
         return Pelvis(
             scale=rng.uniform(0.3, 0.46),
             # Wide enough that the gland's place alone does not tell its outline.
-            shift=(rng.uniform(-0.3, 0.25), rng.uniform(-0.25, 0.25)),
+            shift=(rng.uniform(-0.15, 0.15), rng.uniform(-0.12, 0.12)),
             gland=Blob.draw((0, 0), 1, 0.05, rng),
             zone=rng.uniform(0.25, 0.45),
             rectum=Blob.draw((0, 0), 1, 0.12, rng),

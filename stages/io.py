@@ -200,3 +200,30 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write `table` atomically, six significant digits, missing values empty."""
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def read_csv(file: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
+    """Read columns of text and of numbers; only an empty number is missing.
+
+    Raises
+    ------
+    BadInput
+        The file is absent, no table, lacks a column, or has text in a column of numbers.
+    """
+    try:
+        return pd.read_csv(
+            file,
+            usecols=[*text, *numbers],
+            dtype=dict.fromkeys(text, str) | dict.fromkeys(numbers, float),
+            # A sample or an experiment may be called "NA".
+            keep_default_na=False,
+            na_values={name: [""] for name in numbers},
+        )
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            file,
+            "table",
+            found=error,
+            expected=f"a CSV file with the columns {', '.join((*text, *numbers))}",
+            mend="delete it and run snakemake again: the rule that makes it will rerun",
+        ) from error

@@ -8,7 +8,7 @@ import pandas as pd
 
 from stages import cli, figures, io
 from stages.report_page import MISSING, Page, Picture, number, render, spread
-from stages.report_sections import Trained, read_table, section
+from stages.report_sections import Trained, section
 from stages.settings.report import ReportDataset, ReportSettings
 from stages.summarise import COLUMNS
 
@@ -39,7 +39,7 @@ def _check(settings: ReportSettings, counts: dict[str, tuple[int, int]]) -> None
 
 def _read_summary(file: Path, datasets: tuple[ReportDataset, ...]) -> pd.DataFrame:
     numbers = tuple(name for name in COLUMNS if name not in _TEXT)
-    summary = read_table(file, _TEXT, numbers)
+    summary = io.read_csv(file, _TEXT, numbers)
     names = [dataset.name for dataset in datasets]
     if unknown := sorted(set(summary["dataset"]) - set(names)):
         raise cli.BadInput(

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import h5py
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from stages import cli, figures, io
@@ -27,27 +26,6 @@ class Trained(NamedTuple):
     training: Training
     predictions: Path
     metrics: Path
-
-
-def read_table(file: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
-    """Read columns of text and of numbers; only an empty number is missing."""
-    try:
-        return pd.read_csv(
-            file,
-            usecols=[*text, *numbers],
-            dtype=dict.fromkeys(text, str) | dict.fromkeys(numbers, float),
-            # A sample or an experiment may be called "NA".
-            keep_default_na=False,
-            na_values={name: [""] for name in numbers},
-        )
-    except (OSError, ValueError) as error:
-        raise cli.BadInput(
-            file,
-            "table",
-            found=error,
-            expected=f"a CSV file with the columns {', '.join((*text, *numbers))}",
-            mend="delete it and run snakemake again: the rule that makes it will rerun",
-        ) from error
 
 
 def choose(scores: list[float]) -> list[tuple[int, str]]:
@@ -144,7 +122,7 @@ def _gaze_samples(
 
 def _test_dice(trained: Trained) -> dict[tuple[str, str], float]:
     """(sample id, model) → Dice of the test samples, at full resolution."""
-    table = read_table(trained.metrics, ("sample_id", "split", "model"), ("dice",))
+    table = io.read_csv(trained.metrics, ("sample_id", "split", "model"), ("dice",))
     test = table[table["split"] == "test"]
     return dict(zip(zip(test["sample_id"], test["model"], strict=True), test["dice"], strict=True))
 
@@ -233,7 +211,7 @@ def _curves(histories: list[tuple[History, Path]], experiments: list[str]) -> Pi
         figures.Curve(
             history.experiment,
             history.network == "teacher",
-            *read_table(file, (), columns)[list(columns)].to_numpy(float).T,
+            *io.read_csv(file, (), columns)[list(columns)].to_numpy(float).T,
         )
         for history, file in histories
     ]

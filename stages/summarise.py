@@ -61,29 +61,9 @@ def aggregate(rows: pd.DataFrame, seeds: int) -> dict[str, object]:
     }
 
 
-def _read_metrics(file: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(
-            file,
-            usecols=[*_TEXT, *_NUMBERS],
-            dtype=dict.fromkeys(_TEXT, str) | dict.fromkeys(_NUMBERS, float),
-            # Only an empty number is missing: a sample may be called "NA".
-            keep_default_na=False,
-            na_values={name: [""] for name in _NUMBERS},
-        )
-    except (OSError, ValueError) as error:
-        raise cli.BadInput(
-            file,
-            "table",
-            found=error,
-            expected="a metrics.csv as the stage evaluate writes it",
-            mend="delete it and run snakemake again: the rule that makes it will rerun",
-        ) from error
-
-
 def _read_seeds(files: list[Path]) -> pd.DataFrame:
     """Read one experiment's metrics, all seeds one below the other."""
-    tables = [_read_metrics(file) for file in files]
+    tables = [io.read_csv(file, _TEXT, _NUMBERS) for file in files]
     key = ["sample_id", "split", "model"]
     for file, table in zip(files[1:], tables[1:], strict=True):
         if not table[key].equals(tables[0][key]):

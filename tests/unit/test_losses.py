@@ -28,6 +28,25 @@ def test_partial_cross_entropy_is_the_mean_over_trusted_pixels():
     assert loss.item() == pytest.approx(-(math.log(0.8) + math.log(0.9)) / 2)
 
 
+def test_partial_cross_entropy_balanced_weighs_both_classes_the_same():
+    # Foreground −log 0.8; background −log 0.9 and −log 0.6, mean first; the last is not trusted.
+    logits = logits_of([[0.8, 0.1, 0.4, 0.5]])
+    target = torch.tensor([[[1, 0, 0, 1]]])
+    trusted = torch.tensor([[[True, True, True, False]]])
+    loss = partial_cross_entropy(logits, target, trusted, balanced=True)
+    background = -(math.log(0.9) + math.log(0.6)) / 2
+    assert loss.item() == pytest.approx((-math.log(0.8) + background) / 2)
+
+
+def test_partial_cross_entropy_balanced_of_one_class_is_half_its_mean():
+    logits = logits_of([[0.8, 0.6]])
+    everywhere = torch.ones(1, 1, 2, dtype=torch.bool)
+    loss = partial_cross_entropy(logits, everywhere.long(), everywhere, balanced=True)
+    loss.backward()
+    assert loss.item() == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 4)
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_partial_cross_entropy_ignores_the_ring():
     # Precise: pixel 0. Broad: pixels 0 and 1. Pixel 1 is the ring, pixel 2 background.
     precise = torch.tensor([[[True, False, False]]])

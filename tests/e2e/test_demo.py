@@ -1,0 +1,197 @@
+"""The whole DAG of the demo, really run on tiny data: what it leaves, and what reruns when."""
+
+import json
+import re
+import time
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors import safe_open
+
+from stages import io
+from tests.workspace import DEMO, Workspace, tiny_config
+
+EXPERIMENTS = ("full", "gaze_only", "supervised")
+# Images of the demo: 12 of train.txt, half of them moved to validation, and 6 of test.txt.
+N, SIZE = 18, 32
+PROVENANCE = {"schema_version", "stage", "inputs", "params", "versions"}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    workspace = Workspace(tmp_path_factory.mktemp("demo"), tiny_config())
+    workspace.must_run("demo")
+    return workspace
+
+
+def test_the_summary_has_a_row_for_each_data_set_experiment_model_and_split(demo):
+    table = pd.read_csv(demo.folder / "results/summary.csv")
+    found = set(table[["dataset", "experiment", "model", "split"]].itertuples(index=False))
+    assert {tuple(row) for row in found} == {
+        (dataset, experiment, model, split)
+        for dataset in DEMO
+        for experiment in EXPERIMENTS
+        for model in (("student", "teacher", "ensemble") if experiment == "full" else ("student",))
+        for split in ("val", "test")
+    }
+    assert (table["n"] == 6).all()
+    assert table["dice_mean"].between(0, 1).all()
+    # No phantom was looked at by a person.
+    assert set(table.loc[table["experiment"] == "full", "gaze"]) == {"simulated"}
+
+
+def test_the_report_is_one_page_without_outside_addresses(demo):
+    page = (demo.folder / "results/report.html").read_text()
+    assert not re.search(r"""(src|href)=["']?(?!data:|#)""", page)
+    for name in DEMO:
+        assert demo.config["datasets"][name]["title"] in page
+
+
+@pytest.mark.parametrize("dataset", DEMO)
+def test_the_contracts_of_the_hdf5_files(demo, dataset):
+    kind = (N, SIZE, SIZE, 1) if dataset == "demo_prostate" else (N, SIZE, SIZE, 3)
+    pixels = np.float32 if dataset == "demo_prostate" else np.uint8
+    contracts = {
+        "prepared.h5": {
+            "image": (kind, pixels), "mask": ((N, SIZE, SIZE), np.uint8), "has_mask": ((N,), bool),
+            "original_size": ((N, 2), np.int32), "spacing_mm": ((N, 2), np.float32),
+            "sample_id": ((N,), str), "subject_id": ((N,), str), "split": ((N,), str),
+        },
+        "gaze.h5": {
+            "heatmap": ((N, SIZE, SIZE), np.float16), "refined": ((N, SIZE, SIZE), np.float16),
+            "pseudomask": ((N, 2, SIZE, SIZE), np.uint8), "threshold": ((2,), np.float32),
+            "fixation_count": ((N,), np.int32), "dwell_ms": ((N,), np.float32),
+            "sample_id": ((N,), str),
+        },
+        "explanations.h5": {
+            "text": ((N, 6), str), "attributes": ((N,), str),
+            "embedding": ((N, 6, 384), np.float32), "sample_id": ((N,), str),
+        },
+        "full/seed0/predictions.h5": {
+            "probability": ((12, SIZE, SIZE), np.float16), "sample_id": ((12,), str),
+            "split": ((12,), str),
+        },
+    }  # fmt: skip
+    folder = demo.folder / "results" / dataset
+    for name, contract in contracts.items():
+        with h5py.File(folder / name) as file:
+            assert set(file.attrs) >= PROVENANCE
+            assert json.loads(file.attrs["params"]) is not None
+            for digest in json.loads(file.attrs["inputs"]).values():
+                assert re.fullmatch(r"[0-9a-f]{64}", digest)
+            for key, (shape, dtype) in contract.items():
+                found = file[key]
+                assert found.shape == shape, (name, key)
+                if dtype is str:
+                    assert h5py.check_string_dtype(found.dtype).encoding == "utf-8"
+                else:
+                    assert found.dtype == dtype, (name, key)
+                if len(shape) > 2:
+                    assert found.chunks == (1, *shape[1:])
+
+            def no_object(path, item):
+                if isinstance(item, h5py.Dataset):
+                    # An object in HDF5 is text of variable length, or something pickled.
+                    assert item.dtype.kind not in "OV" or h5py.check_string_dtype(item.dtype), path
+
+            file.visititems(no_object)
+    with h5py.File(folder / "prepared.h5") as first, h5py.File(folder / "gaze.h5") as second:
+        io.check_same_samples(first, second)
+        assert set(first["original_mask"]) == set(io.read_strings(first, "sample_id"))
+        pseudomask = second["pseudomask"][()]
+        assert (pseudomask[:, 0] <= pseudomask[:, 1]).all()
+        spacing = first["spacing_mm"][()]
+        assert (spacing == np.float32(0.6)).all() if dataset == "demo_prostate" else (
+            np.isnan(spacing).all()
+        )  # fmt: skip
+
+
+def test_a_weights_file_tells_how_to_build_its_network(demo):
+    for role in ("teacher", "student"):
+        with safe_open(demo.folder / f"results/demo_isic/full/seed0/{role}.safetensors", "np") as f:
+            about = json.loads(f.metadata()["about"])
+        assert set(about) == PROVENANCE | {"architecture"}
+        assert about["architecture"]["role"] == role
+
+
+def test_histories_have_a_row_per_logged_step(demo):
+    run = demo.folder / "results/demo_kvasir/full/seed0"
+    for role, terms in (("teacher", {"loss"}), ("student", {"loss", "gaze", "afc", "cwc"})):
+        history = pd.read_csv(run / f"{role}_history.csv")
+        assert history["iteration"].tolist() == [2, 4]
+        assert set(history) >= terms | {"learning_rate", "seconds", "val_dice"}
+        assert history["val_dice"].notna().all()
+
+
+def test_a_second_run_has_nothing_to_do_and_says_so_at_once(demo):
+    began = time.monotonic()
+    assert "Nothing to be done" in demo.must_run("demo")
+    assert time.monotonic() - began < 10
+
+
+FINISH = {"summarise_together", "report_together", "demo"}
+STUDENT = FINISH | {"student", "predict", "evaluate"}
+TEACHER = STUDENT | {"teacher"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rules"),
+    [
+        ("student.learning_rate", 0.5, STUDENT),
+        ("teacher.learning_rate", 0.5, TEACHER),
+        ("embed.batch_size", 3, TEACHER | {"embed"}),
+        ("gaze.sigma", 60, TEACHER | {"gaze", "explain", "embed"}),
+        ("title", "Another name", FINISH - {"summarise_together"}),
+        ("threads", 2, set()),
+    ],
+)
+def test_a_setting_reruns_exactly_what_it_changes(demo, path, value, rules):
+    part = demo.config["datasets"]["demo_isic"]
+    *parents, key = path.split(".")
+    for name in parents:
+        part = part.setdefault(name, {})
+    before = part.get(key)
+    try:
+        part[key] = value
+        demo.save_config()
+        assert demo.planned("demo") == rules
+    finally:
+        part.pop(key)
+        if before is not None:
+            part[key] = before
+        demo.save_config()
+
+
+@pytest.mark.parametrize(
+    ("module", "edit", "rules"),
+    [
+        ("losses", "\nEXTRA = 1\n", TEACHER),
+        ("masking", "\nEXTRA = 1\n", STUDENT),
+        ("metrics", "\nEXTRA = 1\n", FINISH | {"evaluate"}),
+        ("losses", "\n# A comment is no change.\n", set()),
+    ],
+)
+def test_an_edit_of_the_code_reruns_the_stages_that_can_see_it(demo, module, edit, rules):
+    file = demo.folder / f"stages/{module}.py"
+    before = file.read_text()
+    try:
+        file.write_text(before + edit)
+        assert demo.planned("demo") == rules
+    finally:
+        file.write_text(before)
+
+
+def test_another_clone_makes_the_same_bytes(demo, tmp_path):
+    twin = Workspace(tmp_path, tiny_config())
+    twin.must_run("demo_kvasir")
+    run = "results/demo_kvasir/full/seed0"
+    for name in (
+        "results/demo_kvasir/prepared.h5", "results/demo_kvasir/gaze.h5",
+        "results/demo_kvasir/explanations.h5", f"{run}/teacher.safetensors",
+        f"{run}/student.safetensors", f"{run}/predictions.h5", f"{run}/metrics.csv",
+        "results/demo_kvasir/gaze_only/seed0/student.safetensors",
+        "results/demo_kvasir/supervised/seed0/metrics.csv",
+    ):  # fmt: skip
+        assert (twin.folder / name).read_bytes() == (demo.folder / name).read_bytes(), name

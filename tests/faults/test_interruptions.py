@@ -1,0 +1,67 @@
+"""A run that is killed, or fed a broken file, loses nothing that was done and leaves no halves."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.workspace import Workspace, tiny_config
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    config = tiny_config()
+    config["datasets"]["demo_isic"]["experiments"] = ["gaze_only"]
+    return Workspace(tmp_path, config)
+
+
+def leftovers(workspace):
+    return [p for p in (workspace.folder / "results").rglob("*") if p.suffix == ".tmp"]
+
+
+def test_after_a_kill_in_training_the_next_run_ends_as_an_undisturbed_one(workspace):
+    config = workspace.config["datasets"]["demo_isic"]["student"]
+    run = workspace.folder / "results/demo_isic/gaze_only/seed0"
+    workspace.must_run("demo_isic")
+    expected = (run / "student.safetensors").read_bytes()
+    made = (run / "../../gaze.h5").stat().st_mtime_ns
+
+    # Long enough to be killed in the middle, then as before.
+    before = dict(config)
+    config["iterations"] = 100_000
+    workspace.save_config()
+    process = workspace.start("demo_isic", stdin=None)
+    log = run / "logs/student.log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and "student 10:" in log.read_text()):
+        assert time.monotonic() < deadline, "the training did not start"
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (run / "student.safetensors").exists()
+
+    config.clear()
+    config.update(before)
+    workspace.save_config()
+    workspace.must_run("--unlock")
+    workspace.must_run("demo_isic")
+    assert (run / "student.safetensors").read_bytes() == expected
+    assert (run / "../../gaze.h5").stat().st_mtime_ns == made
+    assert not leftovers(workspace)
+
+
+def test_a_broken_file_is_named_and_what_was_done_stays(workspace):
+    workspace.must_run("results/demo_isic/gaze.h5")
+    gaze = workspace.folder / "results/demo_isic/gaze.h5"
+    gaze.write_bytes(gaze.read_bytes()[:1000])
+    status, printed = workspace.run("demo_isic")
+    assert status != 0
+    assert "results/demo_isic/gaze.h5: file" in printed
+    assert "to mend:  delete it and run snakemake again" in printed
+    assert not (workspace.folder / "results/demo_isic/gaze_only/seed0/student.safetensors").exists()
+    assert (workspace.folder / "results/demo_isic/prepared.h5").exists()
+    assert not leftovers(workspace)
+
+    gaze.unlink()
+    workspace.must_run("demo_isic")

@@ -1,0 +1,81 @@
+"""What stops, with one message, when the workflow is parsed."""
+
+import re
+
+import pytest
+
+from tests.workspace import ROOT, Workspace, shipped_config, tiny_config
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return Workspace(tmp_path_factory.mktemp("workspace"), shipped_config())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "entries"),
+    [
+        ("kvasir", ["train.txt", "test.txt", "images", "masks", "kvasir_fixation.csv"]),
+        ("prostate", ["train.txt", "test.txt", "images", "masks", "prostate_fixation.csv"]),
+        ("isic", ["train.txt", "test.txt", "images", "labels"]),
+    ],
+)
+def test_an_absent_folder_is_named_with_its_content_and_source(workspace, dataset, entries):
+    status, printed = workspace.run("-n", dataset)
+    assert status != 0
+    assert printed.count("is missing") == 1
+    assert f"the folder data/{dataset} is missing" in printed
+    for entry in entries:
+        assert f"data/{dataset}/{entry}" in printed
+    assert "get it from: " in printed and "https://" in printed
+    assert "Traceback" not in printed
+
+
+def test_of_a_folder_in_part_only_what_lacks_is_called_missing(workspace):
+    root = workspace.folder / "data/kvasir"
+    (root / "images").mkdir(parents=True)
+    (root / "train.txt").write_text("a\n")
+    status, printed = workspace.run("-n", "kvasir")
+    (lack,) = re.findall(r"missing: (.*)", printed)
+    assert status != 0
+    assert set(lack.split(", ")) == {
+        f"data/kvasir/{name}" for name in ("test.txt", "masks", "kvasir_fixation.csv")
+    }
+
+
+def test_an_absent_data_set_does_not_stop_another(workspace):
+    assert "demo_data" in workspace.must_run("-n", "demo_kvasir")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("student.learning_rte", 1, "did you mean 'learning_rate'?"),
+        ("student.learning_rate", "fast", 'found "fast"; allowed: a number'),
+        ("gaze.thresholds", [0.5, 0.5], "thresholds must differ"),
+    ],
+)
+def test_a_config_that_cannot_be_used_names_the_key(tmp_path, path, value, message):
+    config = tiny_config()
+    part, key = path.split(".")
+    config["defaults"][part][key] = value
+    status, printed = Workspace(tmp_path, config).run("-n", "demo")
+    assert status != 0
+    assert f"defaults.{part}" in printed and message in printed
+    assert "Traceback" not in printed
+
+
+def test_every_rule_that_is_a_job_says_what_it_takes_and_leaves():
+    jobs = 0
+    for file in sorted((ROOT / "rules").glob("*.smk")):
+        for block in re.split(r"\n(?=rule )", file.read_text())[1:]:
+            if "localrule: True" in block:
+                continue
+            jobs += 1
+            for directive in (
+                '    """', "output:", "params:", "log:", "benchmark:", "threads:", "resources:",
+                "conda:", "shell:", "code=",
+            ):  # fmt: skip
+                assert directive in block, (file.name, block.split(":")[0], directive)
+            assert re.search(r"output:\n +\w+=", block), "outputs are named"
+    assert jobs == 12
