@@ -31,16 +31,20 @@ def generated(dataset):
     return dataset.demo is not None or dataset.prepare.layout == "lesions"
 
 
-def raw_folder(wildcards):
-    """The raw folder, complete; with one message on all that it lacks, otherwise."""
+def raw_entries(wildcards):
+    """What must lie in the raw folder; with one message on all that it lacks, otherwise.
+
+    The entries, not the folder: its own time does not change with a split file's, and those of
+    images and masks do where one is added.
+    """
     dataset = CONFIG.dataset(wildcards.dataset)
-    if not generated(dataset):
-        fixations = Path(dataset.fixations) if dataset.fixations else None
-        if lack := layouts.missing(
-            dataset.prepare.layout, Path(dataset.root), fixations
-        ):
-            raise WorkflowError(f"data set {wildcards.dataset}: {lack}")
-    return dataset.root
+    if generated(dataset):
+        return dataset.root
+    layout, fixations = dataset.prepare.layout, dataset.fixations
+    lack = layouts.missing(layout, Path(dataset.root), fixations and Path(fixations))
+    if lack is not None:
+        raise WorkflowError(f"data set {wildcards.dataset}: {lack}")
+    return [f"{dataset.root}/{name}" for name in layouts.LAYOUTS[layout].entries]
 
 
 def fixation_source(wildcards):

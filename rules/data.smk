@@ -4,7 +4,7 @@
 rule prepare:
     """Bring images and masks to one size and one order, split by subject."""
     input:
-        raw=raw_folder,
+        raw=raw_entries,
     output:
         prepared="results/{dataset}/prepared.h5",
     log:
@@ -18,6 +18,7 @@ rule prepare:
         mem_mb=2000,
         runtime=60,
     params:
+        root=lambda wildcards: CONFIG.dataset(wildcards.dataset).root,
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
         ).prepare.model_dump_json(),
@@ -26,7 +27,7 @@ rule prepare:
             f"stages.datasets.{CONFIG.dataset(wildcards.dataset).prepare.layout}",
         ),
     shell:
-        "python -m stages.prepare --raw {input.raw:q} --output {output.prepared:q}"
+        "python -m stages.prepare --raw {params.root:q} --output {output.prepared:q}"
         " --settings {params.settings:q} --log {log:q}"
 
 

@@ -1,21 +1,21 @@
 """What a user asks for by name."""
 
 
+# Every data set of config.yaml.
 rule all:
     input:
         per_dataset("summary.csv", CONFIG.datasets),
         per_dataset("report.html", CONFIG.datasets),
-    """Every data set of config.yaml."""
     localrule: True
 
 
+# The data sets of `summary` side by side, and on their own the real scans that are fetched.
 rule demo:
     input:
         "results/summary.csv",
         "results/report.html",
         per_dataset("summary.csv", FETCHED),
         per_dataset("report.html", FETCHED),
-    """The data sets of `summary`, side by side, and on their own the real scans that are fetched."""
     localrule: True
 
 

@@ -50,7 +50,7 @@ class Workspace:
     def save_config(self) -> None:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         """`snakemake` with these arguments, in a process group of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "snakemake", *arguments],
@@ -62,7 +62,6 @@ class Workspace:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            **options,
         )
 
     def run(self, *arguments: str) -> tuple[int, str]:
@@ -78,7 +77,7 @@ class Workspace:
 
     def planned(self, *targets: str) -> set[str]:
         """The rules that a dry run says would run."""
-        printed = self.must_run("-n", "--quiet", "rules", *targets)
+        printed = self.must_run("-n", *targets, "--quiet", "rules")
         return {
             line.split()[0]
             for line in printed.splitlines()

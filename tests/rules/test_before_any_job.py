@@ -28,7 +28,7 @@ def test_an_absent_folder_is_named_with_its_content_and_source(workspace, datase
     for entry in entries:
         assert f"data/{dataset}/{entry}" in printed
     assert "get it from: " in printed and "https://" in printed
-    assert "Traceback" not in printed
+    assert "Traceback (most recent call last)" not in printed
 
 
 def test_of_a_folder_in_part_only_what_lacks_is_called_missing(workspace):
@@ -62,7 +62,7 @@ def test_a_config_that_cannot_be_used_names_the_key(tmp_path, path, value, messa
     status, printed = Workspace(tmp_path, config).run("-n", "demo")
     assert status != 0
     assert f"defaults.{part}" in printed and message in printed
-    assert "Traceback" not in printed
+    assert "Traceback (most recent call last)" not in printed
 
 
 def test_every_rule_that_is_a_job_says_what_it_takes_and_leaves():

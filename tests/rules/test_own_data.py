@@ -1,0 +1,77 @@
+"""A user's own files in a published layout, through the rules that read them."""
+
+import shutil
+
+import h5py
+import pytest
+
+from stages import io
+from tests.workspace import Workspace, tiny_config
+
+GAZE = "results/mine/gaze.h5"
+
+
+@pytest.fixture
+def workspace(tmp_path, kvasir):
+    config = tiny_config()
+    # A name that a shell would split, and one id with a space in it.
+    shutil.move(kvasir, tmp_path / "clone/data/my polyps")
+    config["datasets"]["mine"] = {
+        "title": "Ours",
+        "root": "data/my polyps",
+        "fixations": "data/my polyps/fixations.csv",
+        "prepare": {"layout": "kvasir", "size": [32, 48], "val_fraction": 0.25},
+        "student": config["datasets"]["demo_kvasir"]["student"],
+        "teacher": config["datasets"]["demo_kvasir"]["teacher"],
+        "gpus": 0,
+    }
+    return Workspace(tmp_path / "clone", config)
+
+
+def test_a_changed_raw_file_reruns_what_reads_it(workspace):
+    workspace.must_run(GAZE)
+    with h5py.File(workspace.folder / GAZE) as file:
+        assert file.attrs["gaze_origin"] == "recorded"
+        assert file["fixation_count"][()].tolist() == [3, 3, 3, 3, 0, 0]
+    assert "Nothing to be done" in workspace.must_run(GAZE)
+
+    root = workspace.folder / "data/my polyps"
+    table = (root / "fixations.csv").read_text()
+    (root / "fixations.csv").write_text(table)
+    assert workspace.planned(GAZE) == set()  # touched, not changed
+    (root / "fixations.csv").write_text(table.replace(",200,", ",210,"))
+    assert workspace.planned(GAZE) == {"gaze"}
+
+    (root / "train.txt").write_text("frame 1\nframe 0\nframe 2\n")
+    assert workspace.planned(GAZE) == {"prepare", "gaze"}
+    workspace.must_run(GAZE)
+    with h5py.File(workspace.folder / GAZE) as file:
+        assert io.read_strings(file, "sample_id").tolist() == [
+            "frame 1", "frame 0", "frame 2", "frame 4", "frame 5",
+        ]  # fmt: skip
+
+
+def test_data_without_a_single_mask_reach_a_student_and_predictions(workspace):
+    shutil.rmtree(workspace.folder / "data/my polyps/masks")
+    (workspace.folder / "data/my polyps/masks").mkdir()
+    workspace.config["datasets"]["mine"]["experiments"] = ["full", "gaze_only"]
+    workspace.save_config()
+    workspace.must_run("mine")
+    summary = (workspace.folder / "results/mine/summary.csv").read_text().splitlines()
+    header = summary[0].split(",")
+    rows = [dict(zip(header, line.split(","), strict=True)) for line in summary[1:]]
+    assert {row["experiment"] for row in rows} == {"full", "gaze_only"}
+    assert {(row["n"], row["dice_mean"]) for row in rows} == {("0", "")}
+    with h5py.File(workspace.folder / "results/mine/full/seed0/predictions.h5") as file:
+        assert file["probability"].shape == (3, 32, 48)
+    metrics = workspace.folder / "results/mine/full/seed0/metrics.csv"
+    assert metrics.read_text().count("no mask") == 9
+
+
+def test_supervision_without_masks_says_what_is_missing(workspace):
+    shutil.rmtree(workspace.folder / "data/my polyps/masks")
+    (workspace.folder / "data/my polyps/masks").mkdir()
+    status, printed = workspace.run("results/mine/supervised/seed0/student.safetensors")
+    assert status != 0
+    assert "no sample with a mask" in printed
+    assert not list((workspace.folder / "results/mine/supervised").rglob("*.safetensors"))
