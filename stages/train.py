@@ -1,6 +1,7 @@
 """The training loop. What a method does in a step is the function that it hands in."""
 
 import math
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -19,12 +20,18 @@ Step = Callable[[Batch, int], Terms]
 
 
 def start(threads: int) -> torch.device:
-    """Fix what decides the result bit for bit, and return the device to train on."""
+    """Fix what decides the result bit for bit, and return the device to train on.
+
+    On a GPU some operations have no deterministic form; PyTorch then warns and goes on.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Without it cuBLAS refuses to be deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     # Nothing here reads memory before it is written; filling it costs a tenth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return device
 
 
 def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
