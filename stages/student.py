@@ -118,29 +118,25 @@ def train_student(
     """
     device = train.start(threads)
     index, data = samples.load_images(prepared, ("train",))
+    inputs = {"prepared": prepared}
+    guide = None
+    if settings.distil:
+        assert teacher is not None and explanations is not None
+        inputs |= {"explanations": explanations, "teacher": teacher}
+        samples.add_text(data, prepared, explanations, index)
+        guide = models.load(teacher, "teacher").to(device)
     if settings.labels == "mask":
         samples.add_masks(data, prepared, index)
         data = samples.keep(data, data["has_mask"], prepared, "a mask")
     else:
         assert gaze is not None
+        inputs["gaze"] = gaze
         samples.add_pseudomasks(data, prepared, gaze, index)
-        if settings.distil:
-            assert explanations is not None
-            samples.add_text(data, prepared, explanations, index)
         data = samples.keep(data, data["looked_at"], gaze, "fixations")
     index, val = samples.load_images(prepared, ("val",))
     samples.add_masks(val, prepared, index)
     data, val = ({k: v.to(device) for k, v in batch.items()} for batch in (data, val))
 
-    inputs = {"prepared": prepared}
-    if settings.labels == "pseudomask":
-        assert gaze is not None
-        inputs["gaze"] = gaze
-    guide = None
-    if settings.distil:
-        assert teacher is not None and explanations is not None
-        inputs |= {"explanations": explanations, "teacher": teacher}
-        guide = models.load(teacher, "teacher").to(device)
     architecture = models.Architecture(
         role="student",
         channels=data["image"].shape[1],
