@@ -16,7 +16,7 @@ rule prepare:
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=60,
+        runtime=240,
     params:
         root=lambda wildcards: CONFIG.dataset(wildcards.dataset).root,
         settings=lambda wildcards: CONFIG.dataset(

@@ -16,8 +16,8 @@ rule evaluate:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=4000,
+        runtime=360,
     params:
         code=fingerprint("stages.evaluate"),
     shell:

@@ -30,7 +30,7 @@ rule teacher:
         "python -m stages.teacher --prepared {input.prepared:q} --gaze {input.gaze:q}"
         " --explanations {input.explanations:q} --output {output.weights:q}"
         " --history {output.history:q} --settings {params.settings:q}"
-        " --seed {wildcards.seed} --threads {threads} --log {log:q}"
+        " --seed {wildcards.seed} --threads {threads} --gpus {resources.gpu} --log {log:q}"
 
 
 rule student:
@@ -63,7 +63,7 @@ rule student:
         "python -m stages.student --prepared {input.prepared:q} {params.gaze}"
         " {params.explanations} {params.teacher} --output {output.weights:q}"
         " --history {output.history:q} --settings {params.settings:q}"
-        " --seed {wildcards.seed} --threads {threads} --log {log:q}"
+        " --seed {wildcards.seed} --threads {threads} --gpus {resources.gpu} --log {log:q}"
 
 
 rule predict:
@@ -92,4 +92,4 @@ rule predict:
     shell:
         "python -m stages.predict --prepared {input.prepared:q}"
         " --student {input.student:q} {params.explanations} {params.teacher}"
-        " --output {output.predictions:q} --threads {threads} --log {log:q}"
+        " --output {output.predictions:q} --threads {threads} --gpus {resources.gpu} --log {log:q}"

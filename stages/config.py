@@ -7,6 +7,7 @@ stops before any job, wherever its parts were written.
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,8 +29,14 @@ S = TypeVar("S", bound=Settings)
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 # The schema of a mapping by name would let any other name pass unread.
 _NO_OTHER_NAMES: JsonDict = {"additionalProperties": False}
-# Targets of the workflow itself, which no data set may take.
-RESERVED = frozenset({"all", "demo", "report", "summarise", "evaluate", "predict"})
+# Rules and targets of the workflow, and folders in results/, whose names no data set may take.
+RESERVED = frozenset(
+    {"all", "demo", "demo_data", "fetch_lesions", "prepare", "gaze", "explain", "embed", "teacher"}
+    | {"student", "predict", "evaluate", "summarise", "summarise_together", "report"}
+    | {"report_together", "logs", "benchmarks"}
+)
+# Where the workflow puts raw data that it makes itself.
+PHANTOMS, SCANS = "data/demo/", "data/lesions"
 
 
 class ConfigError(Exception):
@@ -66,7 +73,12 @@ class DatasetSettings(Defaults):
         description="what its target runs",
     )
     threads: int = Field(default=4, ge=1, description="CPU threads of a training job")
-    gpus: int = Field(default=1, ge=0, description="GPUs that a training job asks for; 0: none")
+    gpus: int = Field(
+        default=1,
+        ge=0,
+        le=1,
+        description="1: training asks for a GPU, and takes the CPU where it sees none; 0: CPU",
+    )
     mask_seconds: float | None = Field(
         default=None, gt=0, description="seconds to draw one full mask by hand, from literature"
     )
@@ -258,8 +270,14 @@ def _cross_checks(config: Config) -> Iterable[str]:
         # Each data set would repeat them.
         yield from error.faults
         return
+    phantoms = tuple(part.root for part in config.datasets.values() if part.demo)
+    yield from _twice("datasets with demo, their root", phantoms)
     for name, part in config.datasets.items():
         path = f"datasets.{name}"
+        if part.demo and not re.fullmatch(f"{PHANTOMS}[^/]+", part.root):
+            yield f"{path}.root: found {part.root!r}; allowed: a folder of {PHANTOMS} for a phantom"
+        if part.prepare.layout == "lesions" and part.root != SCANS:
+            yield f"{path}.root: found {part.root!r}; allowed: {SCANS!r} for the layout lesions"
         if name in RESERVED:
             yield f"{path}: the name is a target of the workflow; choose another"
         yield from _twice(f"{path}.experiments", part.experiments)

@@ -100,6 +100,14 @@ def make_gaze(
             scans = read_fixations(fixations, set(sample_ids), settings.min_fixation_ms)
         else:
             training = (io.read_strings(source, "split") == "train") & source["has_mask"][()]
+            if not training.any():
+                raise cli.BadInput(
+                    prepared,
+                    "data set has_mask",
+                    found="no training sample with a mask",
+                    expected="masks, from which the fixations are simulated",
+                    mend="add the masks, or name a table of recorded fixations",
+                )
             scans = _simulate(source["mask"], sample_ids, training, settings)
         recorded = fixations is not None and settings.recorded
         file.attrs["gaze_origin"] = "recorded" if recorded else "simulated"

@@ -15,7 +15,7 @@ def _mean_where(values: Tensor, where: Tensor) -> Tensor:
 def partial_cross_entropy(
     logits: Tensor, target: Tensor, trusted: Tensor, *, balanced: bool = False
 ) -> Tensor:
-    """Cross-entropy over the trusted pixels alone, as the paper trains its teacher.
+    """Cross-entropy over the trusted pixels alone, as is reported of the paper's teacher.
 
     The teacher trusts the precise pseudomask as foreground and what lies outside the broad one as
     background; the ring between them is ignored. The student trusts the broad pseudomask

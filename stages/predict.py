@@ -16,6 +16,7 @@ def predict(
     student: Path,
     output: Path,
     threads: int,
+    gpus: int,
     explanations: Path | None = None,
     teacher: Path | None = None,
 ) -> None:
@@ -25,7 +26,7 @@ def predict(
     looked at and without text for the others, and `ensemble_probability`, of the mean of both
     networks' logits.
     """
-    device = train.start(threads)
+    device = train.start(threads, gpus)
     index, data = samples.load_images(prepared, ("val", "test"))
     inputs = {"prepared": prepared, "student": student}
     guide = None

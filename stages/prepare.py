@@ -129,6 +129,10 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings) -> None:
                     compression_opts=1,
                     chunks=pixels.mask.shape,
                 )
+        if lacking := [r.sample_id for r, known in zip(records, has_mask) if not known]:
+            cli.log.warning(
+                "%d of %d samples have no mask, such as %s", len(lacking), n, lacking[0]
+            )
         file["has_mask"] = has_mask
         file["original_size"] = original_size
         file["spacing_mm"] = spacing

@@ -11,6 +11,7 @@ from stages.cli import BadInput
 from stages.images import normalise
 
 Batch = dict[str, Tensor]
+MEND_GAZE = "check the split files and where the fixations come from"
 
 
 def load_images(prepared: Path, split: tuple[str, ...]) -> tuple[np.ndarray, Batch]:
@@ -53,7 +54,7 @@ def add_text(batch: Batch, prepared: Path, explanations: Path, index: np.ndarray
         batch["text"] = torch.from_numpy(file["embedding"][index])
 
 
-def keep(batch: Batch, chosen: Tensor, where: Path, wanted: str) -> Batch:
+def keep(batch: Batch, chosen: Tensor, where: Path, wanted: str, mend: str) -> Batch:
     """Keep the `chosen` (n,) samples, at least one.
 
     Raises
@@ -67,7 +68,7 @@ def keep(batch: Batch, chosen: Tensor, where: Path, wanted: str) -> Batch:
             "training split",
             found=f"no sample with {wanted}",
             expected="at least one",
-            mend="check the split files and the fixation file",
+            mend=mend,
         )
     return {name: values[chosen] for name, values in batch.items()}
 

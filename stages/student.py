@@ -107,6 +107,7 @@ def train_student(
     settings: StudentSettings,
     seed: int,
     threads: int,
+    gpus: int,
     gaze: Path | None = None,
     explanations: Path | None = None,
     teacher: Path | None = None,
@@ -116,7 +117,7 @@ def train_student(
     With `settings.distil` it needs gaze, explanations and teacher; with labels "pseudomask" the
     gaze; with labels "mask" neither.
     """
-    device = train.start(threads)
+    device = train.start(threads, gpus)
     index, data = samples.load_images(prepared, ("train",))
     inputs = {"prepared": prepared}
     guide = None
@@ -127,12 +128,18 @@ def train_student(
         guide = models.load(teacher, "teacher").to(device)
     if settings.labels == "mask":
         samples.add_masks(data, prepared, index)
-        data = samples.keep(data, data["has_mask"], prepared, "a mask")
+        data = samples.keep(
+            data,
+            data["has_mask"],
+            prepared,
+            "a mask",
+            "add masks, or leave this experiment out of the data set's `experiments`",
+        )
     else:
         assert gaze is not None
         inputs["gaze"] = gaze
         samples.add_pseudomasks(data, prepared, gaze, index)
-        data = samples.keep(data, data["looked_at"], gaze, "fixations")
+        data = samples.keep(data, data["looked_at"], gaze, "fixations", samples.MEND_GAZE)
     index, val = samples.load_images(prepared, ("val",))
     samples.add_masks(val, prepared, index)
     data, val = ({k: v.to(device) for k, v in batch.items()} for batch in (data, val))

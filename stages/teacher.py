@@ -19,19 +19,20 @@ def train_teacher(
     settings: TeacherSettings,
     seed: int,
     threads: int,
+    gpus: int,
 ) -> None:
     """Train the teacher on the training samples that somebody looked at.
 
     Its loss is cross-entropy over the trusted pixels: the precise pseudomask is foreground, all
     outside the broad one is background, the ring between them is left to the image and the text.
-    With `settings.class_balance` both classes weigh the same: background is some twenty times as
+    With `settings.class_balance` both classes weigh the same: background is many times as
     frequent, and would take the ring, of which no label says anything.
     """
-    device = train.start(threads)
+    device = train.start(threads, gpus)
     index, data = samples.load_images(prepared, ("train",))
     samples.add_pseudomasks(data, prepared, gaze, index)
     samples.add_text(data, prepared, explanations, index)
-    data = samples.keep(data, data["looked_at"], gaze, "fixations")
+    data = samples.keep(data, data["looked_at"], gaze, "fixations", samples.MEND_GAZE)
     index, val = samples.load_images(prepared, ("val",))
     samples.add_masks(val, prepared, index)
     samples.add_text(val, prepared, explanations, index)

@@ -19,12 +19,21 @@ Terms = dict[str, Tensor]
 Step = Callable[[Batch, int], Terms]
 
 
-def start(threads: int) -> torch.device:
-    """Fix what decides the result bit for bit, and return the device to train on.
+def start(threads: int, gpus: int) -> torch.device:
+    """Fix what decides the result bit for bit, and return the device to run on.
 
-    On a GPU some operations have no deterministic form; PyTorch then warns and goes on.
+    Parameters
+    ----------
+    threads
+        Of the CPU.
+    gpus
+        1: the GPU, and, with a warning, the CPU where none is seen; 0: the CPU. On a GPU some
+        operations have no deterministic form; PyTorch then warns and goes on.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
+    if gpus and device.type == "cpu":
+        log.warning("no GPU is visible: on the CPU, which takes long at full size")
+    log.info("device: %s", device)
     # Without it cuBLAS refuses to be deterministic.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)

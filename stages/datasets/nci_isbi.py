@@ -26,7 +26,7 @@ def read(record: Record) -> Pixels:
         dataset = pydicom.dcmread(record.image)
         # Rescale slope and intercept are absent from MR as a rule, and a z-score undoes them.
         image = dataset.pixel_array.astype(np.float32)
-    except (InvalidDicomError, AttributeError, ValueError, NotImplementedError, OSError) as error:
+    except (InvalidDicomError, AttributeError, ValueError, RuntimeError, OSError) as error:
         raise BadInput(
             record.image,
             "file",

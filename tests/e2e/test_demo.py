@@ -78,7 +78,7 @@ def test_the_contracts_of_the_hdf5_files(demo, dataset):
     for name, contract in contracts.items():
         with h5py.File(folder / name) as file:
             assert set(file.attrs) >= PROVENANCE
-            assert json.loads(file.attrs["params"]) is not None
+            assert isinstance(json.loads(file.attrs["params"]), dict)
             for digest in json.loads(file.attrs["inputs"]).values():
                 assert re.fullmatch(r"[0-9a-f]{64}", digest)
             for key, (shape, dtype) in contract.items():

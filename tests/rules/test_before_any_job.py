@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from stages.config import RESERVED
 from tests.workspace import ROOT, Workspace, shipped_config, tiny_config
 
 
@@ -68,8 +69,8 @@ def test_a_config_that_cannot_be_used_names_the_key(tmp_path, path, value, messa
 def test_every_rule_that_is_a_job_says_what_it_takes_and_leaves():
     jobs = 0
     for file in sorted((ROOT / "rules").glob("*.smk")):
-        for block in re.split(r"\n(?=rule )", file.read_text())[1:]:
-            if "localrule: True" in block:
+        for block in re.split(r"\n(?=(?:use )?rule )", file.read_text())[1:]:
+            if "localrule: True" in block or block.startswith("use "):
                 continue
             jobs += 1
             for directive in (
@@ -79,3 +80,9 @@ def test_every_rule_that_is_a_job_says_what_it_takes_and_leaves():
                 assert directive in block, (file.name, block.split(":")[0], directive)
             assert re.search(r"output:\n +\w+=", block), "outputs are named"
     assert jobs == 12
+
+
+def test_no_data_set_may_take_the_name_of_a_rule():
+    text = "".join(file.read_text() for file in (ROOT / "rules").glob("*.smk"))
+    rules = re.findall(r"^rule (\w+):|^use rule \w+ as (\w+) ", text, re.M)
+    assert {name for pair in rules for name in pair if name} <= RESERVED

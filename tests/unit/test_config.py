@@ -431,3 +431,30 @@ def test_the_schema_refuses_what_the_parser_refuses(path, value):
         parse(changed((path, value)))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(changed((path, value)), json.loads(config.schema()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "allowed"),
+    [
+        (
+            [("datasets.kvasir.demo", {"dataset": "kvasir"})],
+            "a folder of data/demo/ for a phantom",
+        ),
+        (
+            [("datasets.kvasir.prepare.layout", "lesions")],
+            "'data/lesions' for the layout lesions",
+        ),
+    ],
+)
+def test_data_that_the_workflow_makes_lie_where_it_puts_them(changes, allowed):
+    expected = f"datasets.kvasir.root: found 'data/kvasir'; allowed: {allowed}"
+    assert faults(*changes) == [expected]
+
+
+def test_two_phantoms_in_one_folder():
+    raw = changed(
+        ("datasets.kvasir.demo", {"dataset": "kvasir"}), ("datasets.kvasir.root", "data/demo/a")
+    )
+    raw["datasets"]["other"] = copy.deepcopy(raw["datasets"]["kvasir"])
+    with pytest.raises(ConfigError, match="found 'data/demo/a' 2 times; allowed: each once"):
+        parse(raw)

@@ -79,13 +79,13 @@ def test_files_of_other_samples_are_refused(files, name):
 
 def test_chosen_samples_are_kept_and_none_is_an_error(tmp_path):
     batch = {"image": torch.arange(3.0), "text": torch.arange(3)}
-    kept = samples.keep(batch, torch.tensor([True, False, True]), tmp_path, "fixations")
+    kept = samples.keep(batch, torch.tensor([True, False, True]), tmp_path, "fixations", "look")
     assert {name: values.tolist() for name, values in kept.items()} == {
         "image": [0, 2],
         "text": [0, 2],
     }
-    with pytest.raises(BadInput, match="no sample with fixations"):
-        samples.keep(batch, torch.zeros(3, dtype=torch.bool), tmp_path, "fixations")
+    with pytest.raises(BadInput, match=r"no sample with fixations[^$]*to mend:  look"):
+        samples.keep(batch, torch.zeros(3, dtype=torch.bool), tmp_path, "fixations", "look")
 
 
 # Flips

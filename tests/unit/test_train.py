@@ -204,6 +204,7 @@ def teach(files, folder, seed=0, **changes):
         settings=TeacherSettings(**TINY | changes),
         seed=seed,
         threads=1,
+        gpus=0,
     )
     return output
 
@@ -224,6 +225,7 @@ def study(files, folder, teacher=None, seed=0, **changes):
         settings=options,
         seed=seed,
         threads=1,
+        gpus=0,
     )
     return output
 
@@ -424,7 +426,7 @@ def test_dense_masks_are_learned_from_where_there_are_any(files, tmp_path):
 @pytest.fixture(scope="module")
 def predictions(files, teacher, student, tmp_path_factory):
     output = tmp_path_factory.mktemp("predictions") / "predictions.h5"
-    predict(files["prepared"], student, output, 1, files["explanations"], teacher)
+    predict(files["prepared"], student, output, 1, 0, files["explanations"], teacher)
     return output
 
 
@@ -465,7 +467,7 @@ def test_the_ensemble_is_the_mean_of_the_logits(predictions):
 
 
 def test_a_student_alone_predicts_alone_and_the_same(files, student, predictions, tmp_path):
-    predict(files["prepared"], student, tmp_path / "alone.h5", 1)
+    predict(files["prepared"], student, tmp_path / "alone.h5", 1, 0)
     with h5py.File(tmp_path / "alone.h5") as alone, h5py.File(predictions) as file:
         assert set(alone) == {"probability", "sample_id", "split"}
         assert np.array_equal(alone["probability"], file["probability"])
@@ -473,7 +475,7 @@ def test_a_student_alone_predicts_alone_and_the_same(files, student, predictions
 
 def test_batches_do_not_show(files, student, teacher, predictions, tmp_path, monkeypatch):
     monkeypatch.setattr("stages.predict.BATCH", 3)
-    predict(files["prepared"], student, tmp_path / "b.h5", 1, files["explanations"], teacher)
+    predict(files["prepared"], student, tmp_path / "b.h5", 1, 0, files["explanations"], teacher)
     with h5py.File(tmp_path / "b.h5") as other, h5py.File(predictions) as file:
         for name in ("probability", "teacher_probability"):
             assert other[name][()] == pytest.approx(file[name][()], abs=1e-3)
@@ -481,5 +483,5 @@ def test_batches_do_not_show(files, student, teacher, predictions, tmp_path, mon
 
 def test_weights_of_the_other_role_are_refused(files, teacher, tmp_path):
     with pytest.raises(BadInput, match="role"):
-        predict(files["prepared"], teacher, tmp_path / "predictions.h5", 1)
+        predict(files["prepared"], teacher, tmp_path / "predictions.h5", 1, 0)
     assert not (tmp_path / "predictions.h5").exists()
