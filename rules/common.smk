@@ -28,7 +28,7 @@ wildcard_constraints:
 
 def generated(dataset):
     """Whether a rule of ours makes the raw data."""
-    return dataset.demo is not None or dataset.prepare.layout == "lesions"
+    return dataset.demo is not None or dataset.fetched
 
 
 def raw_entries(wildcards):
@@ -106,6 +106,11 @@ def trained(names):
 
 def per_dataset(file, names):
     return [f"results/{name}/{file}" for name in names]
+
+
+def finished(names):
+    """What a user looks at in the end."""
+    return per_dataset("summary.csv", names) + per_dataset("report.html", names)
 
 
 def per_run(file, chosen):

@@ -1,6 +1,6 @@
 """Raw data that the workflow makes or fetches itself."""
 
-FETCHED = [name for name, d in CONFIG.datasets.items() if d.prepare.layout == "lesions"]
+FETCHED = [name for name, d in CONFIG.datasets.items() if d.fetched]
 DEMO = {d.root: d.demo for d in CONFIG.datasets.values() if d.demo}
 
 

@@ -4,8 +4,7 @@
 # Every data set of config.yaml.
 rule all:
     input:
-        per_dataset("summary.csv", CONFIG.datasets),
-        per_dataset("report.html", CONFIG.datasets),
+        finished(CONFIG.datasets),
     localrule: True
 
 
@@ -14,8 +13,7 @@ rule demo:
     input:
         "results/summary.csv",
         "results/report.html",
-        per_dataset("summary.csv", FETCHED),
-        per_dataset("report.html", FETCHED),
+        finished(FETCHED),
     localrule: True
 
 
@@ -25,6 +23,5 @@ for name in CONFIG.datasets:
         name:
             name
         input:
-            per_dataset("summary.csv", [name]),
-            per_dataset("report.html", [name]),
+            finished([name]),
         localrule: True

@@ -54,27 +54,24 @@ def progress(items: Iterable[T], name: str, total: int | None = None) -> Iterato
             log.info("%s: %d of %d", name, done, total)
 
 
-def _option_type(kind: Any) -> Callable[[str], Any]:
-    """Turn an option's text into `kind`; argparse calls it by its name in messages."""
-    if get_origin(kind) in (Union, types.UnionType):
-        # "--gaze" with nothing, or '', behind it is None: a rule writes an optional input as it is.
-        (inner,) = [k for k in get_args(kind) if k is not type(None)]
+def _optional(kind: type) -> Callable[[str], Any]:
+    # "--gaze" with nothing, or '', behind it is None: a rule writes an optional input as it is.
+    def parse(text: str) -> Any:
+        return kind(text) if text else None
 
-        def parse(text: str) -> Any:
-            return inner(text) if text else None
+    # argparse calls it by its name in messages.
+    parse.__name__ = kind.__name__
+    return parse
 
-        parse.__name__ = inner.__name__
-        return parse
-    if issubclass(kind, BaseModel):
 
-        def parse_json(text: str) -> Any:
-            try:
-                return kind.model_validate_json(text)
-            except ValidationError as error:
-                raise argparse.ArgumentTypeError(str(error)) from None
+def _json(kind: type[BaseModel]) -> Callable[[str], BaseModel]:
+    def parse(text: str) -> BaseModel:
+        try:
+            return kind.model_validate_json(text)
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
-        return parse_json
-    return kind  # type: ignore[no-any-return]
+    return parse
 
 
 def _add_option(parser: argparse.ArgumentParser, parameter: inspect.Parameter) -> None:
@@ -84,9 +81,12 @@ def _add_option(parser: argparse.ArgumentParser, parameter: inspect.Parameter) -
     if get_origin(kind) is list:
         parser.add_argument(option, nargs="*", type=get_args(kind)[0], required=required)
     elif get_origin(kind) in (Union, types.UnionType):
-        parser.add_argument(option, nargs="?", type=_option_type(kind))
+        (inner,) = [k for k in get_args(kind) if k is not type(None)]
+        parser.add_argument(option, nargs="?", type=_optional(inner))
+    elif issubclass(kind, BaseModel):
+        parser.add_argument(option, type=_json(kind), metavar="JSON", required=required)
     else:
-        parser.add_argument(option, type=_option_type(kind), required=required)
+        parser.add_argument(option, type=kind, required=required)
 
 
 def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:

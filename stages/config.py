@@ -86,6 +86,11 @@ class DatasetSettings(Defaults):
         default=None, description="how the workflow makes the raw data itself (demo only)"
     )
 
+    @property
+    def fetched(self) -> bool:
+        """Whether the workflow fetches the raw data itself."""
+        return self.prepare.layout == "lesions"
+
 
 class Experiment(Settings):
     """A named set of overrides."""
@@ -276,7 +281,7 @@ def _cross_checks(config: Config) -> Iterable[str]:
         path = f"datasets.{name}"
         if part.demo and not re.fullmatch(f"{PHANTOMS}[^/]+", part.root):
             yield f"{path}.root: found {part.root!r}; allowed: a folder of {PHANTOMS} for a phantom"
-        if part.prepare.layout == "lesions" and part.root != SCANS:
+        if part.fetched and part.root != SCANS:
             yield f"{path}.root: found {part.root!r}; allowed: {SCANS!r} for the layout lesions"
         if name in RESERVED:
             yield f"{path}: the name is a target of the workflow; choose another"

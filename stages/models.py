@@ -277,9 +277,8 @@ def build(architecture: Architecture, seed: int) -> Teacher | Student:
     """Build a network with weights drawn from `seed`, leaving the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Teacher | Student
-        model = (Teacher if architecture.role == "teacher" else Student)(architecture)
-        # The type stubs of torch know the overload with a memory format by keyword alone.
+        kind = Teacher if architecture.role == "teacher" else Student
+        model: Teacher | Student = kind(architecture)
         return model.to(memory_format=torch.channels_last)
 
 

@@ -15,6 +15,7 @@ from stages.images import to_rgb8
 from stages.metrics import dice
 from stages.report_page import Level, Picture, Section, Shown, number, percent
 from stages.settings.report import History, ReportDataset, Training
+from stages.summarise import mean_dwell
 
 SPLITS = ("train", "val", "test")
 SIMULATED = "The gaze behind it is simulated from the masks, not recorded."
@@ -81,16 +82,15 @@ def _facts(prepared: h5py.File, gaze: h5py.File) -> list[tuple[str, str]]:
         masks = int(has_mask[members].sum())
         lacking = "" if masks == members.sum() else f" ({masks or 'none'} with a mask)"
         facts.append((f"Samples, {name}", f"{members.sum()}{lacking}"))
-    counts, dwell = gaze["fixation_count"][()], gaze["dwell_ms"][()]
+    counts = gaze["fixation_count"][()]
     seen = counts > 0
     median = float(np.median(counts[seen])) if seen.any() else math.nan
-    seconds = float(dwell[seen].mean(dtype=np.float64)) / 1000 if seen.any() else math.nan
     return [
         *facts,
         ("Gaze", str(gaze.attrs["gaze_origin"])),
         ("Images with fixations", f"{seen.sum()} of {len(counts)}"),
         ("Fixations per image, median", number(median, 1).removesuffix(".0")),
-        ("Dwell per image, mean", number(seconds, 1, "s")),
+        ("Dwell per image, mean", number(mean_dwell(gaze), 1, "s")),
     ]
 
 

@@ -11,7 +11,6 @@ from stages.cli import BadInput
 from stages.images import normalise
 
 Batch = dict[str, Tensor]
-MEND_GAZE = "check the split files and where the fixations come from"
 
 
 def load_images(prepared: Path, split: tuple[str, ...]) -> tuple[np.ndarray, Batch]:
@@ -71,6 +70,12 @@ def keep(batch: Batch, chosen: Tensor, where: Path, wanted: str, mend: str) -> B
             mend=mend,
         )
     return {name: values[chosen] for name, values in batch.items()}
+
+
+def keep_looked_at(batch: Batch, gaze: Path) -> Batch:
+    """`keep` the samples of `add_pseudomasks` that somebody looked at."""
+    mend = "check the split files and where the fixations come from"
+    return keep(batch, batch["looked_at"], gaze, "fixations", mend)
 
 
 def flip(batch: Batch, generator: torch.Generator) -> Batch:

@@ -139,7 +139,7 @@ def train_student(
         assert gaze is not None
         inputs["gaze"] = gaze
         samples.add_pseudomasks(data, prepared, gaze, index)
-        data = samples.keep(data, data["looked_at"], gaze, "fixations", samples.MEND_GAZE)
+        data = samples.keep_looked_at(data, gaze)
     index, val = samples.load_images(prepared, ("val",))
     samples.add_masks(val, prepared, index)
     data, val = ({k: v.to(device) for k, v in batch.items()} for batch in (data, val))

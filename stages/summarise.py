@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 
@@ -77,18 +78,22 @@ def _read_seeds(files: list[Path]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def mean_dwell(gaze: h5py.File) -> float:
+    """Mean sum of fixation durations, s, over the images looked at; NaN where there are none."""
+    dwell = gaze["dwell_ms"][()][gaze["fixation_count"][()] > 0].astype(np.float64)
+    return float(dwell.mean()) / 1000 if len(dwell) else math.nan
+
+
 def read_viewing(gaze: Path) -> dict[str, object]:
     """Tell from a gaze.h5 what its annotation took.
 
     Returns
     -------
-    `annotation_seconds_per_image`: mean sum of fixation durations, s, over the images that
-    somebody looked at (NaN: none), and `gaze`: "recorded" or "simulated".
+    `annotation_seconds_per_image`: `mean_dwell`, and `gaze`: "recorded" or "simulated".
     """
     with io.open_h5(gaze, "dwell_ms", "fixation_count") as file:
-        dwell = file["dwell_ms"][()][file["fixation_count"][()] > 0].astype(np.float64)
-        seconds = float(dwell.mean()) / 1000 if len(dwell) else math.nan
-        return {"annotation_seconds_per_image": seconds, "gaze": str(file.attrs["gaze_origin"])}
+        origin = str(file.attrs["gaze_origin"])
+        return {"annotation_seconds_per_image": mean_dwell(file), "gaze": origin}
 
 
 def _check(metrics: list[Path], gaze: list[Path], settings: SummariseSettings) -> None:

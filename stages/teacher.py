@@ -32,7 +32,7 @@ def train_teacher(
     index, data = samples.load_images(prepared, ("train",))
     samples.add_pseudomasks(data, prepared, gaze, index)
     samples.add_text(data, prepared, explanations, index)
-    data = samples.keep(data, data["looked_at"], gaze, "fixations", samples.MEND_GAZE)
+    data = samples.keep_looked_at(data, gaze)
     index, val = samples.load_images(prepared, ("val",))
     samples.add_masks(val, prepared, index)
     samples.add_text(val, prepared, explanations, index)

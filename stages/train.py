@@ -121,8 +121,9 @@ def fit(
     for iteration in progress(range(1, settings.iterations + 1), name):
         index = next(order).to(data["image"].device)
         terms = step({key: values[index] for key, values in data.items()}, iteration)
-        if not math.isfinite(loss := terms["loss"].item()):
-            raise FloatingPointError(f"{name}: loss {loss} at iteration {iteration}")
+        values = {key: term.item() for key, term in terms.items()}
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(f"{name}: loss {values['loss']} at iteration {iteration}")
         optimiser.zero_grad()
         terms["loss"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -131,8 +132,8 @@ def fit(
         schedule.step()
 
         counted += 1
-        for key, term in terms.items():
-            sums[key] += term.item()
+        for key, value in values.items():
+            sums[key] += value
         last = iteration == settings.iterations
         look = last or iteration % settings.validate_every == 0
         if look or iteration % settings.log_every == 0:
