@@ -13,6 +13,7 @@ from stages.datasets import layouts
 from stages.fingerprint import fingerprint
 from stages.settings.report import History, ReportDataset, ReportSettings, Training
 from stages.settings.summarise import Run, SummariseSettings
+from stages.settings.verify import VerifySettings
 
 try:
     CONFIG: Config = parse_config(config)
@@ -41,14 +42,26 @@ def raw_entries(wildcards):
     if generated(dataset):
         return dataset.root
     layout, fixations = dataset.prepare.layout, dataset.fixations
-    lack = layouts.missing(layout, Path(dataset.root), fixations and Path(fixations))
+    root, drawn = Path(dataset.root), dataset.prepare.split == "drawn"
+    lack = layouts.missing(layout, root, fixations and Path(fixations), drawn)
     if lack is not None:
         raise WorkflowError(f"data set {wildcards.dataset}: {lack}")
-    return [f"{dataset.root}/{name}" for name in layouts.LAYOUTS[layout].entries]
+    return layouts.present(layout, root, drawn)
+
+
+def verify_settings(wildcards):
+    """How a data set's raw data are to be read."""
+    dataset = CONFIG.dataset(wildcards.dataset)
+    return VerifySettings(
+        prepare=dataset.prepare,
+        recording=dataset.gaze.recording,
+        min_fixation_ms=dataset.gaze.min_fixation_ms,
+        partial=dataset.gaze.partial,
+    ).model_dump_json()
 
 
 def fixation_source(wildcards):
-    """The fixation table; in the demo the raw folder in which it is made; none if simulated."""
+    """The recorded gaze; in the demo the raw folder in which it is made; none if simulated."""
     dataset = CONFIG.dataset(wildcards.dataset)
     if dataset.fixations is None:
         return []
@@ -62,7 +75,15 @@ def student_inputs(wildcards):
     inputs = {"prepared": f"{folder}/prepared.h5"}
     if student.labels == "pseudomask":
         inputs["gaze"] = f"{folder}/gaze.h5"
+        inputs |= left_out(wildcards)
     return inputs | teacher_inputs(wildcards)
+
+
+def left_out(wildcards):
+    """The table of gaze quality, where it leaves samples out of training."""
+    if not CONFIG.dataset(wildcards.dataset).quality.leave_out:
+        return {}
+    return {"quality": f"results/{wildcards.dataset}/gaze_quality.csv"}
 
 
 def teacher_inputs(wildcards):
@@ -109,8 +130,12 @@ def per_dataset(file, names):
 
 
 def finished(names):
-    """What a user looks at in the end."""
-    return per_dataset("summary.csv", names) + per_dataset("report.html", names)
+    """What a user looks at in the end, and the check of the raw data."""
+    return [
+        file
+        for name in ("verified.csv", "summary.csv", "report.html")
+        for file in per_dataset(name, names)
+    ]
 
 
 def per_run(file, chosen):
@@ -151,6 +176,7 @@ def report_inputs(names):
     return {
         "prepared": per_dataset("prepared.h5", names),
         "gaze": per_dataset("gaze.h5", names),
+        "quality": per_dataset("gaze_quality.csv", names),
         "explanations": per_dataset("explanations.h5", names),
         "predictions": per_run("predictions.h5", shown),
         "metrics": per_run("metrics.csv", shown),

@@ -1,6 +1,39 @@
 """Raw data to prepared images, and fixations to pseudomasks."""
 
 
+rule verify:
+    """Read all raw data, and tell everything that is wrong with them at once."""
+    input:
+        raw=raw_entries,
+        source=fixation_source,
+    output:
+        verified="results/{dataset}/verified.csv",
+    log:
+        "results/{dataset}/logs/verify.log",
+    benchmark:
+        "results/{dataset}/benchmarks/verify.tsv"
+    # Before what would stop at a part of it.
+    priority: 1
+    conda:
+        "../envs/images.yaml"
+    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    params:
+        root=lambda wildcards: CONFIG.dataset(wildcards.dataset).root,
+        fixations=lambda wildcards: CONFIG.dataset(wildcards.dataset).fixations or "",
+        settings=verify_settings,
+        code=lambda wildcards: fingerprint(
+            "stages.verify",
+            f"stages.datasets.{CONFIG.dataset(wildcards.dataset).prepare.layout}",
+        ),
+    shell:
+        "python -m stages.verify --raw {params.root:q} --fixations {params.fixations:q}"
+        " --output {output.verified:q} --settings {params.settings:q} --threads {threads}"
+        " --log {log:q}"
+
+
 rule prepare:
     """Bring images and masks to one size and one order, split by subject."""
     input:
@@ -13,7 +46,7 @@ rule prepare:
         "results/{dataset}/benchmarks/prepare.tsv"
     conda:
         "../envs/images.yaml"
-    threads: 1
+    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         mem_mb=2000,
         runtime=240,
@@ -28,7 +61,7 @@ rule prepare:
         ),
     shell:
         "python -m stages.prepare --raw {params.root:q} --output {output.prepared:q}"
-        " --settings {params.settings:q} --log {log:q}"
+        " --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
 rule gaze:
@@ -43,9 +76,10 @@ rule gaze:
     benchmark:
         "results/{dataset}/benchmarks/gaze.tsv"
     conda:
-        "../envs/images.yaml"
-    threads: 1
+        "../envs/gaze.yaml"
+    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
+        gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
         mem_mb=2000,
         runtime=120,
     params:
@@ -57,4 +91,60 @@ rule gaze:
     shell:
         "python -m stages.gaze --prepared {input.prepared:q}"
         " --fixations {params.fixations:q} --output {output.gaze:q}"
-        " --settings {params.settings:q} --log {log:q}"
+        " --settings {params.settings:q} --threads {threads} --gpus {resources.gpu} --log {log:q}"
+
+
+rule quality:
+    """Measure each sample's gaze, and flag what lies beyond the limits."""
+    input:
+        prepared="results/{dataset}/prepared.h5",
+        gaze="results/{dataset}/gaze.h5",
+    output:
+        quality="results/{dataset}/gaze_quality.csv",
+    log:
+        "results/{dataset}/logs/quality.log",
+    benchmark:
+        "results/{dataset}/benchmarks/quality.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        settings=lambda wildcards: CONFIG.dataset(
+            wildcards.dataset
+        ).quality.model_dump_json(),
+        code=fingerprint("stages.quality"),
+    shell:
+        "python -m stages.quality --prepared {input.prepared:q} --gaze {input.gaze:q}"
+        " --output {output.quality:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule export_published:
+    """Write images, maps and embeddings as the published code reads them."""
+    input:
+        prepared="results/{dataset}/prepared.h5",
+        gaze="results/{dataset}/gaze.h5",
+        explanations="results/{dataset}/explanations.h5",
+    output:
+        folder=directory("results/{dataset}/published"),
+    log:
+        "results/{dataset}/logs/export_published.log",
+    benchmark:
+        "results/{dataset}/benchmarks/export_published.tsv"
+    conda:
+        "../envs/images.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        form=lambda wildcards: layouts.LAYOUTS[
+            CONFIG.dataset(wildcards.dataset).prepare.layout
+        ].form,
+        code=fingerprint("stages.export_published"),
+    shell:
+        "python -m stages.export_published --prepared {input.prepared:q}"
+        " --form {params.form:q} --gaze {input.gaze:q} --explanations {input.explanations:q}"
+        " --output {output.folder:q} --log {log:q}"

@@ -85,7 +85,7 @@ rule report:
         code=fingerprint("stages.report"),
     shell:
         "python -m stages.report --summary {input.summary:q}"
-        " --prepared {input.prepared:q} --gaze {input.gaze:q}"
+        " --prepared {input.prepared:q} --gaze {input.gaze:q} --quality {input.quality:q}"
         " --explanations {input.explanations:q} --predictions {input.predictions:q}"
         " --metrics {input.metrics:q} --histories {input.histories:q}"
         " --output {output.report:q} --settings {params.settings:q} --log {log:q}"

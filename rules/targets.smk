@@ -11,6 +11,7 @@ rule all:
 # The data sets of `summary` side by side, and on their own the real scans that are fetched.
 rule demo:
     input:
+        per_dataset("verified.csv", CONFIG.summary),
         "results/summary.csv",
         "results/report.html",
         finished(FETCHED),
@@ -24,4 +25,18 @@ for name in CONFIG.datasets:
             name
         input:
             finished([name]),
+        localrule: True
+
+    rule:
+        name:
+            f"verify_{name}"
+        input:
+            f"results/{name}/verified.csv",
+        localrule: True
+
+    rule:
+        name:
+            f"export_published_{name}"
+        input:
+            f"results/{name}/published",
         localrule: True

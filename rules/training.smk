@@ -4,6 +4,7 @@
 rule teacher:
     """Train the teacher on the precise gaze region, fused with the text."""
     input:
+        unpack(left_out),
         prepared="results/{dataset}/prepared.h5",
         gaze="results/{dataset}/gaze.h5",
         explanations="results/{dataset}/explanations.h5",
@@ -22,13 +23,14 @@ rule teacher:
         mem_mb=8000,
         runtime=1440,
     params:
+        quality=optional("quality"),
         settings=lambda wildcards: CONFIG.experiment(
             wildcards.dataset, wildcards.experiment
         ).teacher.model_dump_json(),
         code=fingerprint("stages.teacher"),
     shell:
         "python -m stages.teacher --prepared {input.prepared:q} --gaze {input.gaze:q}"
-        " --explanations {input.explanations:q} --output {output.weights:q}"
+        " {params.quality} --explanations {input.explanations:q} --output {output.weights:q}"
         " --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --threads {threads} --gpus {resources.gpu} --log {log:q}"
 
@@ -53,6 +55,7 @@ rule student:
         runtime=1440,
     params:
         gaze=optional("gaze"),
+        quality=optional("quality"),
         explanations=optional("explanations"),
         teacher=optional("teacher"),
         settings=lambda wildcards: CONFIG.experiment(
@@ -60,7 +63,7 @@ rule student:
         ).student.model_dump_json(),
         code=fingerprint("stages.student"),
     shell:
-        "python -m stages.student --prepared {input.prepared:q} {params.gaze}"
+        "python -m stages.student --prepared {input.prepared:q} {params.gaze} {params.quality}"
         " {params.explanations} {params.teacher} --output {output.weights:q}"
         " --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --threads {threads} --gpus {resources.gpu} --log {log:q}"

@@ -6,6 +6,7 @@ import logging
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -37,6 +38,41 @@ class BadInput(Exception):
         super().__init__(
             f"{where}: {field}\n  found:    {found}\n  expected: {expected}\n  to mend:  {mend}"
         )
+
+
+class ManyBad(BadInput):
+    """Several things that cannot be used, each with how to mend it, in one message.
+
+    Attributes
+    ----------
+    problems
+        The things, one by one.
+    """
+
+    def __init__(self, problems: list[BadInput]) -> None:
+        self.problems = problems
+        numbered = (f"{i}. {problem}" for i, problem in enumerate(problems, start=1))
+        Exception.__init__(self, "\n".join((f"{len(problems)} problems:", *numbered)))
+
+
+class Problems(list[BadInput]):
+    """What is wrong with an input, gathered, so that a user learns all of it at once."""
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Take note of a `BadInput` and go on behind the block."""
+        try:
+            yield
+        except ManyBad as several:
+            self.extend(several.problems)
+        except BadInput as problem:
+            self.append(problem)
+
+    def stop(self) -> None:
+        """Raise what was gathered, each message once, if anything was."""
+        different = list({str(problem): problem for problem in self}.values())
+        if different:
+            raise different[0] if len(different) == 1 else ManyBad(different)
 
 
 def progress(items: Iterable[T], name: str, total: int | None = None) -> Iterator[T]:

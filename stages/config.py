@@ -22,6 +22,7 @@ from stages.settings.demo_data import DemoSettings
 from stages.settings.explain import EmbedSettings, ExplainSettings
 from stages.settings.gaze import GazeSettings
 from stages.settings.prepare import PrepareSettings
+from stages.settings.quality import QualitySettings
 from stages.settings.training import StudentSettings, TeacherSettings
 
 S = TypeVar("S", bound=Settings)
@@ -31,10 +32,13 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 _NO_OTHER_NAMES: JsonDict = {"additionalProperties": False}
 # Rules and targets of the workflow, and folders in results/, whose names no data set may take.
 RESERVED = frozenset(
-    {"all", "demo", "demo_data", "fetch_lesions", "prepare", "gaze", "explain", "embed", "teacher"}
-    | {"student", "predict", "evaluate", "summarise", "summarise_together", "report"}
-    | {"report_together", "logs", "benchmarks"}
+    {"all", "demo", "demo_data", "fetch_lesions", "verify", "prepare", "gaze", "quality"}
+    | {"explain", "embed", "teacher", "student", "predict", "evaluate", "summarise"}
+    | {"summarise_together", "report", "report_together", "export_published", "logs"}
+    | {"benchmarks"}
 )
+# Each data set has a target of its name, and one of each of these before its name.
+PREFIXES = ("verify_", "export_published_")
 # Where the workflow puts raw data that it makes itself.
 PHANTOMS, SCANS = "data/demo/", "data/lesions"
 
@@ -51,6 +55,7 @@ class Defaults(Settings):
     """What holds for every data set that does not say otherwise."""
 
     gaze: GazeSettings = GazeSettings()
+    quality: QualitySettings = QualitySettings()
     explain: ExplainSettings = ExplainSettings()
     embed: EmbedSettings = EmbedSettings()
     teacher: TeacherSettings = TeacherSettings()
@@ -65,7 +70,9 @@ class DatasetSettings(Defaults):
     root: str = Field(description="folder of the raw data")
     prepare: PrepareSettings
     fixations: str | None = Field(
-        default=None, description="fixation CSV; none: gaze.simulate says how they are simulated"
+        default=None,
+        description="recorded gaze: a file or, of maps, a folder, in gaze.recording.format; none: "
+        "gaze.simulate says how it is simulated",
     )
     experiments: tuple[Name, ...] = Field(
         default=("full", "gaze_only", "supervised"),
@@ -283,7 +290,7 @@ def _cross_checks(config: Config) -> Iterable[str]:
             yield f"{path}.root: found {part.root!r}; allowed: a folder of {PHANTOMS} for a phantom"
         if part.fetched and part.root != SCANS:
             yield f"{path}.root: found {part.root!r}; allowed: {SCANS!r} for the layout lesions"
-        if name in RESERVED:
+        if name in RESERVED or name.startswith(PREFIXES):
             yield f"{path}: the name is a target of the workflow; choose another"
         yield from _twice(f"{path}.experiments", part.experiments)
         yield from _names(f"{path}.experiments", part.experiments, config.experiments)

@@ -2,11 +2,12 @@
 
 Two labels, one bilateral Gaussian pairwise term with Potts compatibility, mean field (Krähenbühl &
 Koltun, NIPS 2011), with the Gaussian filtered on the permutohedral lattice (Adams, Baek & Davis,
-Eurographics 2010). All of it is array code: vertices are found by sorting packed keys instead of
-hashing, so nothing has to be compiled.
+Eurographics 2010). All of it is tensor code, the same on a CPU and on a GPU: vertices are found by
+sorting packed keys instead of hashing, so nothing has to be compiled. Nearly all the time passes
+in tensor operations, which leave Python's lock to other threads: images can be refined in parallel.
 
 With two labels one number per pixel is enough. Let h = ½ logit Q, so that Q₁ − Q₀ = tanh h, and K
-the normalised kernel; the mean-field update then reads h ← ½ logit P + ½ w · K tanh h.
+the normalised kernel; the mean-field update then reads h ← u + ½ w · K tanh h with u = ½ logit P.
 
 The message K tanh h is smooth in position and colour, so it is computed for cells of pixels alike
 in both; at the last iteration each pixel reads it off its cell to first order.
@@ -15,31 +16,41 @@ in both; at the last iteration each pixel reads it off its cell to first order.
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from torch import Tensor
 
 # Probabilities are kept this far from 0 and 1, as the published unary term does.
 _CLIP = 1e-5
 # Sides of a cell in stds of the kernel, along position and colour. At 0 every pixel is its own cell
 # and the result is pydensecrf2's to 1e-5; these cost some 5e-4 of mean absolute difference with the
-# published settings and make a textured 530 × 620 image four times as fast. Smooth images have few
-# cells in colour, so position can be finer.
+# published settings and make a textured 530 × 620 image several times as fast. Smooth images have
+# few cells in colour, so position can be finer.
 _CELL_POSITION, _CELL_COLOUR = 0.3, 0.7
+# A fraction in [0, 1] is ranked as an integer with this many bits, more than float32 has; with the
+# bits of an axis's number below it still fits an int32.
+_FRACTION_BITS, _AXIS_BITS = 27, 3
+_CPU = torch.device("cpu")
 
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
+
+def _key_type(bound: int) -> torch.dtype:
+    # Half as wide is sorted twice as fast.
+    return torch.int32 if bound < 2**31 else torch.int64
 
 
-def _group(keys: Indices) -> tuple[Indices, Indices]:
-    """Order that sorts (n,) keys >= 0, stably, and where in it each distinct key starts.
+def _number(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorted distinct values of (n,) integer keys, and the (n,) int64 number of each key's value.
 
-    A radix sort: NumPy sorts 16-bit integers in linear time, wider ones three times as slowly.
+    `torch.unique` gives the same, but does not use the radix sort that `torch.sort` has.
     """
-    order = np.argsort(keys.astype(np.uint16), kind="stable")
-    for shift in range(16, int(keys.max()).bit_length(), 16):
-        digit = (keys >> shift).astype(np.uint16)
-        order = order[np.argsort(digit[order], kind="stable")]
-    return order, np.flatnonzero(np.diff(keys[order], prepend=-1))
+    ordered, order = torch.sort(keys, stable=True)
+    distinct, number = torch.unique_consecutive(ordered, return_inverse=True)
+    return distinct, torch.empty_like(number).scatter_(0, order, number)
+
+
+def _sum(values: Tensor, index: Tensor, n: int) -> Tensor:
+    """Sum (m,) values into n bins, value i into bin index[i]; always in that order on a CPU."""
+    return values.new_zeros(n).scatter_add_(0, index, values)
 
 
 class _Lattice:
@@ -54,8 +65,8 @@ class _Lattice:
     Parameters
     ----------
     features
-        (d, n), each axis divided by its std. pydensecrf2's order is x, y, r, g, b, and the order
-        matters a little: the lattice is not the same along each axis.
+        (d, n) float32, each axis divided by its std, d <= 7. pydensecrf2's order is x, y, r, g, b,
+        and the order matters a little: the lattice is not the same along each axis.
 
     Raises
     ------
@@ -63,91 +74,110 @@ class _Lattice:
         The features span more vertices than an int64 can number.
     """
 
-    def __init__(self, features: NDArray[np.floating]) -> None:
-        d, n = features.shape
+    def __init__(self, features: Tensor) -> None:
+        (d, n), device = features.shape, features.device
         axis = np.arange(1, d + 1)
         # Orthogonal columns, each orthogonal to the diagonal, with the scale at which splat, blur
         # and slice together have variance 1 (Adams et al., section 3).
         basis = np.triu(np.ones((d + 1, d))) - axis * np.eye(d + 1, d, -1)
-        self._basis = basis * np.sqrt(2 / 3 / (axis * (axis + 1)))
+        basis *= np.sqrt(2 / 3 / (axis * (axis + 1)))
+        self._basis = torch.tensor(basis, dtype=torch.float32, device=device)
 
-        points = (self._basis @ features).T
-        corner = np.floor(points)
-        fraction = points - corner
-        self._raised = np.argsort(-fraction, axis=1, kind="stable")
-        fraction = np.take_along_axis(fraction, self._raised, 1)
-        weight = np.empty((n, d + 1), np.float32)
-        weight[:, 0] = 1 - fraction[:, 0] + fraction[:, -1]
-        weight[:, 1:] = fraction[:, :-1] - fraction[:, 1:]
+        points = self._basis @ features
+        corner = points.floor()
+        fraction, self._raised = self._descending(points - corner)
+        self._weight = fraction.roll(1, 0) - fraction
+        self._weight[0] += 1
 
         # A vertex's key: its coordinates relative to the last one, as the digits of a number. The
         # corners of a simplex reach 1 beyond its floor and their neighbours 1 further.
-        relative = corner[:, :-1] - corner[:, -1:]
-        relative -= relative.min(axis=0) - 2
-        extent = relative.max(axis=0) + 3
-        if not extent.prod() < 2**62:
+        relative = corner[:-1] - corner[-1:]
+        relative -= relative.amin(dim=1, keepdim=True) - 2
+        extent = (relative.amax(dim=1) + 3).tolist()
+        if not math.prod(extent) < 2**62:
             raise OverflowError("the features span too many lattice vertices")
-        radix = np.append(1, np.cumprod(extent[:-1].astype(np.int64)))
+        radix = [math.prod(int(e) for e in extent[:k]) for k in range(d + 1)]
+        dtype = _key_type(radix.pop())
         # One step along each axis changes a key by this; along the diagonal by their sum, 0.
-        step = np.append(radix, -radix.sum())
-        keys = np.column_stack([relative.astype(np.int64) @ radix, step[self._raised[:, :-1]]])
-        keys = np.cumsum(keys, axis=1).ravel()
-        order, start = _group(keys)
-        vertices = keys[order[start]]
-        index = np.empty(len(keys), np.int32)
-        index[order] = np.repeat(np.arange(len(start)), np.diff(start, append=len(keys)))
-
-        self._corners = index.reshape(n, d + 1)
-        indptr = np.arange(0, n * (d + 1) + 1, d + 1, dtype=np.int32)
-        self._slice = csr_array((weight.ravel(), index, indptr), shape=(n, len(vertices)))
-        self._splat = self._slice.T
-        self._neighbours = [
-            (self._find(vertices, vertices + s), self._find(vertices, vertices - s)) for s in step
-        ]
-        self._scale = np.float32(1 / (1 + 2.0**-d))
+        step = torch.tensor([*radix, -sum(radix)], dtype=dtype, device=device)
+        keys = torch.zeros((d + 1, n), dtype=dtype, device=device)
+        for digit, place in zip(relative, radix):
+            keys[0] += digit.to(dtype) * place
+        for k in range(d):
+            keys[k + 1] = keys[k] + step[self._raised[k]]
+        vertices, self._corners = _number(keys.view(-1))
+        self._vertices = len(vertices)
+        self._neighbours = [self._find(vertices, vertices + s) for s in step]
+        self._scale = 1 / (1 + 2.0**-d)
 
     @staticmethod
-    def _find(vertices: Indices, wanted: Indices) -> Indices:
-        """Position of each wanted key; one past the end where it is no vertex."""
-        position = np.searchsorted(vertices, wanted)
-        found = vertices[np.minimum(position, len(vertices) - 1)] == wanted
-        return np.where(found, position, len(vertices))
+    def _descending(fraction: Tensor) -> tuple[Tensor, Tensor]:
+        """Sort each column of (d + 1, n) fractions; also their axes, int64, smaller first in ties.
 
-    def _blur(self, values: Floats) -> Floats:
-        """Values of the vertices."""
+        An odd–even sort with whole rows: columns this short are slow to sort one at a time.
+        """
+        last = len(fraction) - 1
+        reverse = torch.arange(last, -1, -1, dtype=torch.int32, device=fraction.device)[:, None]
+        code = (fraction * 2**_FRACTION_BITS).int() * 2**_AXIS_BITS + reverse
+        rows = list(code)
+        for turn in range(last + 1):
+            for i in range(turn % 2, last, 2):
+                first, second = rows[i], rows[i + 1]
+                rows[i], rows[i + 1] = torch.maximum(first, second), torch.minimum(first, second)
+        code = torch.stack(rows)
+        axes = last - (code & (2**_AXIS_BITS - 1)).long()
+        return (code >> _AXIS_BITS) * 2.0**-_FRACTION_BITS, axes
+
+    @staticmethod
+    def _find(vertices: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """For each vertex, where its wanted one is and which one wants it; past the end for none.
+
+        Both are (m,) int64.
+        """
+        m = len(vertices)
+        position = torch.searchsorted(vertices, wanted)
+        position.masked_fill_(vertices[position.clamp(max=m - 1)] != wanted, m)
+        back = torch.full((m + 1,), m, device=vertices.device)
+        back.scatter_(0, position, torch.arange(m, device=vertices.device))
+        return position, back[:-1]
+
+    def _blurred_corners(self, values: Tensor) -> Tensor:
+        """Splat (n,) values and blur; the values at each point's corners, (d + 1, n)."""
         # The last entry stands for all that is not there.
-        grid = np.append(self._splat @ values, np.float32(0))
+        grid = _sum((self._weight * values).view(-1), self._corners, self._vertices + 1)
+        inner = grid[:-1]
         for forward, back in self._neighbours:
-            grid[:-1] += np.float32(0.5) * (grid[forward] + grid[back])
-        return grid[:-1] * self._scale
+            inner.add_(grid.index_select(0, forward) + grid.index_select(0, back), alpha=0.5)
+        inner *= self._scale
+        return grid.index_select(0, self._corners).view_as(self._weight)
 
-    def filter(self, values: Floats) -> Floats:
+    def filter(self, values: Tensor) -> Tensor:
         """Filter (n,) values."""
-        filtered: Floats = self._slice @ self._blur(values)
-        return filtered
+        return (self._blurred_corners(values) * self._weight).sum(dim=0)
 
-    def filter_with_slope(self, values: Floats) -> tuple[Floats, Floats]:
+    def filter_with_slope(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Filter (n,) values; also the (d, n) derivatives with respect to the features."""
-        grid = self._blur(values)
-        corners = grid[self._corners]
+        corners = self._blurred_corners(values)
         # By the weights' definition: each coordinate leads from one corner to the next.
-        rise = np.empty_like(corners)
-        np.put_along_axis(rise, self._raised, np.roll(corners, -1, axis=1) - corners, axis=1)
-        return self._slice @ grid, self._basis.T.astype(np.float32) @ rise.T
+        rise = torch.empty_like(corners).scatter_(0, self._raised, corners.roll(-1, 0) - corners)
+        return (corners * self._weight).sum(dim=0), self._basis.T @ rise
 
 
-def _cells(image: NDArray[np.uint8], sxy: tuple[float, float], srgb: float) -> Indices:
-    """Return the number of each pixel's cell, (H · W,) int64."""
-    height, width = image.shape[:2]
+def _cells(levels: Tensor, sxy: tuple[float, float], srgb: float) -> Tensor:
+    """Key of each pixel's cell, (H · W,) integer, from (3, H, W) float32 grey levels."""
+    _, height, width = levels.shape
     # At least one pixel, and not more than the image.
-    row = np.arange(height) // max(1, round(min(_CELL_POSITION * sxy[0], height)))
-    column = np.arange(width) // max(1, round(min(_CELL_POSITION * sxy[1], width)))
-    level = (np.arange(256) / max(1.0, _CELL_COLOUR * srgb)).astype(np.int64)
-    cell = row[:, None] * (column[-1] + 1) + column
-    for channel in np.moveaxis(image, 2, 0):
-        cell = cell * (level[-1] + 1) + level[channel]
-    numbers: Indices = cell.ravel()
-    return numbers
+    tall = max(1, round(min(_CELL_POSITION * sxy[0], height)))
+    wide = max(1, round(min(_CELL_POSITION * sxy[1], width)))
+    per_level = 1 / max(1.0, _CELL_COLOUR * srgb)
+    columns, shades = (width - 1) // wide + 1, int(255 * per_level) + 2
+    dtype = _key_type(((height - 1) // tall + 1) * columns * shades**3)
+    row = torch.arange(height, dtype=dtype, device=levels.device) // tall
+    column = torch.arange(width, dtype=dtype, device=levels.device) // wide
+    key = row[:, None] * columns + column
+    for channel in levels:
+        key = key * shades + (channel * per_level).to(dtype)
+    return key.view(-1)
 
 
 def _check(
@@ -187,12 +217,17 @@ def refine(
     srgb: float,
     compat: float,
     iterations: int,
-) -> Floats:
+    device: torch.device = _CPU,
+) -> NDArray[np.float32]:
     """Refine a foreground probability by mean-field inference.
 
     Each iteration sets logit Q = logit P + w · K (2 Q − 1), where K is the bilateral kernel
     exp(−|Δposition|² / 2 sxy² − |Δcolour|² / 2 srgb²), each pixel itself included, normalised on
-    both sides by the square roots of its row sums. A result is the same on every run.
+    both sides by the square roots of its row sums.
+
+    On a CPU a result is the same bit for bit on every run, from whatever thread, as long as
+    `torch.set_num_threads` is the same: for many images, set it to 1 and call this from a thread
+    pool. A GPU adds in no fixed order: last bits may differ from the CPU's and between runs.
 
     Parameters
     ----------
@@ -208,6 +243,8 @@ def refine(
         Weight w >= 0 of the pairwise term.
     iterations
         0 returns P, kept 1e-5 away from 0 and 1.
+    device
+        Where to compute.
 
     Returns
     -------
@@ -219,40 +256,43 @@ def refine(
         A shape, type or range is wrong, or the stds are too small for the lattice.
     """
     _check(image, probability, sxy, srgb, compat, iterations)
-    order, start = _group(_cells(image, sxy, srgb))
-    size = np.diff(start, append=len(order))
-    count = size.astype(np.float32)
-
-    # From here on pixels lie in the order of their cells.
-    clipped = np.clip(probability.ravel()[order].astype(np.float64), _CLIP, 1 - _CLIP)
-    unary = (0.5 * np.log(clipped / (1 - clipped))).astype(np.float32)
-    features = np.empty((5, len(order)), np.float32)
-    y, x = np.divmod(order, probability.shape[1])
-    features[0], features[1] = x / sxy[1], y / sxy[0]
-    features[2:] = (image.reshape(-1, 3)[order] / np.float32(srgb)).T
+    height, width = probability.shape
+    # x, y, r, g, b in stds.
+    planes = torch.empty((5, height, width), device=device)
+    planes[2:] = torch.tensor(np.ascontiguousarray(image), device=device).permute(2, 0, 1)
+    keys, cell = _number(_cells(planes[2:], sxy, srgb))
+    planes[0] = torch.arange(width, device=device) / float(sxy[1])
+    planes[1] = torch.arange(height, device=device)[:, None] / float(sxy[0])
+    planes[2:] /= float(srgb)
+    planes = planes.view(5, -1)
+    n = len(keys)
+    count = torch.bincount(cell, minlength=n).float()
     # The mean of a cell gives the vertices what its pixels would, unless it straddles simplices.
-    mean = np.add.reduceat(features, start, axis=1) / count
+    mean = torch.stack([_sum(plane, cell, n) for plane in planes]) / count
     try:
         lattice = _Lattice(mean)
     except OverflowError as error:
         raise ValueError(f"sxy and srgb are too small, found {sxy} and {srgb}: {error}") from error
 
     total, total_slope = lattice.filter_with_slope(count)
-    norm = np.reciprocal(np.sqrt(total))
-    weight = np.float32(0.5 * compat)
-    half = unary
+    norm = total.rsqrt()
+    weight = norm * (float(compat) / 2)
+    p = torch.tensor(np.ascontiguousarray(probability, np.float32), device=device)
+    unary = torch.logit(p.view(-1), _CLIP) / 2
+    half = unary.clone()
     for step in range(iterations):
-        source: Floats = norm * np.add.reduceat(np.tanh(half), start)
+        source = norm * _sum(half.tanh_(), cell, n)
         if step < iterations - 1:
-            message = np.repeat(norm * lattice.filter(source), size)
+            message = weight * lattice.filter(source)
+            torch.index_select(message, 0, cell, out=half)
         else:
             # value / sqrt(total), to first order in the distance to the cell's mean.
             value, slope = lattice.filter_with_slope(source)
-            slope = norm * (slope - np.float32(0.5) * (value / total) * total_slope)
-            message = np.repeat(norm * value - (slope * mean).sum(axis=0), size)
-            for along, feature in zip(slope, features):
-                message += np.repeat(along, size) * feature
-        half = unary + weight * message
-    marginal = np.empty(probability.shape, np.float32)
-    marginal.ravel()[order] = 0.5 + 0.5 * np.tanh(half)
+            slope = weight * (slope - value / total * total_slope / 2)
+            message = weight * value - (slope * mean).sum(dim=0)
+            torch.index_select(message, 0, cell, out=half)
+            for along, plane in zip(slope, planes):
+                half.addcmul_(along.index_select(0, cell), plane)
+        half += unary
+    marginal: NDArray[np.float32] = (2 * half).sigmoid().view(height, width).cpu().numpy()
     return marginal

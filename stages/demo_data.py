@@ -1,20 +1,16 @@
 """Write a phantom data set in the raw layout in which the real one is published."""
 
-import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pydicom
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from stages import cli, io
 from stages.demo_phantoms import Pelvis, polyp, skin
+from stages.dicom_writer import decimal, write_slice
 from stages.scanpath import simulate_fixations
 from stages.settings.demo_data import DemoSettings
 
@@ -35,43 +31,25 @@ def _save_mask(mask: NDArray[np.bool_], path: Path) -> None:
     Image.fromarray(mask.astype(np.uint8) * 255).save(path, quality=90)
 
 
-def _uid(*parts: object) -> str:
-    """Make a UID that depends on its parts alone."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
-
-
 def _save_dicom(pixels: NDArray[np.uint16], case: str, number: int, seed: int, path: Path) -> None:
     """Write an axial MR slice with its geometry."""
-    study = f"{seed}/{case}"
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = MRImageStorage
-    meta.MediaStorageSOPInstanceUID = _uid(study, number)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = _uid("implementation")
-    dataset = pydicom.Dataset()
-    dataset.file_meta = meta
-    dataset.SOPClassUID = MRImageStorage
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID = _uid(study, "study")
-    dataset.SeriesInstanceUID = _uid(study, "series")
-    dataset.Modality = "MR"
-    dataset.PatientID = dataset.PatientName = case
-    dataset.SeriesDescription = "phantom, T2-like, axial"
-    dataset.InstanceNumber = number
-    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     half = PIXEL_MM * (np.array(pixels.shape) - 1) / 2
-    dataset.ImagePositionPatient = [-half[1], -half[0], SLICE_MM * number]
-    dataset.PixelSpacing = [PIXEL_MM, PIXEL_MM]
-    dataset.SliceThickness = SLICE_MM
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.BitsAllocated = 16
-    dataset.BitsStored, dataset.HighBit = 12, 11
-    dataset.PixelRepresentation = 0
-    dataset.PixelData = pixels.astype("<u2").tobytes()
-    dataset.save_as(path, enforce_file_format=True)
+    write_slice(
+        path,
+        pixels,
+        study=f"{seed}/{case}",
+        number=number,
+        bits=12,
+        attributes={
+            "PatientID": case,
+            "PatientName": case,
+            "SeriesDescription": "phantom, T2-like, axial",
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+            "ImagePositionPatient": [decimal(v) for v in (-half[1], -half[0], SLICE_MM * number)],
+            "PixelSpacing": [PIXEL_MM, PIXEL_MM],
+            "SliceThickness": SLICE_MM,
+        },
+    )
 
 
 def _make_kvasir(root: Path, index: int, settings: DemoSettings) -> tuple[str, Any]:
@@ -148,14 +126,8 @@ def make_demo_data(output: Path, settings: DemoSettings) -> None:
 
     The folder appears whole or not at all. Prostate cases are whole in one split.
     """
-    temporary = output.with_name(f".{output.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with io.atomic_folder(output) as temporary:
         _write(temporary, settings)
-        shutil.rmtree(output, ignore_errors=True)
-        temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 if __name__ == "__main__":

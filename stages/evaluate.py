@@ -7,7 +7,7 @@ import pandas as pd
 
 from stages import cli, io
 from stages.metrics import diagonal, pixel_size, score
-from stages.prepare import resize
+from stages.resize import resize
 
 # Model → its data set in predictions.h5, in the order of the rows.
 MODELS = {
@@ -79,7 +79,9 @@ def evaluate(prepared: Path, predictions: Path, output: Path) -> None:
                 row |= score(mask, probability >= THRESHOLD, spacing)._asdict()
                 row["diagonal"] = diagonal(mask.shape, spacing)
             rows.append(row)
-        if not has_mask.all():
+        if not has_mask.any():
+            cli.log.warning("%s: no sample has a mask: nothing to evaluate against", prepared)
+        elif not has_mask.all():
             cli.log.warning(
                 "%s: %d of %d samples have no mask", prepared, int((~has_mask).sum()), len(has_mask)
             )

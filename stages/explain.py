@@ -19,7 +19,7 @@ def explain(prepared: Path, gaze: Path, output: Path, settings: ExplainSettings)
     inputs = {"prepared": prepared, "gaze": gaze}
     with (
         io.open_h5(prepared, "image", "sample_id") as source,
-        io.open_h5(gaze, "pseudomask", "fixation_count", "sample_id") as looked,
+        io.open_h5(gaze, "pseudomask", "has_gaze", "sample_id") as looked,
         io.create_h5(output, "explain", inputs, settings) as file,
     ):
         io.check_same_samples(source, looked)
@@ -27,7 +27,7 @@ def explain(prepared: Path, gaze: Path, output: Path, settings: ExplainSettings)
         text = np.full((n, len(FIELDS)), "", object)
         attributes = np.full(n, "{}", object)
         describer = get_describer(settings.backend)
-        indices = np.flatnonzero(looked["fixation_count"][()] > 0)
+        indices = np.flatnonzero(looked["has_gaze"][()])
         batches = [indices[i : i + BATCH] for i in range(0, len(indices), BATCH)]
         for batch in cli.progress(batches, "explain"):
             images = np.stack([to_rgb8(source["image"][i]) for i in batch])

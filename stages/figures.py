@@ -6,30 +6,22 @@ drawn without math mode, where a dollar sign would be parsed.
 
 import io
 from math import ceil
-from textwrap import fill
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.text import Text
 from numpy.typing import NDArray
 
 Rgb = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 DPI = 150
-# Okabe and Ito's colours (2008), told apart by colour-blind readers; yellow is left to the truth,
-# which lies on images and never on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# One more than there are colours, so that many experiments still differ in the pair.
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 TRUTH, PREDICTION, PSEUDOMASK = "#F0E442", "#56B4E9", "#009E73"
 
-_INK, _SOFT, _FAINT = "#1f2933", "#52606d", "#d5dbe1"
+INK, SOFT, FAINT = "#1f2933", "#52606d", "#d5dbe1"
 # Panels that fit side by side on the page.
 _COLUMNS = 6
 # Side of a panel, in; with its title and subtitle, in; area of a circle, pt² per ms.
@@ -49,18 +41,7 @@ class Panel(NamedTuple):
     fixations: NDArray[np.floating] | None = None
 
 
-class Curve(NamedTuple):
-    """The history of one network's training."""
-
-    experiment: str
-    teacher: bool
-    iteration: NDArray[np.float64]
-    loss: NDArray[np.float64]
-    # NaN where it was not computed.
-    val_dice: NDArray[np.float64]
-
-
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     # Matplotlib's name and version are not of the picture's content.
     figure.savefig(stream, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
@@ -138,14 +119,14 @@ def strip(panels: list[Panel]) -> bytes:
         if panel.fixations is not None:
             _fixations(axes, panel.fixations, (height, width))
         for text, above, size, colour in (
-            (panel.title, 0.19, 8.5, _INK),
-            (panel.subtitle, 0.05, 7.5, _SOFT),
+            (panel.title, 0.19, 8.5, INK),
+            (panel.subtitle, 0.05, 7.5, SOFT),
         ):
             figure.text(
                 (left + 0.01) / total[0], (bottom + tall + above) / total[1], text,
                 fontsize=size, color=colour, va="bottom", parse_math=False,
             )  # fmt: skip
-    return _png(figure)
+    return png(figure)
 
 
 def gaze_strip(
@@ -157,6 +138,9 @@ def gaze_strip(
     truth: Mask | None,
 ) -> bytes:
     """Draw the way of one image from its fixations to its pseudomasks.
+
+    Gaze that came as a map has no fixations, and as a refined map no heatmap: what there is none
+    of has no panel.
 
     Parameters
     ----------
@@ -171,12 +155,14 @@ def gaze_strip(
     truth
         (H, W); None: the image has no mask.
     """
-    seconds = fixations[:, 2].sum() / 1000
     precise, broad = levels[0], levels[-1]
-    panels = [
-        Panel("image", image),
-        Panel("fixations", image, f"{len(fixations)} in {seconds:.1f} s", fixations=fixations),
-        Panel("heatmap", overlay(image, heatmap)),
+    panels = [Panel("image", image)]
+    if len(fixations):
+        what = f"{len(fixations)} in {fixations[:, 2].sum() / 1000:.1f} s"
+        panels.append(Panel("fixations", image, what, fixations=fixations))
+    if heatmap.any():
+        panels.append(Panel("heatmap", overlay(image, heatmap)))
+    panels += [
         Panel("refined map", overlay(image, refined)),
         Panel(
             "pseudomasks",
@@ -201,120 +187,3 @@ def prediction_strip(
     for title, subtitle, mask in predictions:
         panels.append(Panel(title, image, subtitle, (*marked, (mask, PREDICTION))))
     return strip(panels)
-
-
-def _plain(*texts: Text) -> None:
-    for text in texts:
-        text.set_parse_math(False)
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(color=_FAINT, labelcolor=_INK, labelsize=8)
-    axes.grid(axis="y", color=_FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def _legend(figure: Figure, handles: list[Line2D]) -> None:
-    legend = figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(len(handles), 6),
-        frameon=False, fontsize=8.5, labelcolor=_INK,
-    )  # fmt: skip
-    _plain(*legend.get_texts())
-
-
-def _look(experiments: list[str], experiment: str) -> tuple[str, str]:
-    """Colour and marker of an experiment: the same in all figures of a page."""
-    i = experiments.index(experiment)
-    return PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
-
-
-def dice_chart(
-    mean: NDArray[np.float64],
-    std: NDArray[np.float64],
-    datasets: list[str],
-    experiments: list[str],
-) -> bytes:
-    """Draw mean Dice ± std, one group of points per data set.
-
-    Parameters
-    ----------
-    mean, std
-        (data sets, experiments); NaN where there is none.
-    datasets, experiments
-        Their names.
-    """
-    figure = Figure(figsize=(10.6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    _tidy(axes)
-    step = min(0.8 / len(experiments), 0.2)
-    handles = []
-    for j, experiment in enumerate(experiments):
-        if np.isnan(mean[:, j]).all():
-            continue
-        colour, marker = _look(experiments, experiment)
-        x = np.arange(len(datasets)) + (j - (len(experiments) - 1) / 2) * step
-        axes.errorbar(
-            x, mean[:, j], np.nan_to_num(std[:, j]), color=colour, marker=marker,
-            markersize=7, linestyle="none", elinewidth=1.6, capsize=3.5,
-        )  # fmt: skip
-        handles.append(
-            Line2D([], [], color=colour, marker=marker, linestyle="none", label=experiment)
-        )
-    lowest = np.append((mean - np.nan_to_num(std))[~np.isnan(mean)], 0.9).min()
-    # Points, unlike bars, need no zero: from the next tenth below, differences stay visible. A
-    # point on either end is drawn whole.
-    axes.set_ylim(max(0.0, np.floor(lowest * 10 - 0.2) / 10) - 0.025, 1.025)
-    axes.set_xlim(-0.5, len(datasets) - 0.5)
-    lines = [fill(name, max(12, 110 // len(datasets))) for name in datasets]
-    axes.set_xticks(range(len(datasets)), lines, fontsize=9.5)
-    axes.tick_params(axis="x", length=0)
-    for edge in range(1, len(datasets)):
-        axes.axvline(edge - 0.5, color=_FAINT, linewidth=0.8)
-    _plain(*axes.get_xticklabels())
-    axes.set_ylabel("Dice of the student, test", fontsize=9, color=_INK)
-    _legend(figure, handles)
-    return _png(figure)
-
-
-def training_curves(curves: list[Curve], experiments: list[str]) -> bytes:
-    """Draw loss and validation Dice against the iteration; teachers dashed, students solid.
-
-    Parameters
-    ----------
-    curves
-        Of one data set; seeds of an experiment share its colour.
-    experiments
-        All of the page, in the order that gives them their colours.
-    """
-    figure = Figure(figsize=(10.6, 3.3), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes, name in ((left, "training loss"), (right, "validation Dice")):
-        _tidy(axes)
-        axes.set_title(name, fontsize=9.5, color=_INK, loc="left")
-        axes.set_xlabel("iteration", fontsize=9, color=_INK)
-    for curve in curves:
-        colour, marker = _look(experiments, curve.experiment)
-        line = {"color": colour, "linestyle": "--" if curve.teacher else "-", "linewidth": 1.5,
-                "marker": marker, "markersize": 4}  # fmt: skip
-        left.plot(curve.iteration, curve.loss, markevery=0.15, **line)
-        known = ~np.isnan(curve.val_dice)
-        right.plot(curve.iteration[known], curve.val_dice[known], **line)
-    left.set_ylim(bottom=0)
-    if all(np.isnan(curve.val_dice).all() for curve in curves):
-        right.set(xticks=[], yticks=[])
-        right.text(0.5, 0.5, "no validation masks", transform=right.transAxes,
-                   ha="center", fontsize=9, color=_SOFT)  # fmt: skip
-    handles = []
-    for name in experiments:
-        if any(curve.experiment == name for curve in curves):
-            colour, marker = _look(experiments, name)
-            handles.append(Line2D([], [], color=colour, marker=marker, markersize=5, label=name))
-    grey = "#7b8794"
-    if not all(curve.teacher for curve in curves):
-        handles.append(Line2D([], [], color=grey, linestyle="-", label="student"))
-    if any(curve.teacher for curve in curves):
-        handles.append(Line2D([], [], color=grey, linestyle="--", label="teacher"))
-    _legend(figure, handles)
-    return _png(figure)

@@ -1,154 +1,179 @@
 """Fixations → gaze.h5: heatmap, CRF-refined map and nested pseudomasks."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from stages import cli, crf, io
-from stages.fixations import read_fixations
+from stages.device import choose
+from stages.heatmap import cut_levels, draw_heatmap, draw_published_heatmap
 from stages.images import to_rgb8
-from stages.scanpath import simulate_fixations
+from stages.parallel import ordered
+from stages.recordings import Scan, maps
+from stages.scans import check_present, find_recorded, has_gaze, simulate
 from stages.settings.gaze import GazeSettings
 
-# The published heatmaps are drawn on a square of this side, px, laid over the image.
-CANVAS = 768
+_DRAW = {"image": draw_heatmap, "published": draw_published_heatmap}
 
 
-def draw_heatmap(
-    fixations: NDArray[np.float64], size: tuple[int, int], sigma: float
-) -> NDArray[np.float32]:
-    """Duration-weighted sum of Gaussians, one per fixation, min–max normalised.
+class _Looked(NamedTuple):
+    """One sample that has gaze, before anything is computed."""
 
-    The published notebook blurs a 768 × 768 canvas; here each Gaussian is evaluated at the pixel
-    centres of the working size, which is the same map without a border to wrap around or reflect.
+    sample_id: str
+    image: NDArray[Any]
+    original_size: tuple[int, int]
+    scan: Scan | None
 
-    Parameters
+
+class Traced(NamedTuple):
+    """What became of one sample's gaze.
+
+    Attributes
     ----------
-    fixations
-        (F, 4): x, y in [0, 1], duration in ms, start (unused).
-    size
-        Height and width of the map.
-    sigma
-        Std of the Gaussian, px on the canvas; along each axis sigma / 768 of the image's side.
-
-    Returns
-    -------
-    (H, W) float32 in [0, 1]; all 0 where there are no fixations or the map is constant.
+    heatmap, refined
+        (H, W) float16 in [0, 1]; the heatmap is 0 where only the refined map was handed in.
+    pseudomask
+        (L, H, W) uint8 in {0, 1}, the most confident first, nested.
     """
 
-    def bells(position: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-        centres = (np.arange(length) + 0.5) / length
-        bell: NDArray[np.float64] = np.exp(
-            -0.5 * ((centres - position[:, None]) * CANVAS / sigma) ** 2
+    heatmap: NDArray[np.float16]
+    refined: NDArray[np.float16]
+    pseudomask: NDArray[np.uint8]
+
+
+def _refine(
+    sample: _Looked, heat: NDArray[np.float32], settings: GazeSettings, device: torch.device
+) -> NDArray[np.float32]:
+    # The CRF's spatial std is in original pixels: scaled to the working size per axis.
+    scale = np.array(heat.shape) / sample.original_size
+    return crf.refine(
+        to_rgb8(sample.image),
+        heat,
+        sxy=(settings.crf.sxy * scale[0], settings.crf.sxy * scale[1]),
+        srgb=settings.crf.srgb,
+        compat=settings.crf.compat,
+        iterations=settings.crf.iterations,
+        device=device,
+    )
+
+
+def _trace(
+    sample: _Looked, fixations: Path | None, settings: GazeSettings, device: torch.device
+) -> Traced:
+    size = sample.image.shape[:2]
+    if sample.scan is not None:
+        heat = _DRAW[settings.canvas](
+            sample.scan.fixations, size, original_size=sample.original_size, sigma=settings.sigma
         )
-        return bell
-
-    height, width = size
-    x, y, duration = fixations[:, 0], fixations[:, 1], fixations[:, 2]
-    heat = (bells(y, height) * duration[:, None]).T @ bells(x, width)
-    span = np.ptp(heat)
-    if span == 0:
-        return np.zeros(size, np.float32)
-    heatmap: NDArray[np.float32] = ((heat - heat.min()) / span).astype(np.float32)
-    return heatmap
-
-
-def cut_levels(refined: NDArray[np.floating], thresholds: tuple[float, ...]) -> NDArray[np.uint8]:
-    """Nested pseudomasks `refined >= t`, the highest threshold first.
-
-    Returns
-    -------
-    (L, H, W) uint8 in {0, 1}; each level contains the one before it.
-    """
-    levels = np.array(sorted(thresholds, reverse=True), np.float32)
-    return (refined.astype(np.float32)[None] >= levels[:, None, None]).astype(np.uint8)
+        refined = _refine(sample, heat, settings, device)
+    else:
+        assert fixations is not None
+        heat = refined = maps.read_map(fixations, sample.sample_id, size)
+        if settings.recording.format == "heatmaps":
+            refined = _refine(sample, heat, settings, device)
+        else:
+            heat = np.zeros(size, np.float32)
+    stored = refined.astype(np.float16)
+    return Traced(heat.astype(np.float16), stored, cut_levels(stored, settings.thresholds))
 
 
-def _simulate(
-    masks: NDArray[np.uint8],
-    sample_ids: NDArray[np.object_],
-    training: NDArray[np.bool_],
-    settings: GazeSettings,
-) -> dict[str, NDArray[np.float64]]:
-    assert settings.simulate is not None
-    fixations = {}
-    for i in np.flatnonzero(training):
-        # One generator per sample id: a sample's gaze does not depend on which others there are.
-        rng = np.random.default_rng([settings.seed, *str(sample_ids[i]).encode()])
-        found = simulate_fixations(masks[i] > 0, settings=settings.simulate, rng=rng)
-        fixations[str(sample_ids[i])] = found[found[:, 2] >= settings.min_fixation_ms]
-    return fixations
+def _find_scans(
+    source: h5py.File, prepared: Path, fixations: Path | None, settings: GazeSettings
+) -> dict[str, Scan | None]:
+    problems = cli.Problems()
+    sample_ids = io.read_strings(source, "sample_id")
+    training = io.read_strings(source, "split") == "train"
+    if fixations is not None:
+        height_width = map(tuple, source["original_size"][()].tolist())
+        sizes: Mapping[str, tuple[int, int]] = dict(zip(sample_ids, height_width, strict=True))
+        scans = find_recorded(
+            fixations, sizes, settings.recording, settings.min_fixation_ms, problems
+        )
+    else:
+        masks, masked = source["mask"], training & source["has_mask"][()]
+        scans = simulate(sample_ids, masked, lambda i: masks[i] > 0, settings)
+    with problems.collect():
+        check_present(
+            fixations or prepared,
+            sample_ids[training].tolist(),
+            scans,
+            recorded=fixations is not None,
+            partial=settings.partial,
+        )
+    problems.stop()
+    return scans
+
+
+def _write_scans(file: h5py.File, per_sample: list[Scan | None]) -> None:
+    """Write the fixations one sample after the other, and numbers per sample."""
+    none = Scan(np.empty((0, 4)), 0, 0)
+    found = [scan or none for scan in per_sample]
+    counts = np.array([len(scan.fixations) for scan in found], np.int32)
+    file["fixation_count"] = counts
+    file["fixation"] = np.concatenate([s.fixations for s in (none, *found)]).astype(np.float32)
+    file["fixation_offset"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    # Of a map, and of an image that nobody looked at, it is not known.
+    dwell = [s.fixations[:, 2].sum() if len(s.fixations) else np.nan for s in found]
+    file["dwell_ms"] = np.array(dwell, np.float32)
+    file["off_image_count"] = np.array([scan.off_image for scan in found], np.int32)
+    file["short_count"] = np.array([scan.short for scan in found], np.int32)
 
 
 def make_gaze(
-    prepared: Path, output: Path, settings: GazeSettings, fixations: Path | None = None
+    prepared: Path,
+    output: Path,
+    settings: GazeSettings,
+    threads: int,
+    gpus: int,
+    fixations: Path | None = None,
 ) -> None:
-    """Write gaze.h5 from recorded fixations or, with `settings.simulate`, from the masks.
+    """Write gaze.h5 from recorded gaze or, with `settings.simulate`, from the masks.
 
-    Simulation reads the masks of the training split alone. Samples without fixations keep an
-    empty heatmap and empty pseudomasks, and a fixation count of 0.
+    Simulation reads the masks of the training split alone. Samples without gaze keep empty maps
+    and pseudomasks, and `has_gaze` false.
     """
+    device = choose(gpus)
+    # Images are worked on side by side; each takes one core.
+    torch.set_num_threads(1)
     inputs = {"prepared": prepared} | ({"fixations": fixations} if fixations else {})
     needed = ("image", "mask", "has_mask", "split", "sample_id", "original_size")
     with (
         io.open_h5(prepared, *needed) as source,
         io.create_h5(output, "gaze", inputs, settings) as file,
     ):
+        scans = _find_scans(source, prepared, fixations, settings)
         sample_ids = io.read_strings(source, "sample_id")
-        if fixations is not None:
-            scans = read_fixations(fixations, set(sample_ids), settings.min_fixation_ms)
-        else:
-            training = (io.read_strings(source, "split") == "train") & source["has_mask"][()]
-            if not training.any():
-                raise cli.BadInput(
-                    prepared,
-                    "data set has_mask",
-                    found="no training sample with a mask",
-                    expected="masks, from which the fixations are simulated",
-                    mend="add the masks, or name a table of recorded fixations",
-                )
-            scans = _simulate(source["mask"], sample_ids, training, settings)
+        looked_at = np.array([has_gaze(scans, name) for name in sample_ids])
         recorded = fixations is not None and settings.recorded
         file.attrs["gaze_origin"] = "recorded" if recorded else "simulated"
+        io.write_strings(file, "sample_id", sample_ids)
+        file["threshold"] = np.array(sorted(settings.thresholds, reverse=True), np.float32)
+        file["has_gaze"] = looked_at
+        _write_scans(file, [scans.get(name) for name in sample_ids])
 
         n, height, width = source["mask"].shape
         size, levels = (height, width), len(settings.thresholds)
         heatmap = io.sample_dataset(file, "heatmap", (n, *size), np.float16)
         refined = io.sample_dataset(file, "refined", (n, *size), np.float16)
         pseudomask = io.sample_dataset(file, "pseudomask", (n, levels, *size), np.uint8)
-        none = np.empty((0, 4))
-        per_sample = [scans.get(str(i), none) for i in sample_ids]
-        for i, scan in enumerate(cli.progress(per_sample, "gaze")):
-            if not len(scan):
-                continue
-            heat = draw_heatmap(scan, size, settings.sigma)
-            # The CRF's spatial std is in original pixels: scaled to the working size per axis.
-            scale = np.array(size) / source["original_size"][i]
-            marginal = crf.refine(
-                to_rgb8(source["image"][i]),
-                heat,
-                sxy=(settings.crf.sxy * scale[0], settings.crf.sxy * scale[1]),
-                srgb=settings.crf.srgb,
-                compat=settings.crf.compat,
-                iterations=settings.crf.iterations,
-            )
-            heatmap[i] = heat
-            refined[i] = marginal
-            pseudomask[i] = cut_levels(refined[i], settings.thresholds)
 
-        counts = np.array([len(scan) for scan in per_sample], np.int32)
-        io.write_strings(file, "sample_id", sample_ids)
-        file["threshold"] = np.array(sorted(settings.thresholds, reverse=True), np.float32)
-        file["fixation_count"] = counts
-        file["fixation"] = np.concatenate([none, *per_sample]).astype(np.float32)
-        file["fixation_offset"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        file["dwell_ms"] = np.array([s[:, 2].sum() for s in per_sample], np.float32)
-        file["span_ms"] = np.array(
-            [(s[:, 2] + s[:, 3]).max() - s[:, 3].min() if len(s) else 0 for s in per_sample],
-            np.float32,
-        )
-        cli.log.info("gaze on %d of %d samples", int((counts > 0).sum()), n)
+        def samples() -> Iterator[_Looked]:
+            for i in np.flatnonzero(looked_at).tolist():
+                name, original = sample_ids[i], tuple(source["original_size"][i].tolist())
+                yield _Looked(name, source["image"][i], original, scans[name])
+
+        def trace(sample: _Looked) -> Traced:
+            return _trace(sample, fixations, settings, device)
+
+        found = cli.progress(ordered(trace, samples(), threads), "gaze", int(looked_at.sum()))
+        for i, traced in zip(np.flatnonzero(looked_at).tolist(), found, strict=True):
+            heatmap[i], refined[i], pseudomask[i] = traced
+        cli.log.info("gaze on %d of %d samples", looked_at.sum(), n)
 
 
 if __name__ == "__main__":

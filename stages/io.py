@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -21,8 +22,8 @@ from stages.cli import BadInput
 
 SCHEMA_VERSION = 1
 _PACKAGES = (
-    "h5py", "jinja2", "matplotlib", "medpy", "numpy", "pandas", "pillow", "pydicom", "pynrrd",
-    "safetensors", "scikit-image", "scipy", "torch", "transformers",
+    "h5py", "jinja2", "matplotlib", "medpy", "nibabel", "numpy", "pandas", "pillow", "pydicom",
+    "pymovements", "pynrrd", "safetensors", "scikit-image", "scipy", "torch", "transformers",
 )  # fmt: skip
 _STRING = h5py.string_dtype("utf-8")
 
@@ -89,6 +90,20 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; rename it to `path`, replacing it, on success."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -1,84 +1,85 @@
 """Raw images and masks → prepared.h5: one working size, one order, splits by subject."""
 
-import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from stages import cli, io
-from stages.datasets import Adapter, Pixels, Record
+from stages import cli, io, splits
+from stages.cli import BadInput, Problems
+from stages.datasets import Adapter, Pixels, Record, adapter
+from stages.parallel import ordered
+from stages.resize import resize
 from stages.settings.prepare import PrepareSettings
 
 
-def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize a (H, W) or (H, W, C) array to `size` (height, width), bilinear, anti-aliased.
+@dataclass(frozen=True)
+class Sample:
+    """One sample as it goes into prepared.h5.
 
-    Returns
-    -------
-    float32 array of the same number of axes, within the range of `image`.
-    """
-    planes = image.reshape(*image.shape[:2], -1).astype(np.float32)
-    height, width = size
-    resized = [
-        np.asarray(
-            Image.fromarray(planes[..., c]).resize((width, height), Image.Resampling.BILINEAR)
-        )
-        for c in range(planes.shape[-1])
-    ]
-    return np.stack(resized, axis=-1).reshape(*size, *image.shape[2:])
-
-
-def draw_validation(records: list[Record], fraction: float, seed: int) -> list[str]:
-    """Split of each record, with some training subjects moved to validation.
-
-    Parameters
+    Attributes
     ----------
-    records
-        Samples with the published split.
-    fraction
-        Share of the training subjects to move, rounded; at least one where `fraction` > 0 and
-        there are two to choose from.
-    seed
-        Of the draw.
-
-    Returns
-    -------
-    "train", "val" or "test" per record; all samples of a subject are in one split.
+    image
+        (h, w, C) at the working size, uint8 or float32 as the raw image.
+    mask
+        (h, w) bool at the working size; None where there is none.
+    original_mask
+        (H, W) uint8 in {0, 1}; None where there is none.
+    size
+        H and W.
+    spacing_mm
+        Of the raw image's pixels, along y and x; NaN where unknown.
+    digest
+        Of the raw image's pixels; None for an image of one value.
     """
-    subjects = sorted({r.subject_id for r in records if r.split == "train"})
-    count = round(fraction * len(subjects))
-    if fraction > 0 and len(subjects) > 1:
-        count = max(count, 1)
-    chosen = set(np.random.default_rng(seed).permutation(np.array(subjects, object))[:count])
-    return ["val" if r.split == "train" and r.subject_id in chosen else r.split for r in records]
+
+    image: NDArray[Any]
+    mask: NDArray[np.bool_] | None
+    original_mask: NDArray[np.uint8] | None
+    size: tuple[int, int]
+    spacing_mm: tuple[float, float]
+    digest: str | None
 
 
-def _check(records: list[Record], root: Path) -> None:
-    if not records:
-        raise cli.BadInput(
-            root, "samples", found="none", expected="at least one", mend="fill train.txt"
-        )
-    seen: set[str] = set()
+def shrink(pixels: Pixels, size: tuple[int, int]) -> Sample:
+    """Bring a sample to the working size; the mask is resized bilinearly and cut at one half."""
+    image, drawn = resize(pixels.image, size), pixels.mask
+    return Sample(
+        image.astype(pixels.image.dtype),
+        None if drawn is None else resize(drawn, size) >= 0.5,
+        None if drawn is None else drawn.astype(np.uint8),
+        pixels.image.shape[:2],
+        pixels.spacing_mm,
+        splits.digest(pixels),
+    )
+
+
+def list_samples(raw: Path, settings: PrepareSettings, problems: Problems) -> list[Record]:
+    """List the samples of the raw folder, each with its subject and split.
+
+    What is wrong goes to `problems`; the samples concerned may be missing in the list.
+    """
+    records = adapter(settings.layout).index(raw, problems)
     for record in records:
-        io.check_sample_id(record.sample_id, record.image)
-        if record.sample_id in seen:
-            raise cli.BadInput(
-                root,
-                "sample ids",
-                found=f"{record.sample_id!r} twice",
-                expected="each once",
-                mend="delete one of the two lines of the split files",
-            )
-        seen.add(record.sample_id)
+        with problems.collect():
+            io.check_sample_id(record.sample_id, record.image)
+    if not records and not problems:
+        problems.append(
+            BadInput(raw, "samples", found="none", expected="at least one", mend="add images")
+        )
+    return splits.place(records, settings, raw, problems)
 
 
-def _same_kind(pixels: Pixels, kind: tuple[Any, int], record: Record) -> None:
-    found = (pixels.image.dtype, pixels.image.shape[2])
-    if found != kind:
-        raise cli.BadInput(
+def _kind(image: NDArray[Any]) -> tuple[Any, int]:
+    return image.dtype, image.shape[2]
+
+
+def _same_kind(image: NDArray[Any], kind: tuple[Any, int], record: Record) -> None:
+    if (found := _kind(image)) != kind:
+        raise BadInput(
             record.image,
             "pixels",
             found=f"{found[0]} with {found[1]} channels",
@@ -87,48 +88,82 @@ def _same_kind(pixels: Pixels, kind: tuple[Any, int], record: Record) -> None:
         )
 
 
-def prepare(raw: Path, output: Path, settings: PrepareSettings) -> None:
+def read_samples(
+    raw: Path,
+    records: list[Record],
+    settings: PrepareSettings,
+    threads: int,
+    problems: Problems,
+) -> Iterator[Sample | None]:
+    """Read the samples, in their order; None where one cannot be used, which `problems` then holds.
+
+    All images must be of one kind, and none in two splits: the latter is known after the last.
+    """
+    source: Adapter = adapter(settings.layout)
+
+    def read(record: Record) -> Sample | BadInput:
+        try:
+            return shrink(source.read(record), settings.size)
+        except BadInput as problem:
+            return problem
+
+    kind: tuple[Any, int] | None = None
+    digests: list[str | None] = []
+    for record, found in zip(records, ordered(read, records, threads), strict=True):
+        sample = None
+        with problems.collect():
+            if isinstance(found, BadInput):
+                raise found
+            kind = kind or _kind(found.image)
+            _same_kind(found.image, kind, record)
+            sample = found
+        digests.append(sample.digest if sample else None)
+        yield sample
+    splits.check_pixels(records, digests, raw, problems)
+
+
+def prepare(raw: Path, output: Path, settings: PrepareSettings, threads: int) -> None:
     """Read every sample of the raw folder and write prepared.h5.
 
-    Masks are resized bilinearly and cut at one half. The full-resolution masks are kept, one data
-    set per sample, for the evaluation.
+    The full-resolution masks are kept, one data set per sample, for the evaluation. Everything
+    that is wrong with the folder is told at once, and nothing is then written.
     """
-    adapter = cast(Adapter, importlib.import_module(f"stages.datasets.{settings.layout}"))
-    records = adapter.index(raw)
-    _check(records, raw)
-    n, (height, width) = len(records), settings.size
-    first = adapter.read(records[0]).image
-    kind = (first.dtype, first.shape[2])
-
+    problems = Problems()
+    records = list_samples(raw, settings, problems)
+    if not records:
+        problems.stop()
+    n, size = len(records), settings.size
     with io.create_h5(output, "prepare", {"raw": raw}, settings) as file:
         io.write_strings(file, "sample_id", [r.sample_id for r in records])
         io.write_strings(file, "subject_id", [r.subject_id for r in records])
-        split = draw_validation(records, settings.val_fraction, settings.split_seed)
-        io.write_strings(file, "split", split)
-        image = io.sample_dataset(file, "image", (n, height, width, kind[1]), kind[0])
-        mask = io.sample_dataset(file, "mask", (n, height, width), np.uint8)
+        io.write_strings(file, "split", [r.split for r in records])
+        mask = io.sample_dataset(file, "mask", (n, *size), np.uint8)
         has_mask = np.zeros(n, bool)
         original_size = np.zeros((n, 2), np.int32)
         spacing = np.full((n, 2), np.nan, np.float32)
         original = file.create_group("original_mask")
 
-        for i, record in enumerate(cli.progress(records, "prepare")):
-            pixels = adapter.read(record)
-            _same_kind(pixels, kind, record)
-            resized = resize(pixels.image, settings.size)
-            image[i] = np.rint(resized).astype(kind[0]) if kind[0] == np.uint8 else resized
-            original_size[i] = pixels.image.shape[:2]
-            spacing[i] = pixels.spacing_mm
-            if pixels.mask is not None:
+        samples = read_samples(raw, records, settings, threads, problems)
+        for i, sample in enumerate(cli.progress(samples, "prepare", n)):
+            if sample is None or problems:
+                continue
+            if i == 0:
+                dtype, channels = _kind(sample.image)
+                image = io.sample_dataset(file, "image", (n, *size, channels), dtype)
+            image[i] = sample.image
+            original_size[i] = sample.size
+            spacing[i] = sample.spacing_mm
+            if sample.mask is not None and sample.original_mask is not None:
                 has_mask[i] = True
-                mask[i] = resize(pixels.mask, settings.size) >= 0.5
+                mask[i] = sample.mask
                 original.create_dataset(
-                    record.sample_id,
-                    data=pixels.mask.astype(np.uint8),
+                    records[i].sample_id,
+                    data=sample.original_mask,
                     compression="gzip",
                     compression_opts=1,
-                    chunks=pixels.mask.shape,
+                    chunks=sample.original_mask.shape,
                 )
+        problems.stop()
         if lacking := [r.sample_id for r, known in zip(records, has_mask) if not known]:
             cli.log.warning(
                 "%d of %d samples have no mask, such as %s", len(lacking), n, lacking[0]

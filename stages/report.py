@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from stages import cli, figures, io
+from stages import charts, cli, io
 from stages.report_page import MISSING, Page, Picture, number, render, spread
 from stages.report_sections import Trained, section
 from stages.settings.report import ReportDataset, ReportSettings
@@ -117,7 +117,7 @@ def _chart(summary: pd.DataFrame, titles: dict[str, str], experiments: list[str]
         .to_numpy(float)
         for column in ("dice_mean", "dice_std")
     )
-    png = figures.dice_chart(mean, std, [titles[name] for name in names], experiments)
+    png = charts.dice_chart(mean, std, [titles[name] for name in names], experiments)
     return Picture(png, "Dice of the student on test images per data set and experiment")
 
 
@@ -154,6 +154,7 @@ def report(
     summary: Path,
     prepared: list[Path],
     gaze: list[Path],
+    quality: list[Path],
     explanations: list[Path],
     predictions: list[Path],
     metrics: list[Path],
@@ -164,10 +165,15 @@ def report(
     """Write one HTML page that holds its pictures and asks for nothing else.
 
     The summary's tables and a chart; then per data set its numbers, three training images from
-    gaze to pseudomask, three test images with the predictions, and the training curves. The
-    same files give the same bytes.
+    gaze to pseudomask, the quality of the gaze (`quality`: each gaze_quality.csv), three test
+    images with the predictions, and the training curves. The same files give the same bytes.
     """
-    per_dataset = {"prepared": prepared, "gaze": gaze, "explanations": explanations}
+    per_dataset = {
+        "prepared": prepared,
+        "gaze": gaze,
+        "quality": quality,
+        "explanations": explanations,
+    }
     per_training = {"predictions": predictions, "metrics": metrics}
     _check(
         settings,
@@ -182,7 +188,7 @@ def report(
     experiments = list(dict.fromkeys(named))
 
     sections = []
-    files = list(zip(prepared, gaze, explanations, strict=True))
+    files = list(zip(*per_dataset.values(), strict=True))
     for dataset, own in cli.progress(zip(settings.datasets, files), "report", len(files)):
         trainings = [
             Trained(*entry)

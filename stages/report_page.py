@@ -20,11 +20,6 @@ def number(value: float, digits: int = 0, unit: str = "") -> str:
     return MISSING if math.isnan(value) else f"{value:.{digits}f} {unit}".rstrip()
 
 
-def percent(share: float) -> str:
-    """Write a share of 1 as percent with one decimal; one that is missing as a dash."""
-    return MISSING if math.isnan(share) else f"{share:.1%}"
-
-
 def spread(mean: float, std: float, digits: tuple[int, int], unit: str = "") -> str:
     """Write mean ± standard deviation, each with its own number of decimals."""
     if math.isnan(mean):
@@ -60,10 +55,12 @@ class Shown(NamedTuple):
 
 
 class Level(NamedTuple):
-    """One pseudomask level, in numbers."""
+    """One pseudomask level, in numbers; areas in percent of the image."""
 
     threshold: str
     area: str
+    smallest: str
+    largest: str
     dice: str
 
 
@@ -76,6 +73,8 @@ class Section(NamedTuple):
     levels: list[Level]
     gaze: list[Shown]
     gaze_caption: str
+    quality: Picture | None
+    quality_caption: str
     test: list[Shown]
     test_caption: str
     has_truth: bool
@@ -263,11 +262,11 @@ standard deviation. Mind where the axis starts.
 <div class="columns">
 <dl>{% for name, value in section.facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
 <div class="scroll"><table>
-<thead><tr><th>Pseudomask</th><th>Threshold</th><th>Mean area</th>
-<th>Dice against mask, train</th></tr></thead><tbody>
+<thead><tr><th>Pseudomask</th><th>Threshold</th><th>Area, %</th><th>Smallest</th><th>Largest</th>
+<th>Dice, train</th></tr></thead><tbody>
 {% for level in section.levels %}
 <tr><th>{{ "precise" if loop.first else "broad" if loop.last else "level %d" % loop.index0 }}</th>
-<td>{{ level.threshold }}</td><td>{{ level.area }}</td><td>{{ level.dice }}</td></tr>
+{% for cell in level %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 </div>
@@ -281,7 +280,14 @@ Pseudomasks {{ key(PSEUDOMASK) }} precise filled, broad outlined;
 {{ section.simulated }}</p>
 {{ samples(section.gaze) }}
 
-<h3><span class="tag">Figure B{{ number }}</span>Test images</h3>
+{% if section.quality %}
+<h3><span class="tag">Figure B{{ number }}</span>Gaze quality</h3>
+<p class="hint">{{ section.quality_caption }} {{ section.simulated }}</p>
+<figure class="fit"><img src="{{ section.quality.uri }}" width="{{ section.quality.width }}"
+ alt="{{ section.quality.alt }}"></figure>
+{% endif %}
+
+<h3><span class="tag">Figure C{{ number }}</span>Test images</h3>
 <p class="hint">{{ section.test_caption }}
 {% if section.test %}
 {{ ("Truth " ~ key(TRUTH)) if section.has_truth else "No masks" }}; prediction
@@ -291,7 +297,7 @@ Pseudomasks {{ key(PSEUDOMASK) }} precise filled, broad outlined;
 {{ samples(section.test) }}
 
 {% if section.curves %}
-<h3><span class="tag">Figure C{{ number }}</span>Training curves</h3>
+<h3><span class="tag">Figure D{{ number }}</span>Training curves</h3>
 <p class="hint">Loss (mean since the point before) and validation Dice at the working size; teachers
 dashed, students solid, one line per seed. The losses of two experiments or networks are sums of
 different terms: only their course can be compared. {{ section.simulated }}</p>

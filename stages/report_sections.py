@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import h5py
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from stages import cli, figures, io
+from stages import charts, cli, figures, io, report_quality
 from stages.evaluate import MODELS, THRESHOLD
 from stages.images import to_rgb8
-from stages.metrics import dice
-from stages.report_page import Level, Picture, Section, Shown, number, percent
+from stages.quality import level_columns
+from stages.report_page import Picture, Section, Shown, number
 from stages.settings.report import History, ReportDataset, Training
 from stages.summarise import mean_dwell
 
@@ -48,33 +49,7 @@ def choose(scores: list[float]) -> list[tuple[int, str]]:
     return list(chosen.items())
 
 
-def _levels(
-    prepared: h5py.File, gaze: h5py.File, training: NDArray[np.bool_]
-) -> tuple[list[Level], dict[int, float]]:
-    """Numbers of each pseudomask level, and Dice of the broad one per training sample."""
-    areas, agreement = [], {}
-    has_mask = prepared["has_mask"][()]
-    for i in np.flatnonzero(gaze["fixation_count"][()] > 0):
-        # One sample at a time: no data set of images needs to fit into memory.
-        levels = gaze["pseudomask"][i] > 0
-        areas.append(levels.mean(axis=(1, 2)))
-        if training[i]:
-            truth = prepared["mask"][i] > 0
-            agreement[int(i)] = [
-                dice(truth, level) if has_mask[i] else math.nan for level in levels
-            ]
-    known = [scores for scores in agreement.values() if not math.isnan(scores[-1])]
-    count = len(gaze["threshold"])
-    area = np.mean(areas, axis=0) if areas else np.full(count, np.nan)
-    mean = np.mean(known, axis=0) if known else np.full(count, np.nan)
-    rows = [
-        Level(f"≥ {threshold:.2g}", percent(a), number(d, 3))
-        for threshold, a, d in zip(gaze["threshold"][()], area, mean, strict=True)
-    ]
-    return rows, {i: scores[-1] for i, scores in agreement.items()}
-
-
-def _facts(prepared: h5py.File, gaze: h5py.File) -> list[tuple[str, str]]:
+def _facts(prepared: h5py.File, gaze: h5py.File, quality: pd.DataFrame) -> list[tuple[str, str]]:
     split, has_mask = io.read_strings(prepared, "split"), prepared["has_mask"][()]
     facts = []
     for name in SPLITS:
@@ -82,16 +57,15 @@ def _facts(prepared: h5py.File, gaze: h5py.File) -> list[tuple[str, str]]:
         masks = int(has_mask[members].sum())
         lacking = "" if masks == members.sum() else f" ({masks or 'none'} with a mask)"
         facts.append((f"Samples, {name}", f"{members.sum()}{lacking}"))
-    counts = gaze["fixation_count"][()]
-    seen = counts > 0
-    median = float(np.median(counts[seen])) if seen.any() else math.nan
+    counts = quality["fixations"]
     return [
         *facts,
         ("Gaze", str(gaze.attrs["gaze_origin"])),
-        ("Images with fixations", f"{seen.sum()} of {len(counts)}"),
-        ("Fixations per image, median", number(median, 1).removesuffix(".0")),
+        ("Images learned from", f"{quality['learned'].sum()} of {len(quality)}"),
+        ("Fixations per image, median",
+         number(counts[counts > 0].median(), 1).removesuffix(".0")),
         ("Dwell per image, mean", number(mean_dwell(gaze), 1, "s")),
-    ]
+    ]  # fmt: skip
 
 
 def _truth(prepared: h5py.File, i: int) -> NDArray[np.bool_] | None:
@@ -99,25 +73,31 @@ def _truth(prepared: h5py.File, i: int) -> NDArray[np.bool_] | None:
 
 
 def _gaze_samples(
-    prepared: h5py.File, gaze: h5py.File, explanations: h5py.File, agreement: dict[int, float]
-) -> list[Shown]:
-    shown = []
-    indices = list(agreement)
-    for position, why in choose(list(agreement.values())):
-        i = indices[position]
+    prepared: h5py.File, gaze: h5py.File, explanations: h5py.File, quality: pd.DataFrame
+) -> tuple[list[Shown], set[str]]:
+    """Show three training samples, and tell which of fixations and heatmap they have."""
+    shown, drawn = [], set()
+    broad = level_columns("dice", gaze["threshold"][()])[-1]
+    agreement = quality.loc[quality["learned"] & (quality["split"] == "train"), broad]
+    for position, why in choose(agreement.tolist()):
+        i = int(agreement.index[position])
         first, last = gaze["fixation_offset"][i : i + 2]
+        heatmap, truth = gaze["heatmap"][i], _truth(prepared, i)
         png = figures.gaze_strip(
             to_rgb8(prepared["image"][i]),
             gaze["fixation"][first:last],
-            gaze["heatmap"][i],
+            heatmap,
             gaze["refined"][i],
             gaze["pseudomask"][i] > 0,
-            _truth(prepared, i),
+            truth,
         )
+        parts = ["fixations"] * bool(last > first) + ["heatmap"] * bool(heatmap.any())
+        drawn.update(parts)
         sentences = [text for text in explanations["text"].asstr()[i] if text]
-        picture = Picture(png, "image, fixations, heatmap, refined map, pseudomasks and truth")
-        shown.append(Shown(prepared["sample_id"].asstr()[i], why, picture, sentences))
-    return shown
+        known = ["truth"] if truth is not None else []
+        alt = ", ".join(["image", *parts, "refined map", "pseudomasks", *known])
+        shown.append(Shown(prepared["sample_id"].asstr()[i], why, Picture(png, alt), sentences))
+    return shown, drawn
 
 
 def _test_dice(trained: Trained) -> dict[tuple[str, str], float]:
@@ -173,25 +153,31 @@ def _test_samples(prepared: h5py.File, trainings: list[Trained]) -> list[Shown]:
     return shown
 
 
-def _captions(
-    gaze: list[Shown], test: list[Shown], backend: str, trainings: list[Trained]
-) -> tuple[str, str]:
-    """Tell what figures A and B show, and how their samples were chosen."""
-    if not gaze:
-        looked = "Nobody looked at a training image."
-    else:
-        chosen = (
-            "with the lowest, median and highest Dice of the broad pseudomask against the mask"
-            if gaze[0].why
-            else "evenly spread over the file; there are no masks"
-        )
-        looked = (
-            f"Training images that were looked at, {chosen}. Fixations: area of a circle as the "
-            "duration, numbered in order. Heatmap and map refined along the image's edges: dark "
-            f"to bright. Below, the explanation in words (backend “{backend}”)."
-        )
+def _gaze_caption(shown: list[Shown], drawn: set[str], backend: str) -> str:
+    """Tell what figure A shows, and how its samples were chosen."""
+    if not shown:
+        return "No training image has gaze to learn from."
+    chosen = (
+        "with the lowest, median and highest Dice of the broad pseudomask against the mask"
+        if shown[0].why
+        else "evenly spread over the file; there are no masks"
+    )
+    told = [f"Training images with gaze, {chosen}."]
+    if "fixations" in drawn:
+        told.append("Fixations: area of a circle as the duration, numbered in order.")
+    told += [
+        "Heatmap and map refined along the image's edges: dark to bright."
+        if "heatmap" in drawn
+        else "Map refined along the image's edges: dark to bright.",
+        f"Below, the explanation in words (backend “{backend}”).",
+    ]
+    return " ".join(told)
+
+
+def _test_caption(test: list[Shown], trainings: list[Trained]) -> str:
+    """Tell what the figure of test images shows, and how its samples were chosen."""
     if not test:
-        return looked, "No training of this data set has predictions of test images."
+        return "No training of this data set has predictions of test images."
     first = trainings[0].training
     chosen = (
         f"with the lowest, median and highest Dice of the student of “{first.experiment}” "
@@ -199,7 +185,7 @@ def _captions(
         if test[0].why
         else "evenly spread over the file; there are no masks"
     )
-    return looked, (
+    return (
         f"Test images {chosen}. Outlines: probability from {THRESHOLD} at the working size. "
         "Dice: at full resolution."
     )
@@ -208,7 +194,7 @@ def _captions(
 def _curves(histories: list[tuple[History, Path]], experiments: list[str]) -> Picture | None:
     columns = ("iteration", "loss", "val_dice")
     curves = [
-        figures.Curve(
+        charts.Curve(
             history.experiment,
             history.network == "teacher",
             *io.read_csv(file, (), columns)[list(columns)].to_numpy(float).T,
@@ -217,40 +203,59 @@ def _curves(histories: list[tuple[History, Path]], experiments: list[str]) -> Pi
     ]
     if not curves:
         return None
-    png = figures.training_curves(curves, experiments)
+    png = charts.training_curves(curves, experiments)
     return Picture(png, "training loss and validation Dice against the iteration")
 
 
 def section(
     dataset: ReportDataset,
-    files: tuple[Path, Path, Path],
+    files: tuple[Path, Path, Path, Path],
     trainings: list[Trained],
     histories: list[tuple[History, Path]],
     experiments: list[str],
 ) -> Section:
+    """Make the section of one data set.
+
+    Parameters
+    ----------
+    dataset
+        Its name and title.
+    files
+        Its prepared.h5, gaze.h5, gaze_quality.csv and explanations.h5.
+    trainings, histories
+        Its own, with their files.
+    experiments
+        All of the page, in the order that gives them their colours.
+
+    Raises
+    ------
+    BadInput
+        The files do not belong together.
+    """
     with (
         io.open_h5(files[0], "image", "mask", "has_mask", "split", "sample_id") as prepared,
         io.open_h5(
-            files[1], "heatmap", "refined", "pseudomask", "threshold", "fixation_count",
+            files[1], "heatmap", "refined", "pseudomask", "threshold", "has_gaze",
             "dwell_ms", "fixation", "fixation_offset", "sample_id",
         ) as gaze,
-        io.open_h5(files[2], "text", "sample_id") as explanations,
+        io.open_h5(files[3], "text", "sample_id") as explanations,
     ):  # fmt: skip
         io.check_same_samples(prepared, gaze, explanations)
-        training = io.read_strings(prepared, "split") == "train"
-        levels, agreement = _levels(prepared, gaze, training)
-        looked = _gaze_samples(prepared, gaze, explanations, agreement)
+        quality = report_quality.read(files[2], gaze)
+        described = report_quality.describe(quality, gaze["threshold"][()])
+        looked, drawn = _gaze_samples(prepared, gaze, explanations, quality)
         test = _test_samples(prepared, trainings)
-        captions = _captions(looked, test, str(explanations.attrs["backend"]), trainings)
         return Section(
             title=dataset.title,
             note=dataset.note,
-            facts=_facts(prepared, gaze),
-            levels=levels,
+            facts=_facts(prepared, gaze, quality),
+            levels=described.levels,
             gaze=looked,
-            gaze_caption=captions[0],
+            gaze_caption=_gaze_caption(looked, drawn, str(explanations.attrs["backend"])),
+            quality=described.picture,
+            quality_caption=described.caption,
             test=test,
-            test_caption=captions[1],
+            test_caption=_test_caption(test, trainings),
             has_truth=bool(prepared["has_mask"][()].any()),
             curves=_curves(histories, experiments),
             simulated=SIMULATED if gaze.attrs["gaze_origin"] == "simulated" else "",

@@ -32,15 +32,29 @@ def add_masks(batch: Batch, prepared: Path, index: np.ndarray) -> None:
         batch["has_mask"] = torch.from_numpy(file["has_mask"][index])
 
 
-def add_pseudomasks(batch: Batch, prepared: Path, gaze: Path, index: np.ndarray) -> None:
-    """Add `precise` and `broad` (n, H, W) uint8 and `looked_at` (n,) bool."""
-    names = ("pseudomask", "fixation_count", "sample_id")
+def add_pseudomasks(
+    batch: Batch, prepared: Path, gaze: Path, quality: Path | None, index: np.ndarray
+) -> None:
+    """Add `precise` and `broad` (n, H, W) uint8 and `has_gaze` (n,) bool.
+
+    `has_gaze` is false, too, for the samples that the table `quality`, if given, leaves out.
+    """
+    names = ("pseudomask", "has_gaze", "sample_id")
     with io.open_h5(prepared, "sample_id") as source, io.open_h5(gaze, *names) as file:
         io.check_same_samples(source, file)
         levels = file["pseudomask"][index]
-        batch["precise"] = torch.from_numpy(levels[:, 0].copy())
-        batch["broad"] = torch.from_numpy(levels[:, -1].copy())
-        batch["looked_at"] = torch.from_numpy(file["fixation_count"][index] > 0)
+        has_gaze = file["has_gaze"][index]
+        if quality is not None:
+            has_gaze &= ~np.isin(io.read_strings(file, "sample_id")[index], left_out(quality))
+    batch["precise"] = torch.from_numpy(levels[:, 0].copy())
+    batch["broad"] = torch.from_numpy(levels[:, -1].copy())
+    batch["has_gaze"] = torch.from_numpy(has_gaze)
+
+
+def left_out(quality: Path) -> list[str]:
+    """Ids of the samples that the table of gaze quality leaves out of training."""
+    table = io.read_csv(quality, ("sample_id", "left_out"), ())
+    return table.loc[table["left_out"] == "True", "sample_id"].tolist()
 
 
 def add_text(batch: Batch, prepared: Path, explanations: Path, index: np.ndarray) -> None:
@@ -73,9 +87,9 @@ def keep(batch: Batch, chosen: Tensor, where: Path, wanted: str, mend: str) -> B
 
 
 def keep_looked_at(batch: Batch, gaze: Path) -> Batch:
-    """`keep` the samples of `add_pseudomasks` that somebody looked at."""
-    mend = "check the split files and where the fixations come from"
-    return keep(batch, batch["looked_at"], gaze, "fixations", mend)
+    """`keep` the samples of `add_pseudomasks` that have gaze."""
+    mend = "check where the gaze comes from, and the limits under `quality`"
+    return keep(batch, batch["has_gaze"], gaze, "gaze", mend)
 
 
 def flip(batch: Batch, generator: torch.Generator) -> Batch:

@@ -109,13 +109,14 @@ def train_student(
     threads: int,
     gpus: int,
     gaze: Path | None = None,
+    quality: Path | None = None,
     explanations: Path | None = None,
     teacher: Path | None = None,
 ) -> None:
     """Train a student.
 
     With `settings.distil` it needs gaze, explanations and teacher; with labels "pseudomask" the
-    gaze; with labels "mask" neither.
+    gaze, less the samples that `quality` leaves out; with labels "mask" neither.
     """
     device = train.start(threads, gpus)
     index, data = samples.load_images(prepared, ("train",))
@@ -137,8 +138,8 @@ def train_student(
         )
     else:
         assert gaze is not None
-        inputs["gaze"] = gaze
-        samples.add_pseudomasks(data, prepared, gaze, index)
+        inputs |= {"gaze": gaze} | ({"quality": quality} if quality else {})
+        samples.add_pseudomasks(data, prepared, gaze, quality, index)
         data = samples.keep_looked_at(data, gaze)
     index, val = samples.load_images(prepared, ("val",))
     samples.add_masks(val, prepared, index)

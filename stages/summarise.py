@@ -79,9 +79,10 @@ def _read_seeds(files: list[Path]) -> pd.DataFrame:
 
 
 def mean_dwell(gaze: h5py.File) -> float:
-    """Mean sum of fixation durations, s, over the images looked at; NaN where there are none."""
-    dwell = gaze["dwell_ms"][()][gaze["fixation_count"][()] > 0].astype(np.float64)
-    return float(dwell.mean()) / 1000 if len(dwell) else math.nan
+    """Mean sum of fixation durations, s, over the images with fixations; NaN without any."""
+    dwell = gaze["dwell_ms"][()].astype(np.float64)
+    known = dwell[~np.isnan(dwell)]
+    return float(known.mean()) / 1000 if len(known) else math.nan
 
 
 def read_viewing(gaze: Path) -> dict[str, object]:
@@ -91,7 +92,7 @@ def read_viewing(gaze: Path) -> dict[str, object]:
     -------
     `annotation_seconds_per_image`: `mean_dwell`, and `gaze`: "recorded" or "simulated".
     """
-    with io.open_h5(gaze, "dwell_ms", "fixation_count") as file:
+    with io.open_h5(gaze, "dwell_ms") as file:
         origin = str(file.attrs["gaze_origin"])
         return {"annotation_seconds_per_image": mean_dwell(file), "gaze": origin}
 

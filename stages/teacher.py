@@ -20,8 +20,9 @@ def train_teacher(
     seed: int,
     threads: int,
     gpus: int,
+    quality: Path | None = None,
 ) -> None:
-    """Train the teacher on the training samples that somebody looked at.
+    """Train the teacher on the training samples with gaze, less those that `quality` leaves out.
 
     Its loss is cross-entropy over the trusted pixels: the precise pseudomask is foreground, all
     outside the broad one is background, the ring between them is left to the image and the text.
@@ -30,7 +31,7 @@ def train_teacher(
     """
     device = train.start(threads, gpus)
     index, data = samples.load_images(prepared, ("train",))
-    samples.add_pseudomasks(data, prepared, gaze, index)
+    samples.add_pseudomasks(data, prepared, gaze, quality, index)
     samples.add_text(data, prepared, explanations, index)
     data = samples.keep_looked_at(data, gaze)
     index, val = samples.load_images(prepared, ("val",))
@@ -73,6 +74,7 @@ def train_teacher(
 
     rows = train.fit(model, step, data, validate, settings, generator, "teacher")
     inputs = {"prepared": prepared, "gaze": gaze, "explanations": explanations}
+    inputs |= {"quality": quality} if quality else {}
     made = io.provenance("teacher", inputs, settings.model_dump(mode="json") | {"seed": seed})
     models.save(model, output, made)
     io.write_csv(rows, history)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.cli import log, progress
+from stages.device import choose
 from stages.samples import Batch
 from stages.settings.training import OptimisationSettings
 
@@ -30,10 +31,7 @@ def start(threads: int, gpus: int) -> torch.device:
         1: the GPU, and, with a warning, the CPU where none is seen; 0: the CPU. On a GPU some
         operations have no deterministic form; PyTorch then warns and goes on.
     """
-    device = torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
-    if gpus and device.type == "cpu":
-        log.warning("no GPU is visible: on the CPU, which takes long at full size")
-    log.info("device: %s", device)
+    device = choose(gpus)
     # Without it cuBLAS refuses to be deterministic.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)

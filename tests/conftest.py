@@ -1,7 +1,10 @@
 """Small real files in the layouts that the adapters read."""
 
+import csv
 from pathlib import Path
 
+import nibabel
+import nrrd
 import numpy as np
 import pydicom
 import pytest
@@ -10,8 +13,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 
-def write_dicom(path: Path, pixels: np.ndarray, spacing: tuple[float, float]) -> None:
-    """Write a (H, W) uint16 slice."""
+def write_dicom(path: Path, pixels: np.ndarray, spacing: tuple[float, float], **tags) -> None:
+    """Write a (H, W) uint16 slice; `tags` set further attributes, or other values of these."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name])
@@ -28,7 +31,100 @@ def write_dicom(path: Path, pixels: np.ndarray, spacing: tuple[float, float]) ->
     dataset.BitsAllocated = dataset.BitsStored = 16
     dataset.HighBit, dataset.PixelRepresentation = 15, 0
     dataset.PixelData = pixels.astype("<u2").tobytes()
+    for name, value in tags.items():
+        setattr(dataset, name, value)
     dataset.save_as(path, enforce_file_format=True)
+
+
+def write_nrrd(path: Path, voxels: np.ndarray, directions, origin=(0, 0, 0), **header) -> None:
+    """Write a volume whose axes run along `directions`, one a row: left, posterior, superior."""
+    header = {"space directions": np.asarray(directions, float), **header}
+    header |= {"space origin": np.asarray(origin, float), "encoding": "gzip"}
+    nrrd.write(str(path), voxels, {"space": "left-posterior-superior"} | header)
+
+
+def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
+    """Write a volume; `affine` leads to right, anterior, superior."""
+    nibabel.Nifti1Image(voxels, affine).to_filename(path)
+
+
+# Of the series that `write_series` writes: size of a slice, and mm along z, y and x.
+SERIES_SIZE = (48, 64)
+SERIES_SPACING = (3.0, 0.5, 0.75)
+SERIES_CORNER = np.array([-20.0, -30.0, 100.0])
+HEAD = np.array([0, 0, 1])
+
+
+def write_series(folder: Path, numbers: list[int], names: list[str], level: int = 1000) -> None:
+    """Write a series of axial slices, from feet to head.
+
+    Slice i has InstanceNumber `numbers[i]`, the file name `names[i]`, and the background
+    `level` + 100 i.
+    """
+    folder.mkdir(parents=True)
+    thickness, *spacing = SERIES_SPACING
+    for i, (number, name) in enumerate(zip(numbers, names)):
+        write_dicom(
+            folder / name,
+            level + 100 * i + 500 * series_mask(i),
+            tuple(spacing),
+            InstanceNumber=number,
+            ImagePositionPatient=list(SERIES_CORNER + thickness * i * HEAD),
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+        )
+
+
+def series_mask(i: int) -> np.ndarray:
+    """Prostate on slice i: no two slices have the same."""
+    return disc(SERIES_SIZE, (20 + i % 7, 25 + i), 8)
+
+
+def write_series_mask(path: Path, labelled: range, first: int, count: int) -> None:
+    """Write the NRRD mask of the slices first … first + count - 1, with prostate on `labelled`.
+
+    The central gland (2) lies in the middle of the peripheral zone (1). Axes: x, y, z.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.zeros((SERIES_SIZE[1], SERIES_SIZE[0], count), np.uint8)
+    for i in labelled:
+        inner = disc(SERIES_SIZE, (20 + i % 7, 25 + i), 4)
+        voxels[..., i - first] = (series_mask(i) + inner.astype(np.uint8)).T
+    thickness, y, x = SERIES_SPACING
+    origin = SERIES_CORNER + thickness * first * HEAD
+    write_nrrd(path, voxels, np.diag([x, y, thickness]), origin)
+
+
+METADATA_COLUMNS = (
+    "Series UID", "Collection", "3rd Party Analysis", "Data Description URI", "Subject ID",
+    "Study UID", "Study Description", "Study Date", "Series Description", "Manufacturer",
+    "Modality", "SOP Class Name", "SOP Class UID", "Number of Images", "File Size",
+    "File Location", "Download Timestamp",
+)  # fmt: skip
+
+
+def write_part(part: Path, cases: list[str], mask_name: str, separator: str = "/") -> None:
+    """Write a part of the challenge as the NBIA Data Retriever does: five slices a case.
+
+    The second, third and fourth show prostate; the mask reaches from the second on.
+    """
+    downloads = part / "manifest-1"
+    rows = []
+    for n, case in enumerate(cases):
+        location = f"Prostate-3T/{case}/study 1/4.000000-t2-09700"
+        names = [f"1-{number:02d}.dcm" for number in range(1, 6)]
+        level = 1000 * (n + 1) + 10 * len(part.name)  # no two cases show the same pixels
+        write_series(downloads / location, [1, 2, 3, 4, 5], names, level)
+        rows.append(
+            dict.fromkeys(METADATA_COLUMNS, "x")
+            | {"Subject ID": case, "Modality": "MR", "Number of Images": "5"}
+            | {"File Location": separator.join([".", *location.split("/")])}
+        )
+        mask = part / "NCI-ISBI masks" / mask_name.format(case)
+        write_series_mask(mask, range(1, 4), first=1, count=4)
+    with (downloads / "metadata.csv").open("w", newline="") as stream:
+        table = csv.DictWriter(stream, METADATA_COLUMNS)
+        table.writeheader()
+        table.writerows(rows)
 
 
 def disc(size: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
@@ -75,4 +171,73 @@ def nci_isbi(tmp_path):
         Image.fromarray((mask * 255).astype(np.uint8)).save(root / f"masks/{name}.png")
     (root / "train.txt").write_text("\n".join(ids[:4]))
     (root / "test.txt").write_text("\n".join(ids[4:]))
+    return root
+
+
+@pytest.fixture
+def nci_isbi_volumes(tmp_path):
+    """Two cases for training and one for test, as downloaded; three slices of each are samples."""
+    root = tmp_path / "prostate volumes"
+    write_part(root / "Training", ["Prostate3T-01-0001", "ProstateDx-01-0055"], "{}.nrrd")
+    write_part(root / "Test", ["Prostate3T-03-0001"], "{}_truth.nrrd", separator="\\")
+    return root
+
+
+@pytest.fixture
+def isic_challenge(tmp_path):
+    """Four training, one validation and two test images in the folders of the challenge."""
+    root = tmp_path / "isic 2018"
+    rng = np.random.default_rng(0)
+    number = 0
+    for part, count in (("Training", 4), ("Validation", 1), ("Test", 2)):
+        images = root / f"ISIC2018_Task1-2_{part}_Input"
+        masks = root / f"ISIC2018_Task1_{part}_GroundTruth"
+        for folder in (images, masks):
+            folder.mkdir(parents=True)
+            (folder / "ATTRIBUTION.txt").write_text("ISIC")
+        for _ in range(count):
+            mask = disc((48, 64), (24, 20 + 3 * number), 12)
+            image = rng.integers(150, 200, (48, 64, 3)) - 90 * mask[..., None]
+            name = f"ISIC_{number:07d}"
+            Image.fromarray(image.astype(np.uint8)).save(images / f"{name}.jpg", quality=95)
+            Image.fromarray((mask * 255).astype(np.uint8)).save(masks / f"{name}_segmentation.png")
+            number += 1
+    return root
+
+
+@pytest.fixture
+def own_folder(tmp_path):
+    """Eight colour pictures in four formats, masks for all but the last, no split files."""
+    root = tmp_path / "own"
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        mask = disc((48, 64), (24, 20 + 3 * i), 10)
+        image = rng.integers(60, 100, (48, 64, 3)) + 90 * mask[..., None]
+        ending = ("png", "jpg", "tiff", "bmp")[i % 4]
+        Image.fromarray(image.astype(np.uint8)).save(root / f"images/scan {i}.{ending}")
+        if i < 7:
+            Image.fromarray(mask.astype(np.uint8)).save(root / f"masks/scan {i}.png")
+    (root / "images/.DS_Store").write_bytes(b"hidden")
+    return root
+
+
+@pytest.fixture
+def own_volumes(tmp_path):
+    """Four NIfTI volumes of three slices of 48 × 64, the last for test.
+
+    A slice's background is 100 times the number of its volume, plus its own number from the feet.
+    """
+    root = tmp_path / "own volumes"
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    affine = np.diag([-0.75, -0.5, 4.0, 1.0])  # to the left, to the back, to the head
+    for i in range(1, 5):
+        mask = np.stack([disc((48, 64), (24, 20 + i), 8 + z).T for z in range(3)], axis=-1)
+        voxels = 100 * i + np.arange(1, 4) + 40 * mask
+        write_nifti(root / f"images/case{i}.nii.gz", voxels.astype(np.int16), affine)
+        write_nifti(root / f"masks/case{i}.nii.gz", mask.astype(np.uint8), affine)
+    (root / "train.txt").write_text("case1\ncase2\ncase3\n")
+    (root / "test.txt").write_text("case4\n")
     return root

@@ -1,23 +1,38 @@
 """Adapters: one module per layout of raw data, each with the same two functions.
 
-`index(root)` lists the samples without reading pixels; `read(record)` reads one of them.
+`index(root, problems)` lists the samples without reading pixels; `read(record)` reads one of them.
 """
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.cli import Problems
+
+Split = Literal["train", "val", "test"]
+
 
 @dataclass(frozen=True)
 class Record:
-    """Where one sample is and whose it is, before any pixel is read."""
+    """Where one sample is and whose it is, before any pixel is read.
+
+    Attributes
+    ----------
+    split
+        As the raw folder states it; None where it states none.
+    mask
+        None where nobody drew one.
+    slice
+        Which slice of the files it is, where they hold volumes.
+    """
 
     sample_id: str
     subject_id: str
-    split: Literal["train", "test"]
+    split: Split | None
     image: Path
     mask: Path | None
     slice: int | None = None
@@ -45,8 +60,19 @@ class Pixels:
 class Adapter(Protocol):
     """What a layout's module provides."""
 
-    def index(self, root: Path) -> list[Record]:
-        """List the samples of the published training and test splits, in a fixed order."""
+    def index(self, root: Path, problems: Problems) -> list[Record]:
+        """List the samples in a fixed order, those that cannot be read left to `problems`."""
 
     def read(self, record: Record) -> Pixels:
-        """Read one sample."""
+        """Read one sample.
+
+        Raises
+        ------
+        BadInput
+            A file cannot be read, or image and mask do not belong together.
+        """
+
+
+def adapter(layout: str) -> Adapter:
+    """Return the module that reads the layout of this name."""
+    return cast(Adapter, importlib.import_module(f"stages.datasets.{layout}"))

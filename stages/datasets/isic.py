@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
+from stages.cli import Problems
 from stages.datasets import Record, kvasir, published
 
 read = kvasir.read
 
 
-def index(root: Path) -> list[Record]:
+def index(root: Path, problems: Problems) -> list[Record]:
     """List the images. The release names no patients: each image is its own subject."""
-    return published.index(
-        root, lambda i: f"images/{i}.jpg", lambda i: f"labels/{i}_segmentation.png"
-    )
+    return published.index(root, problems, "images/{}.jpg", "labels/{}_segmentation.png")

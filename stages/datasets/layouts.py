@@ -3,47 +3,96 @@
 Light on purpose: the workflow asks before any job runs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The required entries of a raw folder, each with what it is, and its source."""
-
-    entries: dict[str, str]
-    source: str
-
 
 _SPLITS = {
     "train.txt": "ids of the training images, one a line",
     "test.txt": "ids of the test images, one a line",
 }
+_VALIDATION = {"val.txt": "ids of the validation images, one a line"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a raw folder holds, each entry with what it is, and where to get it.
+
+    Attributes
+    ----------
+    entries
+        Required.
+    splits
+        Required where splits are given, welcome where they are drawn.
+    optional
+        Read where they are there.
+    form
+        Whose published loader an export is for; empty: the one that fits the kind of images.
+    """
+
+    entries: dict[str, str]
+    source: str
+    splits: dict[str, str] = field(default_factory=dict)
+    optional: dict[str, str] = field(default_factory=dict)
+    form: str = ""
+
 
 LAYOUTS = {
     "kvasir": Layout(
-        {"images": "<id>.jpg, colonoscopy frames", "masks": "<id>.jpg, polyp masks", **_SPLITS},
+        {"images": "<id>.jpg, colonoscopy frames", "masks": "<id>.jpg, polyp masks"},
         "images and masks: Kvasir-SEG, https://datasets.simula.no/kvasir-seg/; split files and "
-        "fixations: the GazeMedSeg release, https://github.com/med-air/GazeMedSeg",
+        "fixations: the GazeMedSeg release, https://github.com/med-air/GazeMedSeg; without split "
+        "files, `prepare.split: drawn` draws the splits",
+        _SPLITS,
+        _VALIDATION,
     ),
     "nci_isbi": Layout(
         {
             "images": "<case>_<slice>.dcm, axial T2 slices",
             "masks": "<case>_<slice>.png, prostate masks",
-            **_SPLITS,
         },
         "the preprocessed 2-D release and fixations: GazeMedSeg, "
-        "https://github.com/med-air/GazeMedSeg; the volumes: NCI-ISBI 2013 on The Cancer "
-        "Imaging Archive, https://doi.org/10.7937/K9/TCIA.2015.zF0vlOPv",
+        "https://github.com/med-air/GazeMedSeg; for the volumes of The Cancer Imaging Archive, "
+        "`prepare.layout: nci_isbi_volumes`",
+        _SPLITS,
+        _VALIDATION,
+    ),
+    "nci_isbi_volumes": Layout(
+        {
+            "Training": "the download of the challenge's training part: DICOM series with "
+            "metadata.csv, and NRRD masks",
+            "Test": "the same of its test part",
+        },
+        "NCI-ISBI 2013 on The Cancer Imaging Archive, "
+        "https://doi.org/10.7937/K9/TCIA.2015.zF0vlOPv, with the NBIA Data Retriever",
+        optional={"Leaderboard": "the same of its leaderboard part, for validation"},
     ),
     "isic": Layout(
+        {"images": "<id>.jpg, dermoscopy", "labels": "<id>_segmentation.png, lesion masks"},
+        "ISIC 2018 task 1, https://challenge.isic-archive.com/data/#2018, in the folders of the "
+        "FGI release; for the official folders, `prepare.layout: isic_challenge`",
+        _SPLITS,
+        _VALIDATION,
+        form="isic",
+    ),
+    "isic_challenge": Layout(
         {
-            "images": "<id>.jpg, dermoscopy",
-            "labels": "<id>_segmentation.png, lesion masks",
-            **_SPLITS,
+            "ISIC2018_Task1-2_Training_Input": "<id>.jpg, dermoscopy",
+            "ISIC2018_Task1_Training_GroundTruth": "<id>_segmentation.png, lesion masks",
+            "ISIC2018_Task1-2_Test_Input": "<id>.jpg, dermoscopy",
+            "ISIC2018_Task1_Test_GroundTruth": "<id>_segmentation.png, lesion masks",
         },
-        "ISIC 2018 task 1, https://challenge.isic-archive.com/data/#2018; rename its masks and "
-        "write the two split files",
+        "ISIC 2018 task 1, https://challenge.isic-archive.com/data/#2018: unpack its archives "
+        "side by side",
+        optional={
+            "ISIC2018_Task1-2_Validation_Input": "<id>.jpg, dermoscopy",
+            "ISIC2018_Task1_Validation_GroundTruth": "<id>_segmentation.png, lesion masks",
+        },
+        form="isic",
+    ),
+    "folder": Layout(
+        {"images": "<id>.png, .jpg, .tif, .bmp, .dcm, .nii or .nii.gz"},
+        "your own; data/README.md says what the files may be",
+        optional={"masks": "the same ids, in a format of the image's kind"} | _SPLITS | _VALIDATION,
     ),
     "lesions": Layout(
         {
@@ -57,7 +106,13 @@ LAYOUTS = {
 }
 
 
-def missing(layout: str, root: Path, fixations: Path | None = None) -> str | None:
+def _needed(layout: Layout, drawn: bool) -> dict[str, str]:
+    return layout.entries if drawn else layout.entries | layout.splits
+
+
+def missing(
+    layout: str, root: Path, fixations: Path | None = None, drawn: bool = False
+) -> str | None:
     """Say what the raw data lack and where to get them; None where they lack nothing.
 
     Parameters
@@ -68,8 +123,10 @@ def missing(layout: str, root: Path, fixations: Path | None = None) -> str | Non
         The raw folder.
     fixations
         The fixation table, where the data set has one.
+    drawn
+        Whether the splits are drawn, so that the raw folder need not state them.
     """
-    needed = {root / name: meaning for name, meaning in LAYOUTS[layout].entries.items()}
+    needed = {root / name: meaning for name, meaning in _needed(LAYOUTS[layout], drawn).items()}
     if fixations is not None:
         needed[fixations] = "fixation table, one row per fixation"
     absent = [str(path) for path in needed if not path.exists()]
@@ -78,3 +135,17 @@ def missing(layout: str, root: Path, fixations: Path | None = None) -> str | Non
     head = f"missing: {', '.join(absent)}" if root.is_dir() else f"the folder {root} is missing"
     entries = "\n".join(f"    {path}: {meaning}" for path, meaning in needed.items())
     return f"{head}\n  there must be:\n{entries}\n  get it from: {LAYOUTS[layout].source}"
+
+
+def present(layout: str, root: Path, drawn: bool = False) -> list[Path]:
+    """List what is read of a raw folder: all that must be there, and what else is.
+
+    Parameters
+    ----------
+    layout, root, drawn
+        As in `missing`.
+    """
+    known = LAYOUTS[layout]
+    needed = _needed(known, drawn)
+    other = [name for name in (known.splits | known.optional) if name not in needed]
+    return [root / name for name in needed] + [root / n for n in other if (root / n).exists()]

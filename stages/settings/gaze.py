@@ -1,8 +1,9 @@
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from stages.settings.base import Settings
+from stages.settings.recording import RecordingSettings
 from stages.settings.scanpath import ScanSettings
 
 Threshold = Annotated[float, Field(gt=0, lt=1)]
@@ -20,10 +21,17 @@ class CrfSettings(Settings):
 class GazeSettings(Settings):
     """Fixations to heatmap, refined map and nested pseudomasks."""
 
+    recording: RecordingSettings = RecordingSettings()
+    canvas: Literal["image", "published"] = Field(
+        default="image",
+        description="image: round Gaussians at the image's own aspect; published: a square canvas "
+        "laid over the image and its steps of rounding, as in the released notebook",
+    )
     sigma: float = Field(
         default=70,
         gt=0,
-        description="heatmap's Gaussian std, px on a canvas of 768 × 768 laid over the image",
+        description="heatmap's Gaussian std, px of an image of the area of 768 × 768, or of that "
+        "canvas",
     )
     min_fixation_ms: float = Field(
         default=50, ge=0, description="shorter fixations are dropped, ms"
@@ -31,8 +39,9 @@ class GazeSettings(Settings):
     crf: CrfSettings = CrfSettings()
     thresholds: tuple[Threshold, ...] = Field(
         default=(0.5, 0.3),
-        min_length=2,
-        description="levels on the refined map; highest: precise, lowest: broad pseudomask",
+        min_length=1,
+        description="levels on the refined map; highest: precise, lowest: broad pseudomask, one "
+        "level alone: both",
     )
     simulate: ScanSettings | None = Field(
         default=None,
@@ -41,8 +50,13 @@ class GazeSettings(Settings):
     )
     recorded: bool = Field(
         default=True,
-        description="the fixation table holds people's gaze; false: a model's, as in the demo, "
-        "and tables and figures then say that it is simulated",
+        description="`fixations` holds people's gaze; false: a model's, as in the demo, and "
+        "tables and figures then say that it is simulated",
+    )
+    partial: bool = Field(
+        default=False,
+        description="training images without gaze are allowed, and left out; false: they stop "
+        "the run, with the list",
     )
     seed: int = Field(default=0, ge=0, description="seed of the simulated fixations")
 

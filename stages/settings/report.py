@@ -31,7 +31,8 @@ class ReportSettings(Settings):
     """What the files that a report is made of are."""
 
     datasets: tuple[ReportDataset, ...] = Field(
-        description="of each prepared.h5, gaze.h5 and explanations.h5, in their order"
+        description="of each prepared.h5, gaze.h5, gaze_quality.csv and explanations.h5, in their "
+        "order"
     )
     trainings: tuple[Training, ...] = Field(
         description="of each predictions.h5 and metrics.csv, in their order"

@@ -63,7 +63,7 @@ def test_the_contracts_of_the_hdf5_files(demo, dataset):
             "heatmap": ((N, SIZE, SIZE), np.float16), "refined": ((N, SIZE, SIZE), np.float16),
             "pseudomask": ((N, 2, SIZE, SIZE), np.uint8), "threshold": ((2,), np.float32),
             "fixation_count": ((N,), np.int32), "dwell_ms": ((N,), np.float32),
-            "sample_id": ((N,), str),
+            "has_gaze": ((N,), bool), "sample_id": ((N,), str),
         },
         "explanations.h5": {
             "text": ((N, 6), str), "attributes": ((N,), str),
@@ -142,7 +142,8 @@ TEACHER = STUDENT | {"teacher"}
         ("student.learning_rate", 0.5, STUDENT),
         ("teacher.learning_rate", 0.5, TEACHER),
         ("embed.batch_size", 3, TEACHER | {"embed"}),
-        ("gaze.sigma", 60, TEACHER | {"gaze", "explain", "embed"}),
+        ("gaze.sigma", 60, TEACHER | {"gaze", "quality", "explain", "embed"}),
+        ("quality.min_fixations", 9, {"quality", "report_together", "demo"}),
         ("title", "Another name", FINISH - {"summarise_together"}),
         ("threads", 2, set()),
     ],
@@ -169,7 +170,7 @@ def test_a_setting_reruns_exactly_what_it_changes(demo, path, value, rules):
     [
         ("losses", "\nEXTRA = 1\n", TEACHER),
         ("masking", "\nEXTRA = 1\n", STUDENT),
-        ("metrics", "\nEXTRA = 1\n", FINISH | {"evaluate"}),
+        ("metrics", "\nEXTRA = 1\n", FINISH | {"quality", "evaluate"}),
         ("losses", "\n# A comment is no change.\n", set()),
     ],
 )

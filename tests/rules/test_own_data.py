@@ -53,8 +53,8 @@ def test_a_changed_raw_file_reruns_what_reads_it(workspace):
 
 def test_data_without_a_single_mask_reach_a_student_and_predictions(workspace):
     shutil.rmtree(workspace.folder / "data/my polyps/masks")
-    (workspace.folder / "data/my polyps/masks").mkdir()
     workspace.config["datasets"]["mine"]["experiments"] = ["full", "gaze_only"]
+    workspace.config["datasets"]["mine"]["prepare"]["layout"] = "folder"
     workspace.save_config()
     workspace.must_run("mine")
     summary = (workspace.folder / "results/mine/summary.csv").read_text().splitlines()
@@ -66,6 +66,39 @@ def test_data_without_a_single_mask_reach_a_student_and_predictions(workspace):
         assert file["probability"].shape == (3, 32, 48)
     metrics = workspace.folder / "results/mine/full/seed0/metrics.csv"
     assert metrics.read_text().count("no mask") == 9
+    log = (metrics.parent / "logs/evaluate.log").read_text()
+    assert "no sample has a mask: nothing to evaluate against" in log
+    quality = (workspace.folder / "results/mine/gaze_quality.csv").read_text()
+    assert "dice_0.5" in quality.splitlines()[0]
+    report = (workspace.folder / "results/mine/report.html").read_text()
+    assert "no masks" in report.lower()
+
+
+def test_samples_beyond_the_limits_are_left_out_only_where_the_settings_say_so(workspace):
+    mine = workspace.config["datasets"]["mine"]
+    mine["experiments"] = ["gaze_only"]
+    table = workspace.folder / "data/my polyps/fixations.csv"
+    lines = table.read_text().splitlines()
+    table.write_text(
+        "\n".join(line for line in lines if not line.startswith("frame 0.jpg,3")) + "\n"
+    )
+    student = "results/mine/gaze_only/seed0/student.safetensors"
+    workspace.must_run(student, "results/mine/gaze_quality.csv")
+    quality = (workspace.folder / "results/mine/gaze_quality.csv").read_text()
+    assert "fewer than 3 fixations (2)" in quality and "True" not in quality
+
+    # Another limit measures again, and trains nothing.
+    mine["quality"] = {"min_dwell_ms": 460}
+    workspace.save_config()
+    assert workspace.planned(student, "results/mine/gaze_quality.csv") == {"quality"}
+    mine["quality"]["leave_out"] = True
+    workspace.save_config()
+    assert workspace.planned(student) == {"quality", "student"}
+    workspace.must_run(student)
+    assert (
+        "fewer than 3 fixations (2); dwell below 460"
+        in (workspace.folder / "results/mine/gaze_quality.csv").read_text()
+    )
 
 
 def test_supervision_without_masks_says_what_is_missing(workspace):

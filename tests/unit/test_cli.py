@@ -236,3 +236,37 @@ def test_progress_does_not_run_ahead_of_a_stream_of_known_length(terminal, monke
     for item in cli.progress(stream, "work", total=4):
         assert taken == list(range(item + 1))
     assert taken == [0, 1, 2, 3]
+
+
+# Problems
+
+
+def bad(number):
+    return cli.BadInput(f"file {number}", "line 1", found=number, expected="less", mend="lower it")
+
+
+def test_problems_are_gathered_and_told_at_once():
+    problems = cli.Problems()
+    for number in (1, 2):
+        with problems.collect():
+            raise bad(number)
+    with problems.collect():
+        raise cli.ManyBad([bad(3), bad(4)])
+    with pytest.raises(cli.ManyBad) as error:
+        problems.stop()
+    assert str(error.value) == "4 problems:\n" + "\n".join(f"{i}. {bad(i)}" for i in range(1, 5))
+    assert [str(problem) for problem in error.value.problems] == [str(bad(i)) for i in range(1, 5)]
+
+
+def test_one_problem_stands_for_itself_however_often_it_was_met():
+    problems = cli.Problems([bad(1), bad(1)])
+    with pytest.raises(cli.BadInput) as error:
+        problems.stop()
+    assert str(error.value) == str(bad(1))
+
+
+def test_no_problem_stops_nothing_and_other_errors_pass():
+    problems = cli.Problems()
+    problems.stop()
+    with pytest.raises(KeyError), problems.collect():
+        raise KeyError("x")

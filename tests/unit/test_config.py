@@ -120,7 +120,8 @@ def test_allowed_keys_are_those_of_the_place_also_below_a_data_set_with_the_name
         ("datasets.kvasir.prepare.size", [16, 224], "datasets.kvasir.prepare.size[0]: found 16; "
             "allowed: a number from 32 on"),
         ("datasets.kvasir.prepare.layout", "kvasr", "datasets.kvasir.prepare.layout: found "
-            "\"kvasr\"; allowed: 'kvasir', 'nci_isbi', 'isic' or 'lesions'"),
+            "\"kvasr\"; allowed: 'kvasir', 'nci_isbi', 'nci_isbi_volumes', 'isic', "
+            "'isic_challenge', 'folder' or 'lesions'"),
         ("datasets.kvasir.prepare", {"size": [64, 64]}, "datasets.kvasir.prepare.layout: missing; "
             "it has no default"),
         ("datasets.kvasir.mask_seconds", 0, "datasets.kvasir.mask_seconds: found 0; allowed: a "

@@ -12,10 +12,12 @@ from skimage.color import rgb2hsv
 from skimage.filters import threshold_otsu
 
 from stages import demo_data, io
+from stages.cli import Problems
 from stages.datasets import layouts
 from stages.demo_data import SLICE_MM, SLICES, make_demo_data
-from stages.fixations import read_fixations
+from stages.recordings import read_scans
 from stages.settings.demo_data import DemoSettings
+from stages.settings.recording import RecordingSettings
 from stages.settings.scanpath import ScanSettings
 
 LAYOUT = {"kvasir": "kvasir", "prostate": "nci_isbi", "isic": "isic"}
@@ -44,7 +46,9 @@ def root(roots, name):
 def read(root):
     """Records and pixels, by the adapter of the published layout."""
     adapter = importlib.import_module(f"stages.datasets.{LAYOUT[root.name]}")
-    records = adapter.index(root)
+    problems = Problems()
+    records = adapter.index(root, problems)
+    assert problems == []
     return records, [adapter.read(record) for record in records]
 
 
@@ -139,7 +143,7 @@ def test_the_gland_is_largest_in_the_middle_of_a_case(roots):
 def test_a_slice_without_a_spacing_is_read_in_pixels(roots, tmp_path, spacing):
     make_demo_data(tmp_path / "prostate", DemoSettings(dataset="prostate", train=6, test=6))
     adapter = importlib.import_module("stages.datasets.nci_isbi")
-    record = adapter.index(tmp_path / "prostate")[0]
+    record = adapter.index(tmp_path / "prostate", Problems())[0]
     dataset = pydicom.dcmread(record.image)
     if spacing is None:
         dataset.PixelSpacing = None
@@ -176,12 +180,14 @@ def test_fixations_have_the_published_columns(roots, name):
 def test_all_training_images_are_looked_at_and_no_other(roots, name):
     records, pixels = read(roots / name)
     ids = [r.sample_id for r in records]
-    scans = read_fixations(roots / name / f"{name}_fixation.csv", ids, 50)
+    table = roots / name / f"{name}_fixation.csv"
+    sizes = {r.sample_id: sample.mask.shape for r, sample in zip(records, pixels)}
+    scans = read_scans(table, sizes, RecordingSettings(), 50, Problems())
     assert set(scans) == {r.sample_id for r in records if r.split == "train"}
     # Most of the dwell time is on the target or close to it: more than its share of the image.
     on_target, share = [], []
     for sample_id, sample in zip(ids[:TRAIN], pixels):
-        x, y, duration, _ = scans[sample_id].T
+        x, y, duration, _ = scans[sample_id].fixations.T
         height, width = sample.mask.shape
         row = np.minimum((y * height).astype(int), height - 1)
         column = np.minimum((x * width).astype(int), width - 1)

@@ -191,8 +191,8 @@ def test_the_sentences_are_true_of_the_flipped_image_and_name_no_direction(
 def chain(kvasir, tmp_path):
     """prepared.h5 and gaze.h5 of six frames, four of them looked at."""
     prepared, gaze = tmp_path / "prepared.h5", tmp_path / "gaze.h5"
-    prepare(kvasir, prepared, PrepareSettings(layout="kvasir", size=(32, 48)))
-    make_gaze(prepared, gaze, GazeSettings(), kvasir / "fixations.csv")
+    prepare(kvasir, prepared, PrepareSettings(layout="kvasir", size=(32, 48)), 1)
+    make_gaze(prepared, gaze, GazeSettings(), 1, 0, kvasir / "fixations.csv")
     return prepared, gaze
 
 
@@ -254,8 +254,8 @@ def test_batches_do_not_show(chain, tmp_path, monkeypatch):
 
 def test_grey_scans_are_explained(nci_isbi, tmp_path):
     chain = tmp_path / "prepared.h5", tmp_path / "gaze.h5"
-    prepare(nci_isbi, chain[0], PrepareSettings(layout="nci_isbi", size=(32, 48)))
-    make_gaze(*chain, GazeSettings(simulate={}))
+    prepare(nci_isbi, chain[0], PrepareSettings(layout="nci_isbi", size=(32, 48)), 1)
+    make_gaze(*chain, GazeSettings(simulate={}), 1, 0)
     with h5py.File(run(chain, tmp_path / "texts.h5")) as file:
         text = file["text"].asstr()[()]
         assert (text != "").all(axis=1).sum() == 2

@@ -35,7 +35,7 @@ def test_the_closure_holds_what_is_imported_indirectly():
 @pytest.mark.parametrize(
     ("file", "old", "new", "changed"),
     [
-        ("gaze.py", "CANVAS = 768", "CANVAS = 767", {"gaze"}),
+        ("heatmap.py", "CANVAS = 768", "CANVAS = 767", {"gaze"}),
         ("crf.py", "import", "import os\nimport", {"gaze"}),
         ("losses.py", "* nll", "* nll * 2", {"teacher", "student"}),
         ("masking.py", "smallest, largest + 1", "smallest, largest", {"student"}),

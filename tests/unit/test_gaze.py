@@ -1,20 +1,17 @@
 """From fixations to pseudomasks: the map, the levels, and the file that a training reads."""
 
 import json
-import math
 
 import h5py
 import numpy as np
 import pytest
 from conftest import disc
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from scipy import ndimage
+from PIL import Image
 
+from stages import gaze as stage
 from stages import io
 from stages.cli import BadInput
-from stages.gaze import CANVAS, cut_levels, draw_heatmap, make_gaze
+from stages.heatmap import cut_levels, draw_heatmap, draw_published_heatmap
 from stages.prepare import prepare
 from stages.settings.gaze import GazeSettings
 from stages.settings.prepare import PrepareSettings
@@ -23,111 +20,8 @@ from stages.settings.scanpath import ScanSettings
 SIZE = (32, 48)
 
 
-def fixations(*rows):
-    """Rows of x, y, duration."""
-    return np.array([[*row, 0] for row in rows], float).reshape(-1, 4)
-
-
-# Heatmap
-
-
-def test_one_fixation_is_a_gaussian_at_the_pixel_centres():
-    # Four pixels a side and a std of one of them. The centres lie 0.5 and 1.5 std off the fixation
-    # along each axis: a = exp(−0.5³) = exp(−1/8), b = exp(−9/8) = a / e. Inner pixels have a²,
-    # edges ab, corners b². Normalised, an edge has (ab − b²) / (a² − b²) = b / (a + b) or
-    # 1 / (1 + e).
-    edge = 1 / (1 + math.e)
-    expected = [[0, edge, edge, 0], [edge, 1, 1, edge], [edge, 1, 1, edge], [0, edge, edge, 0]]
-    heat = draw_heatmap(fixations((0.5, 0.5, 123)), (4, 4), CANVAS / 4)
-    assert heat.dtype == np.float32
-    assert heat == pytest.approx(np.array(expected), abs=1e-6)
-
-
-def test_x_runs_along_the_width_and_y_along_the_height():
-    heat = draw_heatmap(fixations((0.9, 0.2, 100)), (20, 30), 70)
-    assert np.unravel_index(heat.argmax(), heat.shape) in {(3, 26), (3, 27), (4, 26), (4, 27)}
-
-
-@pytest.mark.parametrize(("x", "nearest"), [(0.0, 0), (1.0, -1)])
-def test_a_fixation_on_the_border_does_not_wrap_to_the_opposite_one(x, nearest):
-    heat = draw_heatmap(fixations((x, 0.5, 100)), (9, 12), 70)
-    along = heat[4] if nearest == 0 else heat[4, ::-1]
-    assert along[0] == 1
-    assert (np.diff(along) < 0).all()
-    assert along[-1] < 1e-6
-
-
-def test_a_fixation_weighs_what_it_lasts():
-    # 0.6 of 768 px apart, 6.6 std: neither reaches the other.
-    heat = draw_heatmap(fixations((0.2, 0.5, 100), (0.8, 0.5, 300)), (50, 50), 70)
-    assert heat.max() == heat[24:26, 39:41].max() == 1
-    assert heat[24:26, 9:11].max() == pytest.approx(1 / 3, rel=1e-3)
-
-
-def test_one_long_fixation_is_many_short_ones_at_the_place():
-    long = draw_heatmap(fixations((0.3, 0.4, 600), (0.7, 0.6, 150)), (20, 20), 70)
-    short = draw_heatmap(fixations(*[(0.3, 0.4, 200)] * 3, (0.7, 0.6, 150)), (20, 20), 70)
-    assert long == pytest.approx(short, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("rows", "sigma"),
-    [([], 70), ([(0.5, 0.5, 0)], 70), ([(0.5, 0.5, 200)], 1e12)],
-    ids=["empty", "no duration", "constant"],
-)
-def test_a_map_without_any_difference_is_empty(rows, sigma):
-    heat = draw_heatmap(fixations(*rows), (5, 7), sigma)
-    assert heat.dtype == np.float32
-    assert heat.shape == (5, 7)
-    assert (heat == 0).all()
-
-
-points = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(50, 5000))
-
-
-@settings(deadline=None)
-@given(st.lists(points, min_size=1, max_size=6), st.integers(2, 20), st.floats(20, 300))
-def test_any_map_runs_from_0_to_1_and_is_mirrored_with_its_fixations(rows, side, sigma):
-    scan = fixations(*rows)
-    heat = draw_heatmap(scan, (side, 2 * side), sigma)
-    assert (heat.min(), heat.max()) == (0, 1)
-    mirrored = scan * [-1, 1, 1, 1] + [1, 0, 0, 0]
-    assert draw_heatmap(mirrored, (side, 2 * side), sigma) == pytest.approx(heat[:, ::-1], abs=1e-6)
-
-
-def test_it_is_the_published_map_but_for_the_border():
-    rows = [(0.4, 0.5, 300), (0.55, 0.45, 500), (0.5, 0.6, 200)]
-    canvas = np.zeros((CANVAS, CANVAS), np.float32)
-    for x, y, duration in rows:
-        canvas[round(y * CANVAS) - 1, round(x * CANVAS) - 1] += duration
-    canvas = ndimage.gaussian_filter(canvas, 70, mode="constant")
-    # The centre of a pixel of 12 lies between the canvas's sixth and seventh.
-    near = [canvas[i::12, j::12] for i in (5, 6) for j in (5, 6)]
-    published = sum(near) / 4
-    published = (published - published.min()) / np.ptp(published)
-    # The published index is half a canvas pixel off, and its kernel is cut at four std.
-    assert draw_heatmap(fixations(*rows), (64, 64), 70) == pytest.approx(published, abs=0.01)
-
-
-# Levels
-
-
-def test_a_level_holds_what_reaches_its_threshold_and_the_highest_comes_first():
-    refined = np.array([[0.125, 0.25, 0.375, 0.5, 1.0]], np.float16)
-    levels = cut_levels(refined, (0.25, 0.5))
-    assert levels.dtype == np.uint8
-    assert levels.tolist() == [[[0, 0, 0, 1, 1]], [[0, 1, 1, 1, 1]]]
-
-
-@given(
-    arrays(np.float16, (5, 6), elements=st.floats(0, 1, width=16)),
-    st.lists(st.floats(0.01, 0.99), min_size=2, max_size=5, unique=True),
-)
-def test_levels_are_nested_for_any_map(refined, thresholds):
-    levels = cut_levels(refined, tuple(thresholds))
-    assert levels.shape == (len(thresholds), 5, 6)
-    assert set(np.unique(levels)) <= {0, 1}
-    assert (np.diff(levels.astype(int), axis=0) >= 0).all()
+def make_gaze(prepared, output, settings, fixations=None, threads=2):
+    stage.make_gaze(prepared, output, settings, threads, 0, fixations)
 
 
 # The stage
@@ -136,7 +30,7 @@ def test_levels_are_nested_for_any_map(refined, thresholds):
 @pytest.fixture
 def prepared(kvasir, tmp_path):
     """Frames 0 to 3 for training, one of them for validation, 4 and 5 for test."""
-    prepare(kvasir, tmp_path / "prepared.h5", PrepareSettings(layout="kvasir", size=SIZE))
+    prepare(kvasir, tmp_path / "prepared.h5", PrepareSettings(layout="kvasir", size=SIZE), 1)
     return tmp_path / "prepared.h5"
 
 
@@ -157,8 +51,10 @@ def test_the_contract(gaze, prepared, kvasir):
             "fixation": ((12, 4), "<f4"),
             "fixation_offset": ((7,), "<i8"),
             "fixation_count": ((6,), "<i4"),
+            "off_image_count": ((6,), "<i4"),
+            "short_count": ((6,), "<i4"),
             "dwell_ms": ((6,), "<f4"),
-            "span_ms": ((6,), "<f4"),
+            "has_gaze": ((6,), "|b1"),
         }
         assert h5py.check_string_dtype(file["sample_id"].dtype).encoding == "utf-8"
         for name in ("heatmap", "refined", "pseudomask"):
@@ -184,13 +80,14 @@ def test_values_are_those_of_the_fixations(gaze):
     with h5py.File(gaze) as file:
         assert file["fixation_count"][()].tolist() == [3, 3, 3, 3, 0, 0]
         assert file["fixation_offset"][()].tolist() == [0, 3, 6, 9, 12, 12, 12]
-        # 200 + 250 + 300 ms; from 0 to 600 + 300 ms.
-        assert file["dwell_ms"][()].tolist() == [750] * 4 + [0] * 2
-        assert file["span_ms"][()].tolist() == [900] * 4 + [0] * 2
+        assert file["has_gaze"][()].tolist() == [True] * 4 + [False] * 2
+        # 200 + 250 + 300 ms.
+        assert file["dwell_ms"][:4].tolist() == [750] * 4
+        assert np.isnan(file["dwell_ms"][4:]).all()
         scan = file["fixation"][3:6]
         assert scan[:, 2:].tolist() == [[200, 0], [250, 300], [300, 600]]
         assert file["threshold"][()].tolist() == pytest.approx([0.5, 0.3])
-        heat = draw_heatmap(scan, SIZE, 70)
+        heat = draw_heatmap(scan, SIZE, original_size=(64, 82), sigma=70)
         assert file["heatmap"][1] == pytest.approx(heat, abs=1e-3)
 
 
@@ -235,7 +132,7 @@ def test_the_crfs_reach_is_the_same_part_of_the_image_at_any_working_size(
     )
     make_gaze(prepared, tmp_path / "gaze.h5", GazeSettings(), kvasir / "fixations.csv")
     # Frame 2 is 68 × 84; its 80 px are 80 · 32 / 68 and 80 · 48 / 84 at the working size.
-    assert seen[2] == pytest.approx((80 * 32 / 68, 80 * 48 / 84))
+    assert (80 * 32 / 68, 80 * 48 / 84) in [pytest.approx(sxy) for sxy in seen]
 
 
 def test_short_fixations_are_left_out_of_the_map_and_of_the_dwell_time(prepared, kvasir, tmp_path):
@@ -243,8 +140,8 @@ def test_short_fixations_are_left_out_of_the_map_and_of_the_dwell_time(prepared,
     make_gaze(prepared, tmp_path / "gaze.h5", shortest, kvasir / "fixations.csv")
     with h5py.File(tmp_path / "gaze.h5") as file:
         assert file["fixation_count"][0] == 2
+        assert file["short_count"][0] == 1
         assert file["dwell_ms"][0] == 550
-        assert file["span_ms"][0] == 600  # 300 to 900
 
 
 def test_bad_fixations_leave_no_file(prepared, tmp_path):
@@ -254,11 +151,90 @@ def test_bad_fixations_leave_no_file(prepared, tmp_path):
     assert not list((tmp_path / "out").glob("*"))
 
 
+def test_one_thread_and_four_write_the_same_bytes(prepared, kvasir, tmp_path):
+    for name, threads in (("a.h5", 1), ("b.h5", 4)):
+        make_gaze(prepared, tmp_path / name, GazeSettings(), kvasir / "fixations.csv", threads)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_the_published_canvas_is_a_choice(prepared, kvasir, tmp_path):
+    published = GazeSettings(canvas="published")
+    make_gaze(prepared, tmp_path / "gaze.h5", published, kvasir / "fixations.csv")
+    with h5py.File(tmp_path / "gaze.h5") as file:
+        heat = draw_published_heatmap(
+            file["fixation"][:3].astype(float), SIZE, original_size=(60, 80), sigma=70
+        )
+        assert file["heatmap"][0] == pytest.approx(heat, abs=2 / 255)
+
+
+def drop_gaze(kvasir, name):
+    table = kvasir / "fixations.csv"
+    kept = [line for line in table.read_text().splitlines() if not line.startswith(name)]
+    table.write_text("\n".join(kept) + "\n")
+
+
+def test_training_images_without_fixations_stop_unless_the_settings_allow_them(kvasir, tmp_path):
+    whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
+    prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
+    drop_gaze(kvasir, "frame 2")
+    table = kvasir / "fixations.csv"
+    with pytest.raises(BadInput) as error:
+        make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", GazeSettings(), table)
+    for words in (str(table), "none for 1 of 4: frame 2", "record them", "gaze.partial: true"):
+        assert words in str(error.value)
+    partial = GazeSettings(partial=True)
+    make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial, table)
+    with h5py.File(tmp_path / "gaze.h5") as file:
+        assert file["has_gaze"][:4].tolist() == [True, True, False, True]
+    for name in ("frame 0", "frame 1", "frame 3"):
+        drop_gaze(kvasir, name)
+    with pytest.raises(BadInput):
+        make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial, table)
+
+
+# Maps that were made elsewhere
+
+
+@pytest.fixture
+def maps(kvasir):
+    """A map per training frame: a ramp from 0 at the left to 1 at the right."""
+    folder = kvasir / "maps"
+    folder.mkdir()
+    for i in range(4):
+        ramp = np.tile(np.linspace(0, 255, 80), (60, 1)).round().astype(np.uint8)
+        Image.fromarray(ramp).save(folder / f"frame {i}.png")
+    return folder
+
+
+def test_refined_maps_are_only_cut(prepared, maps, tmp_path):
+    refined = GazeSettings(recording={"format": "refined"})
+    make_gaze(prepared, tmp_path / "gaze.h5", refined, maps)
+    with h5py.File(tmp_path / "gaze.h5") as file:
+        assert file["has_gaze"][()].tolist() == [True] * 4 + [False] * 2
+        assert file["fixation_count"][()].tolist() == [0] * 6
+        assert np.isnan(file["dwell_ms"][()]).all()
+        assert not file["heatmap"][()].any()
+        # Bilinear between pixel centres of 80 and 48 columns keeps the ramp.
+        column = np.interp((np.arange(48) + 0.5) * 80 / 48 - 0.5, np.arange(80), np.arange(80) / 79)
+        assert file["refined"][0, 16] == pytest.approx(column, abs=0.01)
+        assert np.array_equal(file["pseudomask"][0], cut_levels(file["refined"][0], (0.5, 0.3)))
+
+
+def test_heatmaps_are_refined_and_cut(prepared, maps, tmp_path):
+    heatmaps = GazeSettings(recording={"format": "heatmaps"})
+    make_gaze(prepared, tmp_path / "gaze.h5", heatmaps, maps)
+    with h5py.File(tmp_path / "gaze.h5") as file:
+        assert file["heatmap"][0].max() == pytest.approx(0.995, abs=0.001)
+        changed = abs(file["refined"][0].astype(float) - file["heatmap"][0]).mean()
+        assert changed > 0.01
+        assert file["has_gaze"][()].tolist() == [True] * 4 + [False] * 2
+
+
 # Simulation
 
 
 def simulate(prepared, output, **changes):
-    make_gaze(prepared, output, GazeSettings(simulate=ScanSettings(), **changes))
+    make_gaze(prepared, output, GazeSettings(**{"simulate": ScanSettings()} | changes))
     return output
 
 
@@ -291,14 +267,16 @@ def test_masks_of_the_other_splits_are_not_read(prepared, tmp_path):
             file["mask"][i] = disc(SIZE, (5, 5), 4)
     after = values(simulate(prepared, tmp_path / "b.h5"))
     for name, expected in before.items():
-        assert np.array_equal(after[name], expected), name
+        np.testing.assert_array_equal(after[name], expected, name)
 
 
 def test_a_training_image_without_a_mask_is_not_looked_at(kvasir, tmp_path):
     (kvasir / "masks/frame 1.jpg").unlink()
     whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
-    prepare(kvasir, tmp_path / "prepared.h5", whole)
-    path = simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5")
+    prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
+    with pytest.raises(BadInput, match=r"none for 1 of 4: frame 1\n.*\n.*draw them"):
+        simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5")
+    path = simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial=True)
     assert [bool(scan) for scan in scans(path).values()] == [True, False, True, True, False, False]
 
 
@@ -311,9 +289,9 @@ def test_a_seed_fixes_the_bytes_and_another_changes_the_gaze(prepared, tmp_path)
 
 def test_the_gaze_on_an_image_does_not_depend_on_which_others_there_are(kvasir, tmp_path):
     whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
-    prepare(kvasir, tmp_path / "all.h5", whole)
+    prepare(kvasir, tmp_path / "all.h5", whole, 1)
     (kvasir / "train.txt").write_text("frame 3\nframe 1\n")
-    prepare(kvasir, tmp_path / "some.h5", whole)
+    prepare(kvasir, tmp_path / "some.h5", whole, 1)
     of_all = scans(simulate(tmp_path / "all.h5", tmp_path / "a.h5"))
     of_some = scans(simulate(tmp_path / "some.h5", tmp_path / "b.h5"))
     assert of_some["frame 1"] == of_all["frame 1"] != of_all["frame 3"] == of_some["frame 3"]
@@ -326,7 +304,7 @@ def test_simulated_fixations_keep_to_the_shortest_duration(prepared, tmp_path):
 
 
 def test_grey_scans_with_physical_intensities_are_looked_at_too(nci_isbi, tmp_path):
-    prepare(nci_isbi, tmp_path / "prepared.h5", PrepareSettings(layout="nci_isbi", size=SIZE))
+    prepare(nci_isbi, tmp_path / "prepared.h5", PrepareSettings(layout="nci_isbi", size=SIZE), 1)
     found = values(simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5"))
     looked = found["fixation_count"] > 0
     assert looked.sum() == 2

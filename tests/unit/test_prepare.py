@@ -1,14 +1,13 @@
+import shutil
+
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from stages import io
 from stages.cli import BadInput
-from stages.datasets import Record, layouts
-from stages.prepare import draw_validation, prepare, resize
+from stages.prepare import prepare
 from stages.settings.prepare import PrepareSettings
 
 
@@ -16,9 +15,14 @@ def settings(layout, **changes):
     return PrepareSettings(**{"layout": layout, "size": (32, 48), "val_fraction": 0.25} | changes)
 
 
+def strings(path, name):
+    with h5py.File(path) as file:
+        return io.read_strings(file, name).tolist()
+
+
 def test_kvasir_to_the_contract(kvasir, tmp_path):
     output = tmp_path / "prepared.h5"
-    prepare(kvasir, output, settings("kvasir"))
+    prepare(kvasir, output, settings("kvasir"), 2)
     with h5py.File(output) as file:
         ids = list(io.read_strings(file, "sample_id"))
         assert ids == [f"frame {i}" for i in range(6)]
@@ -46,7 +50,7 @@ def test_kvasir_to_the_contract(kvasir, tmp_path):
 
 def test_prostate_slices_are_not_confused_and_keep_their_spacing(nci_isbi, tmp_path):
     output = tmp_path / "prepared.h5"
-    prepare(nci_isbi, output, settings("nci_isbi", val_fraction=0.5))
+    prepare(nci_isbi, output, settings("nci_isbi", val_fraction=0.5), 2)
     with h5py.File(output) as file:
         ids = list(io.read_strings(file, "sample_id"))
         assert ids[:2] == ["case1_1", "case1_11"]
@@ -63,15 +67,15 @@ def test_prostate_slices_are_not_confused_and_keep_their_spacing(nci_isbi, tmp_p
         assert set(split) == {"train", "val", "test"}
 
 
-def test_two_runs_write_the_same_bytes(kvasir, tmp_path):
-    for name in ("a.h5", "b.h5"):
-        prepare(kvasir, tmp_path / name, settings("kvasir"))
+def test_one_thread_and_four_write_the_same_bytes(kvasir, tmp_path):
+    for name, threads in (("a.h5", 1), ("b.h5", 4)):
+        prepare(kvasir, tmp_path / name, settings("kvasir"), threads)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
 def test_images_without_masks_are_kept(kvasir, tmp_path):
     (kvasir / "masks/frame 1.jpg").unlink()
-    prepare(kvasir, tmp_path / "prepared.h5", settings("kvasir"))
+    prepare(kvasir, tmp_path / "prepared.h5", settings("kvasir"), 2)
     with h5py.File(tmp_path / "prepared.h5") as file:
         assert file["has_mask"][()].tolist() == [True, False, True, True, True, True]
         assert "frame 1" not in file["original_mask"]
@@ -89,15 +93,25 @@ def shrink_mask(root):
     Image.new("L", (10, 10)).save(root / "masks/frame 1.jpg")
 
 
-def binary_mask(root):
-    mask = np.zeros((64, 82), np.uint8)
-    mask[20:40, 20:40] = 1
-    (root / "masks/frame 1.jpg").unlink()
-    Image.fromarray(mask).save(root / "masks/frame 1.jpg", format="PNG")
+def grey_mask(root):
+    ramp = np.tile(np.arange(82, dtype=np.uint8) * 3, (64, 1))
+    Image.fromarray(ramp).save(root / "masks/frame 1.jpg", quality=100)
+
+
+def grey_image(root):
+    """The others are in colour, and so is this one to the eye; a 16-bit file is not."""
+    grey = np.arange(64 * 82, dtype=np.uint16).reshape(64, 82)
+    (root / "images/frame 1.jpg").unlink()
+    Image.fromarray(grey).save(root / "images/frame 1.jpg", format="PNG")
 
 
 def leak(root):
     (root / "test.txt").write_text("frame 1\nframe 5\n")
+
+
+def copy_image(root):
+    for folder in ("images", "masks"):
+        shutil.copy(root / folder / "frame 1.jpg", root / folder / "frame 5.jpg")
 
 
 def repeat(root):
@@ -108,17 +122,19 @@ def repeat(root):
     ("harm", "words"),
     [
         (delete_image, ["train.txt", "frame 1", "one image per id"]),
-        (truncate_image, ["frame 1.jpg", "readable image"]),
+        (truncate_image, ["frame 1.jpg", "a readable PNG, JPEG, TIFF or BMP file"]),
         (shrink_mask, ["masks/frame 1.jpg", "(10, 10)", "(64, 82)"]),
-        (binary_mask, ["masks/frame 1.jpg", "0 and 255", "multiply"]),
-        (leak, ["frame 1", "train and test"]),
-        (repeat, ["train.txt", "more than once"]),
+        (grey_mask, ["masks/frame 1.jpg"]),
+        (grey_image, ["frame 1.jpg", "float32 with 1 channels", "as the first image"]),
+        (leak, ["more than once: 'frame 1'", "subjects in two splits: frame 1"]),
+        (repeat, ["more than once: 'frame 1'"]),
+        (copy_image, ["the same pixels in two splits: 'frame 1' (train) = 'frame 5' (test)"]),
     ],
 )
 def test_bad_data_stop_with_the_file_and_leave_nothing(kvasir, tmp_path, harm, words):
     harm(kvasir)
     with pytest.raises(BadInput) as error:
-        prepare(kvasir, tmp_path / "out/prepared.h5", settings("kvasir"))
+        prepare(kvasir, tmp_path / "out/prepared.h5", settings("kvasir"), 2)
     for word in words:
         assert word in str(error.value)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
@@ -127,52 +143,28 @@ def test_bad_data_stop_with_the_file_and_leave_nothing(kvasir, tmp_path, harm, w
 def test_a_corrupt_dicom_is_named(nci_isbi, tmp_path):
     (nci_isbi / "images/case2_1.dcm").write_bytes(b"no dicom")
     with pytest.raises(BadInput, match=r"case2_1\.dcm"):
-        prepare(nci_isbi, tmp_path / "prepared.h5", settings("nci_isbi"))
+        prepare(nci_isbi, tmp_path / "prepared.h5", settings("nci_isbi"), 2)
 
 
-@given(
-    subjects=st.lists(st.integers(0, 9), min_size=1, max_size=60),
-    fraction=st.floats(0, 0.5),
-    seed=st.integers(0, 99),
-)
-def test_validation_takes_whole_training_subjects(subjects, fraction, seed):
-    records = [
-        Record(str(i), f"s{s}", "test" if s < 3 else "train", None, None)
-        for i, s in enumerate(subjects)
-    ]
-    split = draw_validation(records, fraction, seed)
-    assert split == draw_validation(records, fraction, seed)
-    by_subject = {}
-    for record, where in zip(records, split):
-        assert (record.split == "test") == (where == "test")
-        by_subject.setdefault(record.subject_id, set()).add(where)
-    assert all(len(where) == 1 for where in by_subject.values())
-    training = {s for s, where in by_subject.items() if where != {"test"}}
-    chosen = {s for s, where in by_subject.items() if where == {"val"}}
-    expected = round(fraction * len(training))
-    if fraction > 0 and len(training) > 1:
-        expected = max(expected, 1)
-    assert len(chosen) == expected
+def test_all_that_is_wrong_is_told_at_once(kvasir, tmp_path):
+    delete_image(kvasir)
+    (kvasir / "images/frame 2.jpg").write_bytes(b"no image")
+    Image.new("L", (10, 10)).save(kvasir / "masks/frame 3.jpg")
+    with pytest.raises(BadInput) as error:
+        prepare(kvasir, tmp_path / "prepared.h5", settings("kvasir"), 2)
+    message = str(error.value)
+    assert message.startswith("3 problems:\n1. ")
+    for words in ("frame 1", "frame 2.jpg", "masks/frame 3.jpg"):
+        assert words in message
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 1000))
-def test_resize_keeps_constants_and_stays_in_range(height, width, seed):
-    flat = np.full((height, width, 2), 7.5, np.float32)
-    assert np.allclose(resize(flat, (16, 32)), 7.5)
-    image = np.random.default_rng(seed).uniform(-3, 5, (height, width)).astype(np.float32)
-    resized = resize(image, (16, 32))
-    assert resized.shape == (16, 32)
-    assert image.min() - 1e-4 <= resized.min() <= resized.max() <= image.max() + 1e-4
-
-
-def test_a_missing_folder_is_described_once_and_wholly(tmp_path):
-    root = tmp_path / "data/kvasir"
-    message = layouts.missing("kvasir", root, root / "kvasir_fixation.csv")
-    for word in (str(root), "images", "masks", "train.txt", "test.txt", "fixation", "https://"):
-        assert word in message
-    (root / "images").mkdir(parents=True)
-    assert "missing: " in layouts.missing("kvasir", root)
-
-
-def test_a_complete_folder_lacks_nothing(kvasir):
-    assert layouts.missing("kvasir", kvasir, kvasir / "fixations.csv") is None
+def test_splits_can_be_drawn_where_the_folder_states_none(kvasir, tmp_path):
+    for split in ("train", "test"):
+        (kvasir / f"{split}.txt").unlink()
+    with pytest.raises(BadInput, match=r"none for 6 samples[^\0]*prepare.split: drawn"):
+        prepare(kvasir, tmp_path / "prepared.h5", settings("kvasir"), 2)
+    drawn = settings("kvasir", split="drawn", test_fraction=0.34)
+    prepare(kvasir, tmp_path / "prepared.h5", drawn, 2)
+    assert sorted(strings(tmp_path / "prepared.h5", "split")) == [
+        "test", "test", "train", "train", "train", "val",
+    ]  # fmt: skip

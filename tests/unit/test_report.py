@@ -10,13 +10,18 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from stages import cli, figures, io
+from stages import charts, cli, figures, io, quality, report_quality
 from stages.cli import BadInput
+from stages.recordings.scan import Scan
 from stages.report import report
-from stages.report_page import number, percent, spread
+from stages.report_page import number, spread
 from stages.report_sections import choose
+from stages.settings.quality import QualitySettings
 from stages.settings.report import History, ReportDataset, ReportSettings, Training
 from stages.summarise import COLUMNS
 
@@ -43,6 +48,9 @@ class Made(NamedTuple):
     origin: str = "recorded"
     grey: bool = False
     looked: tuple = (0, 1, 2)
+    limits: QualitySettings = QualitySettings()
+    # "heatmaps" or "refined": the gaze came as maps.
+    maps: str = ""
 
 
 # One picture: the prediction of one test sample.
@@ -56,7 +64,15 @@ class World:
         self.folder = folder
         self.files = {
             role: []
-            for role in ("prepared", "gaze", "explanations", "predictions", "metrics", "histories")
+            for role in (
+                "prepared",
+                "gaze",
+                "quality",
+                "explanations",
+                "predictions",
+                "metrics",
+                "histories",
+            )
         }
         self.datasets, self.trainings, self.histories, self.rows = [], [], [], []
 
@@ -83,18 +99,23 @@ class World:
         seen = np.isin(np.arange(n), made.looked)
         with io.create_h5(self.path("gaze", "g.h5"), "gaze", {}, {}) as file:
             file.attrs["gaze_origin"] = made.origin
-            file["heatmap"] = (rng.random((n, *SIZE)) * seen[:, None, None]).astype(np.float16)
+            some = seen[:, None, None] & (made.maps != "refined")
+            file["heatmap"] = (rng.random((n, *SIZE)) * some).astype(np.float16)
             file["refined"] = (broad * 0.9 * seen[:, None, None]).astype(np.float16)
             levels = np.stack([precise, broad], axis=1) & seen[:, None, None, None]
             file["pseudomask"] = levels.astype(np.uint8)
             file["threshold"] = np.array([0.5, 0.3], np.float32)
-            file["fixation_count"] = np.where(seen, 3, 0).astype(np.int32)
-            file["dwell_ms"] = np.where(seen, 1500, 0).astype(np.float32)
+            fixated = seen & (made.maps == "")
+            file["has_gaze"] = seen
+            file["fixation_count"] = np.where(fixated, 3, 0).astype(np.int32)
+            file["dwell_ms"] = np.where(fixated, 1500, NAN).astype(np.float32)
             scans = [[[i / 10, 0.5, 300, 0], [0.5, 0.5, 700, 400], [0.4, 0.6, 500, 1200]]
-                     for i in np.flatnonzero(seen)]  # fmt: skip
+                     for i in np.flatnonzero(fixated)]  # fmt: skip
             file["fixation"] = np.array(scans, np.float32).reshape(-1, 4)
-            file["fixation_offset"] = np.concatenate([[0], np.cumsum(seen * 3)]).astype(np.int64)
+            offset = np.concatenate([[0], np.cumsum(fixated * 3)])
+            file["fixation_offset"] = offset.astype(np.int64)
             io.write_strings(file, "sample_id", made.ids)
+        self.quality(made, levels.astype(np.uint8), masks.astype(np.uint8), fixated)
         with io.create_h5(self.path("explanations", "e.h5"), "embed", {}, {}) as file:
             text = [["It is <b>red</b>.", f"It is number {i}."] if seen[i] else ["", ""]
                     for i in range(n)]  # fmt: skip
@@ -102,6 +123,22 @@ class World:
             io.write_strings(file, "sample_id", made.ids)
             file.attrs["backend"] = "measured"
         return made
+
+    def quality(self, made, levels, masks, fixated):
+        rows = []
+        for i, (name, split) in enumerate(zip(made.ids, made.splits, strict=True)):
+            fixations = [[i / 10, 0.5, 300, 0], [0.5, 0.5, 700, 400], [0.4, 0.6, 500, 1200]]
+            scan = Scan(np.array(fixations if fixated[i] else []).reshape(-1, 4), 0, 0)
+            row = quality.measure(
+                None if made.maps and i in made.looked else scan,
+                levels[i],
+                masks[i] if made.masks and split == "train" else None,
+                (0.5, 0.3),
+                SIZE,
+            )
+            name = {"sample_id": name, "subject_id": name, "split": split}
+            rows.append(name | row | quality.judge(row, made.limits))
+        io.write_csv(quality.table(rows, (0.5, 0.3)), self.path("quality", "q.csv"))
 
     def training(self, made, experiment="full", teacher=False, dice=(0.3, 0.9, 0.6)):
         """A training; `dice` of the student on the test samples."""
@@ -191,7 +228,7 @@ class Tags(HTMLParser):
 
 
 def captions(html):
-    """Text of every caption: of the chart, and of figures A, B and C."""
+    """Text of every caption: of the chart, and of figures A to D."""
     found = re.findall(r'<p class="hint">(.*?)</p>|<figcaption>(.*?)</figcaption>', html, re.S)
     plain = (re.sub(r"<[^>]+>", "", "".join(pair)) for pair in found)
     return [" ".join(unescape(text).split()) for text in plain]
@@ -227,8 +264,8 @@ def test_the_page_fetches_nothing_and_runs_nothing(html):
 
 def test_every_picture_can_be_opened_and_says_what_it_shows(html):
     tags = Tags(html)
-    # The chart, and per data set three times A, three times B, and C.
-    assert len(tags.pictures()) == 1 + 2 * 7
+    # The chart, and per data set three times A, B, three times C, and D.
+    assert len(tags.pictures()) == 1 + 2 * 8
     for picture in tags.pictures():
         assert picture.format == "PNG"
         assert "Software" not in picture.info
@@ -251,7 +288,7 @@ def test_notes_stand_in_the_summary_and_in_the_section(html):
 def test_a_section_counts_samples_and_gaze(html):
     text = Tags(html).text
     assert "Samples, train 4 Samples, val 1 Samples, test 3" in text
-    assert "Images with fixations 3 of 8" in text
+    assert "Images learned from 3 of 8" in text
     assert "Fixations per image, median 3 Dwell per image, mean 1.5 s" in text
     assert "precise ≥ 0.5" in text
 
@@ -297,6 +334,123 @@ def test_each_picture_is_of_its_own_sample(world, monkeypatch):
         assert all((mask == blob(SIZE, (17, 20 + i), 8)).all() for _, _, mask in predictions)
 
 
+def test_levels_tell_how_their_areas_spread(html):
+    # A disc of radius 8 has 197 of the 32 · 48 pixels, one of radius 5 has 81; none is cut off.
+    text = Tags(html).text
+    assert "precise ≥ 0.5 5.3 ± 0.0 5.3 5.3 0.5" in text
+    assert "broad ≥ 0.3 12.8 ± 0.0 12.8 12.8 0.7" in text
+
+
+def test_only_what_is_learned_from_counts_for_the_levels():
+    rows = []
+    for area, out in ((0.1, False), (0.3, False), (0.7, True)):
+        known = dict.fromkeys(quality.columns((0.5,)), NAN)
+        numbers = {"area_0.5": area, "dice_0.5": area + 0.2, "flags": "much (1)" if out else ""}
+        rows.append(known | numbers | {"left_out": str(out), "learned": not out})
+    level = report_quality.describe(pd.DataFrame(rows), np.array([0.5])).levels
+    # ± √2 · 0.1: the sample standard deviation of two.
+    assert level == [("≥ 0.5", "20.0 ± 14.1", "10.0", "30.0", "0.400 ± 0.14")]
+
+
+def test_the_caption_of_gaze_quality_holds_its_numbers(html):
+    _, _, measured, *_ = captions(html)
+    assert measured.startswith(
+        "3 images with gaze. Bars: images; dashed line: median. Boxes: quartiles of each "
+        "pseudomask level; whiskers: from the 5th to the 95th percentile. Means: 3.0 fixations; "
+        "1.5 s of dwell; 100.0% of the fixations on the image; dispersion "
+    )
+    # Of 300, 700 and 500 ms the first, at most 0.2 from the left border, is beside the mask.
+    assert "80.0% of the dwell on the mask (train); 66.7% of the fixations" in measured
+    assert measured.endswith("No image is flagged.")
+
+
+def test_flagged_and_left_out_images_are_told(world):
+    limits = QualitySettings(min_fixations=4, min_dwell_ms=2000, max_area=0.1, min_on_image=0)
+    world.dataset(Made(limits=limits))
+    world.dataset(Made("b", limits=limits.model_copy(update={"leave_out": True})))
+    html = world.html()
+    flagged, out = (found for found in captions(html) if "Flagged" in found)
+    reasons = (
+        "reasons: fewer than 4 fixations (3); dwell below 2000 ms (3); "
+        "broad pseudomask above 0.1 of the image (3)."
+    )
+    assert flagged.endswith(f"Flagged: 3, none of them left out of training; {reasons}")
+    assert out.endswith(f"Flagged: 3, all of them left out of training; {reasons}")
+    # What is left out is not among the pseudomasks that are learned from.
+    text = Tags(html).text
+    assert "Images learned from 3 of 8" in text
+    assert "Images learned from 0 of 8" in text
+    assert "No training image has gaze to learn from." in text
+
+
+def test_the_most_frequent_of_many_reasons(world):
+    limits = QualitySettings(min_fixations=4, min_dwell_ms=2000, max_area=0.1, max_dispersion=0.13)
+    world.dataset(Made(limits=limits))
+    _, caption, *_ = captions(world.html())
+    assert "; most frequent reasons: fewer than 4 fixations (3); dwell below" in caption
+    assert "dispersion above" not in caption
+
+
+def panels_of(world, monkeypatch, made):
+    """Titles of the panels of each strip, and the page."""
+    drawn, strip = [], figures.strip
+
+    def keep(panels):
+        drawn.append([panel.title for panel in panels])
+        return strip(panels)
+
+    monkeypatch.setattr(figures, "strip", keep)
+    world.dataset(made)
+    return drawn, world.html()
+
+
+def test_heatmaps_made_elsewhere_have_no_fixations(world, monkeypatch):
+    drawn, html = panels_of(world, monkeypatch, Made(maps="heatmaps"))
+    assert drawn == [["image", "heatmap", "refined map", "pseudomasks", "truth"]] * 3
+    looked, measured, *_ = captions(html)
+    assert "Fixations: area" not in looked
+    assert "Heatmap and map refined along the image's edges" in looked
+    assert measured.startswith("3 images with gaze. Boxes: quartiles")
+    assert "Means" not in measured
+    text = Tags(html).text
+    assert "Images learned from 3 of 8" in text
+    assert "Fixations per image, median – Dwell per image, mean –" in text
+    # Two of the small multiples: areas and Dice.
+    assert Tags(html).pictures()[3].width == pytest.approx(2 * 2.65 * 150, abs=2)
+
+
+def test_refined_maps_made_elsewhere_have_no_heatmap(world, monkeypatch):
+    drawn, html = panels_of(world, monkeypatch, Made(maps="refined", masks=False))
+    assert drawn == [["image", "refined map", "pseudomasks"]] * 3
+    looked, *_ = captions(html)
+    assert "Map refined along the image's edges: dark to bright." in looked
+    assert "heatmap" not in looked.lower()
+    assert 'alt="image, refined map, pseudomasks"' in html
+
+
+def test_what_the_quality_says_is_shown_as_it_is(world):
+    world.dataset()
+    file = world.files["quality"][0]
+    table = pd.read_csv(file, keep_default_na=False, dtype=str)
+    table.loc[0, "flags"] = HOSTILE[0]
+    table.to_csv(file, index=False)
+    tags = Tags(world.html())
+    assert "script" not in {tag for tag, _ in tags.found}
+    assert HOSTILE[0].partition("(")[0] in tags.text
+
+
+def test_quality_of_other_samples_is_refused(world):
+    world.dataset()
+    file = world.files["quality"][0]
+    file.write_text(file.read_text().replace("s3,", "t3,", 1))
+    message = (
+        r"quality-0-q\.csv: column sample_id\n.*8 ids, not those of .*gaze-0-g\.h5\n"
+        r".*the same 8 ids in the same order\n.*delete both files"
+    )
+    with pytest.raises(BadInput, match=message):
+        report(**world.options())
+
+
 def test_the_explanation_stands_under_its_image(html):
     assert "It is &lt;b&gt;red&lt;/b&gt;. It is number 0." in html
 
@@ -304,8 +458,8 @@ def test_the_explanation_stands_under_its_image(html):
 def test_every_caption_that_rests_on_simulated_gaze_says_so(html):
     chart, *figures_ = captions(html)
     assert chart.endswith("Gaze simulated from the masks, not recorded: Data set B.")
-    recorded, simulated = figures_[:3], figures_[3:]
-    assert len(simulated) == 3
+    recorded, simulated = figures_[:4], figures_[4:]
+    assert len(simulated) == 4
     assert not [caption for caption in recorded if "simulated" in caption]
     assert all("simulated from the masks, not recorded" in caption for caption in simulated)
 
@@ -351,7 +505,7 @@ def test_the_same_files_give_the_same_bytes(world):
     made = world.dataset(Made(looked=(0,), splits=SMALL.splits))
     world.training(made, teacher=True)
     first = world.html()
-    assert len(Tags(first).pictures()) == 4
+    assert len(Tags(first).pictures()) == 5
     assert world.html() == first
 
 
@@ -360,7 +514,7 @@ def test_a_data_set_without_masks(world):
     world.training(made)
     html = world.html()
     text = Tags(html).text
-    _, looked, test, _ = ["", *captions(html)]
+    looked, measured, test, _ = captions(html)
     assert "Samples, train 4 (none with a mask)" in text
     assert "evenly spread over the file" in looked
     assert "no masks" in looked.lower()
@@ -368,7 +522,8 @@ def test_a_data_set_without_masks(world):
     assert "truth" not in looked + test
     assert re.findall(r"<h4><bdi>(.*?)</bdi></h4>", html) == ["s0", "s1", "s2", "s7", "s6", "s5"]
     # No chart of numbers that do not exist; the panels of truth are left out.
-    assert len(Tags(html).pictures()) == 7
+    assert len(Tags(html).pictures()) == 8
+    assert "on the mask" not in measured
     assert "Dice –" not in html
 
 
@@ -385,7 +540,7 @@ def test_columns_follow_the_networks(world):
 def test_a_data_set_that_nobody_looked_at_and_nothing_was_trained_on(world):
     world.dataset(Made(looked=()))
     text = Tags(world.html()).text
-    assert "Nobody looked at a training image." in text
+    assert "No training image has gaze to learn from." in text
     assert "No training of this data set has predictions of test images." in text
     assert "Fixations per image, median – Dwell per image, mean –" in text
 
@@ -401,6 +556,7 @@ def test_training_without_test_images(world):
     [
         ("prepared", r"prepared\n.*1 entries\n.*0, one per file of --prepared"),
         ("gaze", r"gaze\n.*1 entries\n.*0, one"),
+        ("quality", r"quality\n.*1 entries\n.*0, one"),
         ("explanations", r"explanations\n.*1 entries\n.*0, one"),
         ("predictions", r"predictions\n.*1 entries\n.*0, one"),
         ("metrics", r"metrics\n.*1 entries\n.*0, one"),
@@ -491,7 +647,6 @@ def test_values_as_they_read():
     assert spread(12.34, NAN, (1, 1), "px") == "12.3 ± – px"
     assert spread(NAN, 0.1, (3, 2), "mm") == "–"
     assert (number(3.0), number(3.25, 1, "s"), number(NAN, 2, "s")) == ("3", "3.2 s", "–")
-    assert (percent(0.0625), percent(NAN)) == ("6.2%", "–")
 
 
 def test_tint_and_overlay_leave_the_rest_of_the_image():
@@ -506,6 +661,35 @@ def test_tint_and_overlay_leave_the_rest_of_the_image():
     assert (warm[~mask] == 100).all()
 
 
+def colours(png):
+    return {colour for _, colour in Image.open(BytesIO(png)).convert("RGB").getcolors(1 << 20)}
+
+
+def test_flagged_images_have_a_colour_of_their_own():
+    orange = tuple(bytes.fromhex(charts.PALETTE[1][1:]))
+    spread = charts.Spread("Fixations", np.array([3.0, 5, 8]), "count")
+    none, some = np.zeros(3, bool), np.array([True, False, False])
+    assert orange in colours(charts.gaze_quality([spread], some))
+    assert orange not in colours(charts.gaze_quality([spread], none))
+
+
+def test_small_multiples_of_one_image_and_of_equal_values():
+    names = ("≥ 0.5", "≥ 0.3")
+    boxes = charts.Spread("Area", np.array([[0.1, 0.1], [NAN, NAN]]), names=names)
+    bars = [charts.Spread(kind, np.array([1.0, NAN]), kind) for kind in ("count", "share", "range")]
+    picture = Image.open(BytesIO(charts.gaze_quality([*bars, boxes, boxes], np.zeros(2, bool))))
+    # Four abreast, in two rows.
+    assert (picture.width, picture.height) == (int(4 * 2.65 * 150), 2 * 2 * 150)
+
+
+@given(arrays(np.float64, st.integers(1, 50), elements=st.integers(0, 10**6)))
+def test_bins_of_counts_hold_each_whole_number_once(values):
+    edges = charts._edges(values, "count")
+    assert np.histogram(values, edges)[0].sum() == len(values)
+    assert (edges % 1 == 0.5).all()
+    assert len(edges) <= 22
+
+
 def test_experiments_differ_in_colour_or_marker():
     names = [f"e{i}" for i in range(56)]
-    assert len({figures._look(names, name) for name in names}) == 56
+    assert len({charts._look(names, name) for name in names}) == 56

@@ -35,7 +35,7 @@ def files(tmp_path):
         levels = io.sample_dataset(file, "pseudomask", (N, 3, *SIZE), np.uint8)
         for level in range(3):
             levels[:, level, : level + 1] = 1
-        file["fixation_count"] = number
+        file["has_gaze"] = number > 0
         io.write_strings(file, "sample_id", number.astype(str))
     with io.create_h5(paths["explanations"], "embed", {}, {}) as file:
         embedding = io.sample_dataset(file, "embedding", (N, 2, 7), np.float32)
@@ -50,7 +50,7 @@ def files(tmp_path):
 def test_the_named_splits_are_read_with_everything_that_belongs_to_them(files, split, expected):
     index, batch = samples.load_images(files["prepared"], split)
     samples.add_masks(batch, files["prepared"], index)
-    samples.add_pseudomasks(batch, files["prepared"], files["gaze"], index)
+    samples.add_pseudomasks(batch, files["prepared"], files["gaze"], None, index)
     samples.add_text(batch, files["prepared"], files["explanations"], index)
     assert index.tolist() == expected
     assert batch["image"].shape == (len(expected), 3, *SIZE)
@@ -59,10 +59,19 @@ def test_the_named_splits_are_read_with_everything_that_belongs_to_them(files, s
     assert batch["image"][:, 0, 0, 0].tolist() == pytest.approx(red, abs=1e-5)
     assert batch["mask"][:, 0, 0].tolist() == [i % 2 for i in expected]
     assert batch["has_mask"].tolist() == [i != 4 for i in expected]
-    assert batch["looked_at"].tolist() == [i > 0 for i in expected]
+    assert batch["has_gaze"].tolist() == [i > 0 for i in expected]
     assert batch["text"][:, 0, 0].tolist() == expected
     assert batch["precise"].sum(dim=(1, 2)).tolist() == [6] * len(expected)
     assert batch["broad"].sum(dim=(1, 2)).tolist() == [18] * len(expected)
+
+
+def test_samples_that_the_quality_leaves_out_have_no_gaze(files, tmp_path):
+    table = tmp_path / "gaze_quality.csv"
+    table.write_text("sample_id,left_out,flags\n0,True,\n1,False,\n2,True,\n3,False,\n4,False,x\n")
+    index, batch = samples.load_images(files["prepared"], ("train",))
+    samples.add_pseudomasks(batch, files["prepared"], files["gaze"], table, index)
+    assert index.tolist() == [0, 2, 4]
+    assert batch["has_gaze"].tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("name", ["gaze", "explanations"])
@@ -72,7 +81,7 @@ def test_files_of_other_samples_are_refused(files, name):
     index, batch = samples.load_images(files["prepared"], ("train",))
     with pytest.raises(BadInput, match=rf"{name}\.h5"):
         if name == "gaze":
-            samples.add_pseudomasks(batch, files["prepared"], files["gaze"], index)
+            samples.add_pseudomasks(batch, files["prepared"], files["gaze"], None, index)
         else:
             samples.add_text(batch, files["prepared"], files["explanations"], index)
 
@@ -100,7 +109,7 @@ def batch_of(n=64, seed=0):
         "precise": label.to(torch.uint8),
         "mask": label,
         "text": torch.rand(n, *SIZE, generator=generator(seed + 1)),
-        "looked_at": torch.rand(n, generator=generator(seed)) < 0.5,
+        "has_gaze": torch.rand(n, generator=generator(seed)) < 0.5,
     }
 
 
@@ -109,7 +118,7 @@ def test_labels_move_with_the_image_and_the_text_stays():
     flipped = samples.flip(batch, generator())
     assert torch.equal(flipped["precise"], flipped["image"][:, 0].to(torch.uint8))
     assert torch.equal(flipped["mask"], flipped["image"][:, 0].long())
-    for name in ("text", "looked_at"):
+    for name in ("text", "has_gaze"):
         assert torch.equal(flipped[name], batch[name])
     assert flipped["precise"].dtype == torch.uint8
     assert not torch.equal(flipped["image"], batch["image"])

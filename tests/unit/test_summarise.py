@@ -30,10 +30,9 @@ def write(path, *rows):
     return path
 
 
-def write_gaze(path, dwell_ms, counts, origin="recorded"):
+def write_gaze(path, dwell_ms, origin="recorded"):
     with io.create_h5(path, "gaze", {}, {}) as file:
         file["dwell_ms"] = np.array(dwell_ms, np.float32)
-        file["fixation_count"] = np.array(counts, np.int32)
         file.attrs["gaze_origin"] = origin
     return path
 
@@ -105,8 +104,8 @@ def summary(tmp_path):
         write(tmp_path / "3.csv", row("x", "p", NAN, NAN)),
     ]
     gaze = [
-        write_gaze(tmp_path / "b.h5", [0, 0], [0, 0], "simulated"),
-        write_gaze(tmp_path / "a.h5", [2000, 0, 5000], [4, 0, 9]),
+        write_gaze(tmp_path / "b.h5", [np.nan, np.nan], "simulated"),
+        write_gaze(tmp_path / "a.h5", [2000, np.nan, 5000]),
     ]
     runs = (
         run(seed=3), run(seed=5),
@@ -167,7 +166,7 @@ def test_an_unstated_mask_time_is_empty(tmp_path):
 )
 def test_settings_that_do_not_fit_the_files_are_refused(tmp_path, runs, gaze, message):
     metrics = [write(tmp_path / "0.csv", row("1", "p", 0.5, 1))]
-    looked = [write_gaze(tmp_path / "gaze.h5", [1], [1])]
+    looked = [write_gaze(tmp_path / "gaze.h5", [1])]
     settings = SummariseSettings(runs=tuple(runs), gaze=tuple(gaze))
     with pytest.raises(BadInput, match=message):
         summarise(metrics, looked, tmp_path / "summary.csv", settings)

@@ -185,7 +185,7 @@ def files(tmp_path_factory):
         io.write_strings(file, "sample_id", ids)
     with io.create_h5(paths["gaze"], "gaze", {}, {}) as file:
         file["pseudomask"] = np.stack([precise, broad], 1) * LOOKED_AT[:, None, None, None]
-        file["fixation_count"] = LOOKED_AT * 3
+        file["has_gaze"] = LOOKED_AT > 0
         io.write_strings(file, "sample_id", ids)
     with io.create_h5(paths["explanations"], "embed", {}, {}) as file:
         text = rng.normal(size=(n, 2, 16)) * LOOKED_AT[:, None, None]
@@ -351,8 +351,8 @@ def test_a_data_set_without_any_mask_or_validation_can_be_trained_on(
 def test_a_data_set_that_nobody_looked_at_cannot(files, tmp_path):
     changed = copies(files, tmp_path)
     with h5py.File(changed["gaze"], "r+") as file:
-        file["fixation_count"][...] = 0
-    with pytest.raises(BadInput, match=r"gaze\.h5.*\n.*no sample with fixations"):
+        file["has_gaze"][...] = False
+    with pytest.raises(BadInput, match=r"gaze\.h5.*\n.*no sample with gaze"):
         teach(changed, tmp_path)
     assert not (tmp_path / "teacher.safetensors").exists()
 

@@ -1,0 +1,165 @@
+"""Any lab's own images: pictures, DICOM files and NIfTI volumes, with or without masks."""
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.cli import BadInput, Problems
+from stages.datasets import Pixels, Record, dicom, files, published, volumes
+
+Kind = Literal["picture", "DICOM", "NIfTI"]
+# Longest first, where one ends in the other.
+_ENDINGS: dict[str, Kind] = {
+    ".nii.gz": "NIfTI", ".nii": "NIfTI", ".dcm": "DICOM", ".png": "picture", ".jpg": "picture",
+    ".jpeg": "picture", ".tif": "picture", ".tiff": "picture", ".bmp": "picture",
+}  # fmt: skip
+_MEND = "export the volume again as NIfTI"
+
+
+def _is_dicom(path: Path) -> bool:
+    with files.reading(path, "a readable file"), path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def classify(path: Path) -> tuple[str, Kind]:
+    """Return the stem of an image file, and what it is.
+
+    By its ending, whatever its case. A file without one of ours may be DICOM, by its content: its
+    stem is the whole name then, which may be a UID with dots.
+
+    Raises
+    ------
+    BadInput
+        It is none of these.
+    """
+    for ending, kind in _ENDINGS.items():
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)], kind
+    if path.is_file() and _is_dicom(path):
+        return path.name, "DICOM"
+    raise BadInput(
+        path,
+        "file",
+        found="another kind of file" if path.is_file() else "a folder",
+        expected=f"an image: {', '.join(_ENDINGS)}, or DICOM without an ending",
+        mend="convert it, or take it away",
+    )
+
+
+def _by_stem(folder: Path, problems: Problems) -> dict[str, Path]:
+    """Find the images of a folder, hidden files aside, in the order of their names."""
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in folder.iterdir() if p.name[0] != "."):
+        with problems.collect():
+            stem, _ = classify(path)
+            if stem in found:
+                raise BadInput(
+                    path,
+                    f"id {stem!r}",
+                    found=f"also {found[stem].name}",
+                    expected="one file per id",
+                    mend="rename one of the two, or take it away",
+                )
+            found[stem] = path
+    return found
+
+
+def _samples(stem: str, image: Path, mask: Path | None) -> list[Record]:
+    """List what is in an image file: itself, or the slices of a volume."""
+    kind = classify(image)[1]
+    if mask is not None and (kind == "NIfTI") != (classify(mask)[1] == "NIfTI"):
+        raise BadInput(
+            mask,
+            "mask",
+            found=f"a {classify(mask)[1]} file, though {image.name} is a {kind} file",
+            expected="volumes with volumes, and single images with single images",
+            mend="save the mask in a format of its image's kind",
+        )
+    if kind == "picture":
+        return [Record(stem, stem, None, image, mask)]
+    if kind == "DICOM":
+        return [Record(stem, dicom.read_patient(image) or stem, None, image, mask)]
+    if mask is None:
+        slices = volumes.read_grid(image, _MEND).shape[0]
+    else:
+        slices = volumes.check_same_grid(image, mask, _MEND).shape[0]
+    names = [stem] if slices == 1 else [f"{stem}_{number}" for number in range(1, slices + 1)]
+    return [Record(name, stem, None, image, mask, i) for i, name in enumerate(names)]
+
+
+def index(root: Path, problems: Problems) -> list[Record]:
+    """List the images, in the order of their names or of the split files.
+
+    An id is the name without its ending. That of a volume's slice has `_` and the number of the
+    slice behind it, from 1 at the feet; a volume of one slice is named as the file. Subjects are
+    PatientID of a DICOM file that has one, the volume of a slice, else each image. A line of a
+    split file is an id, or names a volume with all its slices.
+    """
+    images = _by_stem(root / "images", problems)
+    masks = _by_stem(root / "masks", problems) if (root / "masks").is_dir() else {}
+    for stem in sorted(masks.keys() - images.keys()):
+        problems.append(
+            BadInput(
+                masks[stem],
+                f"id {stem!r}",
+                found=f"no image of this name in {root / 'images'}",
+                expected="an image per mask, under the same name but for the ending",
+                mend="add the image, or take the mask away",
+            )
+        )
+    by_name: dict[str, list[Record]] = {}
+    records = []
+    for stem, image in images.items():
+        # Also of what cannot be read: a split file that lists it is not wrong for that.
+        by_name[stem] = []
+        with problems.collect():
+            by_name[stem] = _samples(stem, image, masks.get(stem))
+        records += by_name[stem]
+    if (listed := published.read_splits(root, problems)) is None:
+        return records
+    by_name = {record.sample_id: [record] for record in records} | by_name
+    chosen = []
+    for name, split in listed:
+        if name not in by_name:
+            problems.append(published.not_there(root, split, name, f"of it in {root / 'images'}"))
+        chosen += [replace(record, split=split) for record in by_name.get(name, [])]
+    return chosen
+
+
+# As in `volumes`: its slices are read one after the other.
+@lru_cache(maxsize=1)
+def _mask_of_volume(path: Path) -> NDArray[np.bool_]:
+    return files.foreground(path, volumes.read_voxels(path, _MEND))
+
+
+def _read_mask(record: Record, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+    if record.mask is None:
+        return None
+    if record.slice is not None:
+        return np.asarray(_mask_of_volume(record.mask)[record.slice])
+    if classify(record.mask)[1] == "picture":
+        return files.read_mask(record.mask, shape)
+    levels, _ = dicom.read(record.mask)
+    files.check_size(record.mask, levels.shape[:2], shape)
+    if levels.shape[2] != 1:
+        raise BadInput(
+            record.mask, "mask", found="colours", expected="grey", mend="save the mask as grey"
+        )
+    return files.foreground(record.mask, levels[..., 0])
+
+
+def read(record: Record) -> Pixels:
+    """Read an image, its mask, and the size of its pixels where the file states it."""
+    spacing = (float("nan"), float("nan"))
+    if record.slice is not None:
+        image = volumes.read_slice(record.image, record.slice, _MEND)
+        spacing = volumes.read_grid(record.image, _MEND).spacing[1:]
+    elif classify(record.image)[1] == "picture":
+        image = files.read_image(record.image)
+    else:
+        image, spacing = dicom.read(record.image)
+    return Pixels(image, _read_mask(record, image.shape[:2]), spacing)

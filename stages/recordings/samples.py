@@ -1,0 +1,130 @@
+"""Raw gaze samples of any eye tracker, in a table with columns of our own naming."""
+
+import numpy as np
+import pandas as pd
+
+from stages.cli import BadInput, Problems
+from stages.recordings.images import Images
+from stages.recordings.table import Columns, Table, codes, read_columns, require
+from stages.settings.recording import DetectionSettings, RecordingSettings
+
+READER = "reader"
+VALID = "valid"
+# By how much the samples may be denser or sparser than the stated rate.
+_RATE_TOLERANCE = 0.2
+# Ratios of the stated to the recorded step that a unit of time explains.
+_TIME_UNITS = {1000.0: "seconds", 0.001: "microseconds", 0.000001: "nanoseconds"}
+
+
+def find_columns(table: Table, settings: RecordingSettings) -> Columns:
+    """Name the columns of a table of samples.
+
+    Raises
+    ------
+    BadInput
+        One of them is absent.
+    """
+    columns = Columns(
+        image=settings.image_column or "image", x="x", y="y", time="time_ms", duration=""
+    )
+    require(
+        table,
+        columns[:4],
+        "name the columns so; where another column names the image, say which: "
+        "recording.image_column",
+    )
+    return columns
+
+
+def read(
+    table: Table,
+    columns: Columns,
+    settings: RecordingSettings,
+    images: Images,
+    problems: Problems,
+) -> pd.DataFrame:
+    """Read the samples of the data set's images, in recorded order within each sequence.
+
+    A sequence is what one reader (column `reader`, where there is one) looked at in one image.
+    Where x or y is missing, or a column `valid` holds 0, the eye was lost.
+
+    Returns
+    -------
+    Frame of sample (position of the image), sequence (a number), time_ms, x, y (NaN where lost);
+    the line is its index. Rows of a sequence follow each other.
+    """
+    readers = [READER] if READER in table.columns else []
+    valid = [VALID] if VALID in table.columns else []
+    numbers = (columns.time, columns.x, columns.y, *valid)
+    known: dict[str, int] = {}
+    parts = []
+    for part in read_columns(table, [columns.image, *readers], numbers, numbers[1:3], problems):
+        sample = images.find(part[columns.image])
+        reader = codes(part[READER], known) if readers else np.zeros(len(part), np.int64)
+        rows = part[[columns.time, columns.x, columns.y]]
+        rows = rows.set_axis(["time_ms", "x", "y"], axis="columns")
+        if valid:
+            with problems.collect():
+                _check_valid(table, part)
+            rows.loc[part[VALID].to_numpy() == 0, ["x", "y"]] = np.nan
+        rows.insert(0, "sample", sample.astype(np.int32))
+        rows.insert(1, "sequence", (reader * len(images) + sample))
+        parts.append(rows[sample >= 0])
+    samples = pd.concat(parts)
+    sequence = samples["sequence"].to_numpy()
+    if (sequence[1:] < sequence[:-1]).any():
+        samples = samples.iloc[np.argsort(sequence, kind="stable")]
+    assert settings.detection is not None
+    with problems.collect():
+        _check_times(table, columns, samples, settings.detection)
+    return samples
+
+
+def _check_valid(table: Table, rows: pd.DataFrame) -> None:
+    # Some trackers count the other way: 0 is their best.
+    wrong = ~rows[VALID].isin([0, 1]).to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise BadInput(
+            table.file,
+            f"column {VALID}, line {rows.index[row]}",
+            found=f"{rows[VALID].iloc[row]:g}",
+            expected="1, or 0 where the eye was lost",
+            mend="translate the tracker's own numbers into these",
+        )
+
+
+def _check_times(
+    table: Table, columns: Columns, samples: pd.DataFrame, detection: DetectionSettings
+) -> None:
+    step = np.diff(samples["time_ms"].to_numpy())
+    within = np.diff(samples["sequence"].to_numpy()) == 0
+    back = within & (step <= 0)
+    if back.any():
+        row = int(back.argmax()) + 1
+        before, time = samples["time_ms"].iloc[[row - 1, row]]
+        raise BadInput(
+            table.file,
+            f"column {columns.time}, line {samples.index[row]}",
+            found=f"{time:g} after {before:g}",
+            expected="times that grow, for each reader and image",
+            mend=f"sort the rows by time; where several recordings are in the file, tell them "
+            f"apart in a column {READER}",
+        )
+    if not within.any():
+        return
+    found, stated = float(np.median(step[within])), 1000 / detection.rate_hz
+    if abs(found / stated - 1) > _RATE_TOLERANCE:
+        unit = next(
+            (name for r, name in _TIME_UNITS.items() if abs(found * r / stated - 1) < 0.2), None
+        )
+        raise BadInput(
+            table.file,
+            f"column {columns.time}",
+            found=f"{found:.4g} from one sample to the next, as a rule",
+            expected=f"about {stated:.4g} ms, as recording.detection.rate_hz: "
+            f"{detection.rate_hz:g} says",
+            mend=f"the times look like {unit}: give them in milliseconds"
+            if unit
+            else f"correct rate_hz: {1000 / found:.4g} would fit, if the times are milliseconds",
+        )

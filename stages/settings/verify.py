@@ -1,0 +1,12 @@
+from stages.settings.base import Settings
+from stages.settings.prepare import PrepareSettings
+from stages.settings.recording import RecordingSettings
+
+
+class VerifySettings(Settings):
+    """How the raw data are to be read."""
+
+    prepare: PrepareSettings
+    recording: RecordingSettings
+    min_fixation_ms: float
+    partial: bool

@@ -1,0 +1,84 @@
+"""Raw images, masks and gaze → verified.csv, or one report of all that is wrong with them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from stages import cli, io
+from stages.cli import Problems
+from stages.prepare import list_samples, read_samples
+from stages.recordings import Scan, maps
+from stages.scans import check_present, find_recorded, has_gaze
+from stages.settings.recording import MAPS
+from stages.settings.verify import VerifySettings
+
+COLUMNS = [
+    "sample_id", "subject_id", "split", "height", "width", "spacing_y_mm", "spacing_x_mm", "mask",
+]  # fmt: skip
+
+
+def verify(
+    raw: Path,
+    output: Path,
+    settings: VerifySettings,
+    threads: int,
+    fixations: Path | None = None,
+) -> None:
+    """Read everything as `prepare` and `gaze` would, and write verified.csv, one row per sample.
+
+    Columns: sample_id, subject_id, split, height and width (px), spacing_y_mm and spacing_x_mm
+    (empty where unknown), mask and gaze ("yes" or "no").
+
+    Raises
+    ------
+    BadInput
+        All that is wrong, not the first of it; no file is then written.
+    """
+    problems = Problems()
+    records = list_samples(raw, settings.prepare, problems)
+    samples = read_samples(raw, records, settings.prepare, threads, problems)
+    read = [
+        {
+            "sample_id": record.sample_id,
+            "subject_id": record.subject_id,
+            "split": record.split,
+            "height": sample.size[0],
+            "width": sample.size[1],
+            "spacing_y_mm": sample.spacing_mm[0],
+            "spacing_x_mm": sample.spacing_mm[1],
+            "mask": "no" if sample.mask is None else "yes",
+        }
+        for record, sample in zip(
+            records, cli.progress(samples, "verify", len(records)), strict=True
+        )
+        if sample is not None
+    ]
+    table = pd.DataFrame(read, columns=COLUMNS).set_index("sample_id", drop=False)
+    training = table[table["split"] == "train"]
+    # Simulation needs the masks alone.
+    scans: dict[str, Scan | None] = dict.fromkeys(training.index[training["mask"] == "yes"])
+    with problems.collect():
+        if fixations is not None:
+            sizes = dict(zip(table.index, zip(table["height"], table["width"])))
+            scans = find_recorded(
+                fixations, sizes, settings.recording, settings.min_fixation_ms, problems
+            )
+        check_present(
+            fixations or raw,
+            list(training.index),
+            scans,
+            recorded=fixations is not None,
+            partial=settings.partial,
+        )
+    if fixations is not None and settings.recording.format in MAPS:
+        for name in scans:
+            with problems.collect():
+                maps.read_map(fixations, name, settings.prepare.size)
+    problems.stop()
+    table["gaze"] = ["yes" if has_gaze(scans, name) else "no" for name in table.index]
+    io.write_csv(table, output)
+    cli.log.info("%s: %d samples, nothing wrong", raw, len(table))
+
+
+if __name__ == "__main__":
+    cli.run(verify)
