@@ -124,11 +124,12 @@ rule quality:
 rule export_published:
     """Write images, maps and embeddings as the published code reads them."""
     input:
+        unpack(left_out),
         prepared="results/{dataset}/prepared.h5",
         gaze="results/{dataset}/gaze.h5",
         explanations="results/{dataset}/explanations.h5",
     output:
-        folder=directory("results/{dataset}/published"),
+        folder=directory("results/{dataset}/export"),
     log:
         "results/{dataset}/logs/export_published.log",
     benchmark:
@@ -143,8 +144,9 @@ rule export_published:
         form=lambda wildcards: layouts.LAYOUTS[
             CONFIG.dataset(wildcards.dataset).prepare.layout
         ].form,
+        quality=optional("quality"),
         code=fingerprint("stages.export_published"),
     shell:
-        "python -m stages.export_published --prepared {input.prepared:q}"
+        "python -m stages.export_published --prepared {input.prepared:q} {params.quality}"
         " --form {params.form:q} --gaze {input.gaze:q} --explanations {input.explanations:q}"
         " --output {output.folder:q} --log {log:q}"

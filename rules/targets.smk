@@ -38,5 +38,5 @@ for name in CONFIG.datasets:
         name:
             f"export_published_{name}"
         input:
-            f"results/{name}/published",
+            f"results/{name}/export",
         localrule: True

@@ -5,7 +5,7 @@ import inspect
 import logging
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -38,6 +38,12 @@ class BadInput(Exception):
         super().__init__(
             f"{where}: {field}\n  found:    {found}\n  expected: {expected}\n  to mend:  {mend}"
         )
+
+
+def name_some(names: Sequence[object], most: int = 20) -> str:
+    """Name the first of them, and count the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 class ManyBad(BadInput):

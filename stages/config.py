@@ -37,6 +37,8 @@ RESERVED = frozenset(
     | {"summarise_together", "report", "report_together", "export_published", "logs"}
     | {"benchmarks"}
 )
+# Files and folders of a data set's results, beside which the folders of its experiments lie.
+TAKEN = frozenset({"benchmarks", "export", "logs"})
 # Each data set has a target of its name, and one of each of these before its name.
 PREFIXES = ("verify_", "export_published_")
 # Where the workflow puts raw data that it makes itself.
@@ -282,6 +284,8 @@ def _cross_checks(config: Config) -> Iterable[str]:
         # Each data set would repeat them.
         yield from error.faults
         return
+    for name in TAKEN & set(config.experiments):
+        yield f"experiments.{name}: the name is a folder of the results; choose another"
     phantoms = tuple(part.root for part in config.datasets.values() if part.demo)
     yield from _twice("datasets with demo, their root", phantoms)
     for name, part in config.datasets.items():

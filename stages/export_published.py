@@ -16,6 +16,7 @@ from PIL import Image
 
 from stages import cli, io
 from stages.dicom_writer import decimal, to_16_bit, uid, write_slice
+from stages.exclusion import left_out
 
 # Channels that the published code's fusion of text and image is built for.
 PUBLISHED_WIDTH = 768
@@ -140,10 +141,10 @@ def _choose_samples(
     split = io.read_strings(source, "split")
     chosen = {name: np.flatnonzero(split == name) for name in ("train", "val", "test")}
     looked_at = chosen["train"][has_gaze[chosen["train"]]]
-    if left_out := len(chosen["train"]) - len(looked_at):
+    if lacking := len(chosen["train"]) - len(looked_at):
         cli.log.warning(
-            "%d of %d training samples have no gaze and are left out: the published code reads a "
-            "map of each", left_out, len(chosen["train"]),
+            "%d of %d training samples have no gaze, or too poor, and are left out: the published "
+            "code reads a map of each", lacking, len(chosen["train"]),
         )  # fmt: skip
     chosen["train"] = looked_at
     for name, wanted in (("train", "sample with gaze"), ("test", "sample")):
@@ -261,6 +262,7 @@ def export_published(
     output: Path,
     form: str | None = None,
     explanations: Path | None = None,
+    quality: Path | None = None,
 ) -> None:
     """Write a data set as the folder that the published code of GazeMedSeg and FGI reads.
 
@@ -268,7 +270,8 @@ def export_published(
 
     - `train.txt`, `test.txt`, `val.txt`: ids, one a line. Training is the training split without
       validation, which the published code does not know, and without the samples that nobody
-      looked at, as it reads a map of each. Samples in none of the three are not written.
+      looked at, as it reads a map of each, or that `quality` leaves out. Samples in none of the
+      three are not written.
     - `images/`, and `masks/` or `labels/` (0 and 255), at the working size of prepared.h5: the
       published code then also evaluates at that size. Colour is JPEG of quality 100 without
       chroma subsampling; float32 images become 16-bit DICOM slices, see `to_16_bit`, marked as
@@ -285,8 +288,8 @@ def export_published(
 
     Parameters
     ----------
-    prepared, gaze, explanations
-        The HDF5 files of one data set.
+    prepared, gaze, explanations, quality
+        The HDF5 files and the gaze_quality.csv of one data set.
     output
         The folder.
     form
@@ -310,10 +313,13 @@ def export_published(
             names = ("embedding", "sample_id")
             files["explanations"] = stack.enter_context(io.open_h5(explanations, *names))
             inputs["explanations"] = explanations
+        inputs |= {"quality": quality} if quality else {}
         io.check_same_samples(*files.values())
         chosen_form = _choose_form(form, files["prepared"]["image"])
         _check_kind(files["prepared"]["image"], prepared, chosen_form)
-        chosen = _choose_samples(files["prepared"], files["gaze"]["has_gaze"][()], prepared)
+        excluded = left_out(quality, io.read_strings(files["gaze"], "sample_id"))
+        usable = files["gaze"]["has_gaze"][()] & ~excluded
+        chosen = _choose_samples(files["prepared"], usable, prepared)
         _report_gaps(files, np.concatenate(list(chosen.values())))
         made = io.provenance(_STAGE, inputs, {"form": form})
         with io.atomic_folder(output) as folder:

@@ -24,10 +24,9 @@ _DRAW = {"image": draw_heatmap, "published": draw_published_heatmap}
 class _Looked(NamedTuple):
     """One sample that has gaze, before anything is computed."""
 
-    sample_id: str
     image: NDArray[Any]
     original_size: tuple[int, int]
-    scan: Scan | None
+    scan: Scan | Path
 
 
 class Traced(NamedTuple):
@@ -62,29 +61,25 @@ def _refine(
     )
 
 
-def _trace(
-    sample: _Looked, fixations: Path | None, settings: GazeSettings, device: torch.device
-) -> Traced:
+def _trace(sample: _Looked, settings: GazeSettings, device: torch.device) -> Traced:
     size = sample.image.shape[:2]
-    if sample.scan is not None:
+    if isinstance(sample.scan, Scan):
         heat = _DRAW[settings.canvas](
             sample.scan.fixations, size, original_size=sample.original_size, sigma=settings.sigma
         )
-        refined = _refine(sample, heat, settings, device)
     else:
-        assert fixations is not None
-        heat = refined = maps.read_map(fixations, sample.sample_id, size)
-        if settings.recording.format == "heatmaps":
-            refined = _refine(sample, heat, settings, device)
-        else:
-            heat = np.zeros(size, np.float32)
+        heat = maps.read_map(sample.scan, size, sample.original_size)
+    if isinstance(sample.scan, Path) and settings.recording.format == "refined":
+        refined, heat = heat, np.zeros(size, np.float32)
+    else:
+        refined = _refine(sample, heat, settings, device)
     stored = refined.astype(np.float16)
     return Traced(heat.astype(np.float16), stored, cut_levels(stored, settings.thresholds))
 
 
 def _find_scans(
     source: h5py.File, prepared: Path, fixations: Path | None, settings: GazeSettings
-) -> dict[str, Scan | None]:
+) -> dict[str, Scan | Path]:
     problems = cli.Problems()
     sample_ids = io.read_strings(source, "sample_id")
     training = io.read_strings(source, "split") == "train"
@@ -101,7 +96,7 @@ def _find_scans(
         check_present(
             fixations or prepared,
             sample_ids[training].tolist(),
-            scans,
+            [name for name in sample_ids if has_gaze(scans, name)],
             recorded=fixations is not None,
             partial=settings.partial,
         )
@@ -109,10 +104,10 @@ def _find_scans(
     return scans
 
 
-def _write_scans(file: h5py.File, per_sample: list[Scan | None]) -> None:
+def _write_scans(file: h5py.File, per_sample: list[Scan | Path | None]) -> None:
     """Write the fixations one sample after the other, and numbers per sample."""
     none = Scan(np.empty((0, 4)), 0, 0)
-    found = [scan or none for scan in per_sample]
+    found = [scan if isinstance(scan, Scan) else none for scan in per_sample]
     counts = np.array([len(scan.fixations) for scan in found], np.int32)
     file["fixation_count"] = counts
     file["fixation"] = np.concatenate([s.fixations for s in (none, *found)]).astype(np.float32)
@@ -165,10 +160,10 @@ def make_gaze(
         def samples() -> Iterator[_Looked]:
             for i in np.flatnonzero(looked_at).tolist():
                 name, original = sample_ids[i], tuple(source["original_size"][i].tolist())
-                yield _Looked(name, source["image"][i], original, scans[name])
+                yield _Looked(source["image"][i], original, scans[name])
 
         def trace(sample: _Looked) -> Traced:
-            return _trace(sample, fixations, settings, device)
+            return _trace(sample, settings, device)
 
         found = cli.progress(ordered(trace, samples(), threads), "gaze", int(looked_at.sum()))
         for i, traced in zip(np.flatnonzero(looked_at).tolist(), found, strict=True):

@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -198,16 +198,20 @@ def check_same_samples(first: h5py.File, *others: h5py.File) -> None:
 def check_sample_id(sample_id: str, where: Path) -> str:
     """Return `sample_id` where it may name an HDF5 group and a file, else stop.
 
-    Ids come from users' file names: letters of any script, digits, space and ``._-()+@`` pass.
+    Ids come from users' file names: letters and digits of any script, with their accents and vowel
+    signs, space and ``._-()+@`` pass.
     """
-    if re.fullmatch(r"[\w.\-()+@ ]{1,200}", sample_id) and sample_id.strip(". ") == sample_id:
+    # Letters, marks (which some scripts cannot do without) and numbers.
+    known = all(c in "._-()+@ " or unicodedata.category(c)[0] in "LMN" for c in sample_id)
+    if known and 1 <= len(sample_id) <= 200 and sample_id.strip(". ") == sample_id:
         return sample_id
     raise BadInput(
         where,
         "sample id",
         found=repr(sample_id),
         expected="1 to 200 letters, digits, inner spaces and dots, or any of _-()+@",
-        mend="rename the image, its mask and its line in the split file",
+        mend="rename the image, and likewise what else has its name: mask, gaze, or a line of a "
+        "split file",
     )
 
 

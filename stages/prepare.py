@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stages import cli, io, splits
 from stages.cli import BadInput, Problems
-from stages.datasets import Adapter, Pixels, Record, adapter
+from stages.datasets import Adapter, Pixels, Record, adapter, layouts
 from stages.parallel import ordered
 from stages.resize import resize
 from stages.settings.prepare import PrepareSettings
@@ -73,17 +73,18 @@ def list_samples(raw: Path, settings: PrepareSettings, problems: Problems) -> li
     return splits.place(records, settings, raw, problems)
 
 
-def _kind(image: NDArray[Any]) -> tuple[Any, int]:
-    return image.dtype, image.shape[2]
+def _kind(image: NDArray[Any]) -> str:
+    return "colour" if image.shape[2] == 3 else "grey of more than 8 bits"
 
 
-def _same_kind(image: NDArray[Any], kind: tuple[Any, int], record: Record) -> None:
-    if (found := _kind(image)) != kind:
+def _check_kinds(kinds: dict[str, list[str]], raw: Path) -> None:
+    if len(kinds) > 1:
+        found = (f"{len(names)} {kind}: {cli.name_some(names, 5)}" for kind, names in kinds.items())
         raise BadInput(
-            record.image,
-            "pixels",
-            found=f"{found[0]} with {found[1]} channels",
-            expected=f"{kind[0]} with {kind[1]} channels, as the first image",
+            raw,
+            "images",
+            found="; ".join(found),
+            expected="one kind",
             mend="convert the images to one kind",
         )
 
@@ -107,18 +108,20 @@ def read_samples(
         except BadInput as problem:
             return problem
 
-    kind: tuple[Any, int] | None = None
+    kinds: dict[str, list[str]] = {}
     digests: list[str | None] = []
     for record, found in zip(records, ordered(read, records, threads), strict=True):
         sample = None
         with problems.collect():
             if isinstance(found, BadInput):
                 raise found
-            kind = kind or _kind(found.image)
-            _same_kind(found.image, kind, record)
+            kinds.setdefault(_kind(found.image), []).append(record.sample_id)
             sample = found
         digests.append(sample.digest if sample else None)
-        yield sample
+        # What follows another kind cannot be stored with the first.
+        yield sample if len(kinds) == 1 else None
+    with problems.collect():
+        _check_kinds(kinds, raw)
     splits.check_pixels(records, digests, raw, problems)
 
 
@@ -133,7 +136,9 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings, threads: int) ->
     if not records:
         problems.stop()
     n, size = len(records), settings.size
-    with io.create_h5(output, "prepare", {"raw": raw}, settings) as file:
+    entries = layouts.present(settings.layout, raw, settings.split == "drawn")
+    inputs = {entry.name: entry for entry in entries}
+    with io.create_h5(output, "prepare", inputs, settings) as file:
         io.write_strings(file, "sample_id", [r.sample_id for r in records])
         io.write_strings(file, "subject_id", [r.subject_id for r in records])
         io.write_strings(file, "split", [r.split for r in records])
@@ -148,8 +153,8 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings, threads: int) ->
             if sample is None or problems:
                 continue
             if i == 0:
-                dtype, channels = _kind(sample.image)
-                image = io.sample_dataset(file, "image", (n, *size, channels), dtype)
+                shape, dtype = sample.image.shape, sample.image.dtype
+                image = io.sample_dataset(file, "image", (n, *shape), dtype)
             image[i] = sample.image
             original_size[i] = sample.size
             spacing[i] = sample.spacing_mm
@@ -164,10 +169,7 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings, threads: int) ->
                     chunks=sample.original_mask.shape,
                 )
         problems.stop()
-        if lacking := [r.sample_id for r, known in zip(records, has_mask) if not known]:
-            cli.log.warning(
-                "%d of %d samples have no mask, such as %s", len(lacking), n, lacking[0]
-            )
+        cli.log.info("%d of %d samples have a mask", has_mask.sum(), n)
         file["has_mask"] = has_mask
         file["original_size"] = original_size
         file["spacing_mm"] = spacing

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stages import io
 from stages.cli import BadInput
+from stages.exclusion import left_out
 from stages.images import normalise
 
 Batch = dict[str, Tensor]
@@ -44,17 +45,10 @@ def add_pseudomasks(
         io.check_same_samples(source, file)
         levels = file["pseudomask"][index]
         has_gaze = file["has_gaze"][index]
-        if quality is not None:
-            has_gaze &= ~np.isin(io.read_strings(file, "sample_id")[index], left_out(quality))
+        has_gaze &= ~left_out(quality, io.read_strings(file, "sample_id")[index])
     batch["precise"] = torch.from_numpy(levels[:, 0].copy())
     batch["broad"] = torch.from_numpy(levels[:, -1].copy())
     batch["has_gaze"] = torch.from_numpy(has_gaze)
-
-
-def left_out(quality: Path) -> list[str]:
-    """Ids of the samples that the table of gaze quality leaves out of training."""
-    table = io.read_csv(quality, ("sample_id", "left_out"), ())
-    return table.loc[table["left_out"] == "True", "sample_id"].tolist()
 
 
 def add_text(batch: Batch, prepared: Path, explanations: Path, index: np.ndarray) -> None:

@@ -1,19 +1,16 @@
 """Each sample's gaze: read from a recording or simulated, and checked to be there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.cli import BadInput, Problems
+from stages.cli import BadInput, Problems, name_some
 from stages.recordings import Scan, maps, read_scans
 from stages.scanpath import simulate_fixations
 from stages.settings.gaze import GazeSettings
 from stages.settings.recording import MAPS, RecordingSettings
-
-# How many samples a message names.
-_NAMED = 20
 
 
 def find_recorded(
@@ -22,7 +19,7 @@ def find_recorded(
     recording: RecordingSettings,
     min_duration_ms: float,
     problems: Problems,
-) -> dict[str, Scan | None]:
+) -> dict[str, Scan | Path]:
     """Read the recorded gaze of a data set.
 
     Parameters
@@ -40,7 +37,7 @@ def find_recorded(
 
     Returns
     -------
-    Sample id → its fixations; None where there is a map instead. Of a sample whose fixations are
+    Sample id → its fixations, or the file of its map. Of a sample whose fixations are
     all off the image or too short it holds their number.
 
     Raises
@@ -49,7 +46,7 @@ def find_recorded(
         The file or folder cannot be used.
     """
     if recording.format in MAPS:
-        return dict.fromkeys(maps.list_maps(fixations, sizes))
+        return dict(maps.find_maps(fixations, sizes))
     return dict(read_scans(fixations, sizes, recording, min_duration_ms, problems))
 
 
@@ -58,13 +55,13 @@ def simulate(
     masked: NDArray[np.bool_],
     read_mask: Callable[[int], NDArray[np.bool_]],
     settings: GazeSettings,
-) -> dict[str, Scan | None]:
+) -> dict[str, Scan | Path]:
     """Draw fixations from the masks of the samples where `masked` is true.
 
     Each sample has a generator of its own: its gaze does not depend on which others there are.
     """
     assert settings.simulate is not None
-    scans: dict[str, Scan | None] = {}
+    scans: dict[str, Scan | Path] = {}
     for i in np.flatnonzero(masked).tolist():
         rng = np.random.default_rng([settings.seed, *str(sample_ids[i]).encode()])
         found = simulate_fixations(read_mask(i), settings=settings.simulate, rng=rng)
@@ -73,15 +70,16 @@ def simulate(
     return scans
 
 
-def has_gaze(scans: Mapping[str, Scan | None], sample_id: str) -> bool:
+def has_gaze(scans: Mapping[str, Scan | Path], sample_id: str) -> bool:
     """Whether a sample has a fixation or a map."""
-    return sample_id in scans and ((scan := scans[sample_id]) is None or len(scan.fixations) > 0)
+    scan = scans.get(sample_id)
+    return isinstance(scan, Path) or (scan is not None and len(scan.fixations) > 0)
 
 
 def check_present(
     where: Path,
     training: list[str],
-    scans: Mapping[str, Scan | None],
+    found: Collection[str],
     *,
     recorded: bool,
     partial: bool,
@@ -93,15 +91,15 @@ def check_present(
     BadInput
         With the samples, or the first of them.
     """
-    lacking = [name for name in training if not has_gaze(scans, name)]
+    known = set(found)
+    lacking = [name for name in training if name not in known]
     if not lacking or (partial and len(lacking) < len(training)):
         return
-    more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
     raise BadInput(
         where,
         "gaze of the training images",
-        found=f"none for {len(lacking)} of {len(training)}: {', '.join(lacking[:_NAMED])}{more}",
+        found=f"none for {len(lacking)} of {len(training)}: {name_some(lacking)}",
         expected="fixations for each" if recorded else "a mask for each, to simulate its fixations",
-        mend=f"{'record' if recorded else 'draw'} them, take the images out of train.txt, or leave "
+        mend=f"{'record' if recorded else 'draw'} them, take the images out of training, or leave "
         "them out of training: gaze.partial: true",
     )

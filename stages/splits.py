@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.cli import BadInput, Problems
+from stages.cli import BadInput, Problems, name_some
 from stages.datasets import Pixels, Record
 from stages.settings.prepare import PrepareSettings
 
 # First keys of the generators' seeds, so that the two draws do not share a stream.
 _TEST, _VALIDATION = 1, 2
-# How many offenders a message names.
-_NAMED = 20
 
 
 def _draw(subjects: Iterable[str], fraction: float, seed: int, stream: int) -> set[str]:
@@ -53,8 +51,16 @@ def _name_subjects(records: list[Record], pattern: str | None, problems: Problem
 
 
 def _assign(records: list[Record], settings: PrepareSettings, root: Path) -> list[Record]:
-    if settings.split == "drawn":
-        subjects = (record.subject_id for record in records)
+    if settings.split == "drawn" and records:
+        subjects = {record.subject_id for record in records}
+        if len(subjects) < 2:
+            raise BadInput(
+                root,
+                "subjects",
+                found=f"one, {min(subjects, default='')!r}, of all {len(records)} samples",
+                expected="two or more: splits are drawn by subject",
+                mend="say how a sample's id names its patient: prepare.subject; or give the splits",
+            )
         test = _draw(subjects, settings.test_fraction, settings.split_seed, _TEST)
         records = [replace(r, split="test" if r.subject_id in test else "train") for r in records]
     elif unplaced := [record for record in records if record.split is None]:
@@ -84,11 +90,6 @@ def _shared(records: list[Record], key: Callable[[Record], str]) -> list[tuple[s
 
 def _in_two(members: list[Record]) -> bool:
     return len({record.split for record in members}) > 1
-
-
-def _list(found: list[str]) -> str:
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return ", ".join(found[:_NAMED]) + more
 
 
 def place(
@@ -122,7 +123,7 @@ def place(
             BadInput(
                 root,
                 "sample ids",
-                found="more than once: " + _list([repr(name) for name, _ in twice]),
+                found="more than once: " + name_some([repr(name) for name, _ in twice]),
                 expected="each once",
                 mend="delete the repeated lines of the split files, or rename a file",
             )
@@ -133,9 +134,10 @@ def place(
             BadInput(
                 root,
                 "split",
-                found=f"subjects in two splits: {_list(both)}",
+                found=f"subjects in two splits: {name_some(both)}",
                 expected="all images of a subject in one split",
-                mend="move all of a subject's images to one split",
+                mend="move all of a subject's images to one split, draw the splits "
+                "(prepare.split: drawn), or say how an id names its patient (prepare.subject)",
             )
         )
     if placed and not any(record.split == "train" for record in placed):
@@ -184,7 +186,7 @@ def check_pixels(
             BadInput(
                 root,
                 "images",
-                found=f"the same pixels in two splits: {_list(leaks)}",
+                found=f"the same pixels in two splits: {name_some(leaks)}",
                 expected="each image in one split",
                 mend="delete the copies from one of the split files",
             )

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from stages import cli, io
 from stages.cli import Problems
 from stages.prepare import list_samples, read_samples
-from stages.recordings import Scan, maps
+from stages.recordings import maps
 from stages.scans import check_present, find_recorded, has_gaze
-from stages.settings.recording import MAPS
 from stages.settings.verify import VerifySettings
 
 COLUMNS = [
@@ -55,28 +55,34 @@ def verify(
     ]
     table = pd.DataFrame(read, columns=COLUMNS).set_index("sample_id", drop=False)
     training = table[table["split"] == "train"]
-    # Simulation needs the masks alone.
-    scans: dict[str, Scan | None] = dict.fromkeys(training.index[training["mask"] == "yes"])
+    sizes = dict(zip(table.index, zip(table["height"], table["width"])))
+    with_gaze = list(training.index[training["mask"] == "yes"])  # all that simulation needs
     with problems.collect():
         if fixations is not None:
-            sizes = dict(zip(table.index, zip(table["height"], table["width"])))
             scans = find_recorded(
                 fixations, sizes, settings.recording, settings.min_fixation_ms, problems
             )
+            with_gaze = [name for name in table.index if has_gaze(scans, name)]
+            for name, scan in scans.items():
+                if isinstance(scan, Path):
+                    with problems.collect():
+                        maps.read_map(scan, settings.prepare.size, sizes[name])
         check_present(
             fixations or raw,
             list(training.index),
-            scans,
+            with_gaze,
             recorded=fixations is not None,
             partial=settings.partial,
         )
-    if fixations is not None and settings.recording.format in MAPS:
-        for name in scans:
-            with problems.collect():
-                maps.read_map(fixations, name, settings.prepare.size)
     problems.stop()
-    table["gaze"] = ["yes" if has_gaze(scans, name) else "no" for name in table.index]
+    table["gaze"] = np.where(table.index.isin(with_gaze), "yes", "no")
     io.write_csv(table, output)
+    for split in ("val", "test"):
+        if not (table["split"] == split).any():
+            cli.log.warning("%s: no sample is in the split %s", raw, split)
+    for kind in ("mask", "gaze"):
+        counts = table[kind].groupby([table["split"], table[kind]]).size().to_dict()
+        cli.log.info("with %s: %s", kind, counts)
     cli.log.info("%s: %d samples, nothing wrong", raw, len(table))
 
 

@@ -61,7 +61,13 @@ class Adapter(Protocol):
     """What a layout's module provides."""
 
     def index(self, root: Path, problems: Problems) -> list[Record]:
-        """List the samples in a fixed order, those that cannot be read left to `problems`."""
+        """List the samples in a fixed order, those that cannot be read left to `problems`.
+
+        Raises
+        ------
+        BadInput
+            A folder that holds the samples is absent, or is a file.
+        """
 
     def read(self, record: Record) -> Pixels:
         """Read one sample.

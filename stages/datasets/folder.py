@@ -1,7 +1,6 @@
 """Any lab's own images: pictures, DICOM files and NIfTI volumes, with or without masks."""
 
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.cli import BadInput, Problems
-from stages.datasets import Pixels, Record, dicom, files, published, volumes
+from stages.datasets import Pixels, Record, dicom, files, listing, published, volumes
 
 Kind = Literal["picture", "DICOM", "NIfTI"]
 # Longest first, where one ends in the other.
@@ -51,21 +50,8 @@ def classify(path: Path) -> tuple[str, Kind]:
 
 
 def _by_stem(folder: Path, problems: Problems) -> dict[str, Path]:
-    """Find the images of a folder, hidden files aside, in the order of their names."""
-    found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.iterdir() if p.name[0] != "."):
-        with problems.collect():
-            stem, _ = classify(path)
-            if stem in found:
-                raise BadInput(
-                    path,
-                    f"id {stem!r}",
-                    found=f"also {found[stem].name}",
-                    expected="one file per id",
-                    mend="rename one of the two, or take it away",
-                )
-            found[stem] = path
-    return found
+    """Find the images of a folder, in the order of their names."""
+    return listing.by_id(listing.list_folder(folder), lambda path: classify(path)[0], problems)
 
 
 def _samples(stem: str, image: Path, mask: Path | None) -> list[Record]:
@@ -82,7 +68,10 @@ def _samples(stem: str, image: Path, mask: Path | None) -> list[Record]:
     if kind == "picture":
         return [Record(stem, stem, None, image, mask)]
     if kind == "DICOM":
-        return [Record(stem, dicom.read_patient(image) or stem, None, image, mask)]
+        header = dicom.read_header(image)
+        if mask is not None and classify(mask)[1] == "DICOM":
+            dicom.check_same_place(header, dicom.read_header(mask))
+        return [Record(stem, header.patient or stem, None, image, mask)]
     if mask is None:
         slices = volumes.read_grid(image, _MEND).shape[0]
     else:
@@ -98,9 +87,14 @@ def index(root: Path, problems: Problems) -> list[Record]:
     slice behind it, from 1 at the feet; a volume of one slice is named as the file. Subjects are
     PatientID of a DICOM file that has one, the volume of a slice, else each image. A line of a
     split file is an id, or names a volume with all its slices.
+
+    Raises
+    ------
+    BadInput
+        There is no folder of images, or `masks` is a file.
     """
     images = _by_stem(root / "images", problems)
-    masks = _by_stem(root / "masks", problems) if (root / "masks").is_dir() else {}
+    masks = _by_stem(root / "masks", problems) if (root / "masks").exists() else {}
     for stem in sorted(masks.keys() - images.keys()):
         problems.append(
             BadInput(
@@ -130,8 +124,7 @@ def index(root: Path, problems: Problems) -> list[Record]:
     return chosen
 
 
-# As in `volumes`: its slices are read one after the other.
-@lru_cache(maxsize=1)
+@volumes.kept
 def _mask_of_volume(path: Path) -> NDArray[np.bool_]:
     return files.foreground(path, volumes.read_voxels(path, _MEND))
 
@@ -143,13 +136,7 @@ def _read_mask(record: Record, shape: tuple[int, int]) -> NDArray[np.bool_] | No
         return np.asarray(_mask_of_volume(record.mask)[record.slice])
     if classify(record.mask)[1] == "picture":
         return files.read_mask(record.mask, shape)
-    levels, _ = dicom.read(record.mask)
-    files.check_size(record.mask, levels.shape[:2], shape)
-    if levels.shape[2] != 1:
-        raise BadInput(
-            record.mask, "mask", found="colours", expected="grey", mend="save the mask as grey"
-        )
-    return files.foreground(record.mask, levels[..., 0])
+    return dicom.read_mask(record.mask, shape)
 
 
 def read(record: Record) -> Pixels:

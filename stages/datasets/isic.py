@@ -10,4 +10,4 @@ read = kvasir.read
 
 def index(root: Path, problems: Problems) -> list[Record]:
     """List the images. The release names no patients: each image is its own subject."""
-    return published.index(root, problems, "images/{}.jpg", "labels/{}_segmentation.png")
+    return published.index(root, problems, ("images", ".jpg"), ("labels", "_segmentation.png"))

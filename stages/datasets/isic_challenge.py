@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stages.cli import BadInput, Problems
-from stages.datasets import Record, Split, kvasir
+from stages.datasets import Record, Split, kvasir, published
 
 # The folders of images and of masks, as the archives unpack.
 PARTS: dict[Split, tuple[str, str]] = {
@@ -11,15 +11,9 @@ PARTS: dict[Split, tuple[str, str]] = {
     "val": ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth"),
     "test": ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth"),
 }
-_MASK = "_segmentation.png"
+_IMAGE, _MASK = ".jpg", "_segmentation.png"
 
 read = kvasir.read
-
-
-def _names(folder: Path, ending: str) -> set[str]:
-    # Without hidden files, and without the texts that lie beside the images.
-    found = (path.name for path in folder.glob(f"*{ending}") if path.name[0] != ".")
-    return {name.removesuffix(ending) for name in found}
 
 
 def _lone(path: Path, other: Path) -> BadInput:
@@ -32,20 +26,33 @@ def _lone(path: Path, other: Path) -> BadInput:
     )
 
 
+def _find(folder: Path, ending: str, problems: Problems) -> dict[str, Path]:
+    found, others = published.find(folder, ending, problems)
+    if others:
+        problems.append(published.strange(folder, others, ending))
+    return found
+
+
+def _part(images: Path, masks: Path, split: Split, problems: Problems) -> list[Record]:
+    seen, drawn = _find(images, _IMAGE, problems), _find(masks, _MASK, problems)
+    records = []
+    for name in sorted(seen.keys() | drawn.keys()):
+        if name not in drawn:
+            problems.append(_lone(seen[name], masks / f"{name}{_MASK}"))
+        elif name not in seen:
+            problems.append(_lone(drawn[name], images / f"{name}{_IMAGE}"))
+        else:
+            records.append(Record(name, name, split, seen[name], drawn[name]))
+    return records
+
+
 def index(root: Path, problems: Problems) -> list[Record]:
     """List the images of each part. No patients are named: each image is its own subject."""
-    records = []
+    records: list[Record] = []
     for split, (input_name, truth_name) in PARTS.items():
         images, masks = root / input_name, root / truth_name
-        if split == "val" and not images.is_dir() and not masks.is_dir():
+        if split == "val" and not images.exists() and not masks.exists():
             continue
-        drawn, seen = _names(masks, _MASK), _names(images, ".jpg")
-        for name in sorted(drawn | seen):
-            image, mask = images / f"{name}.jpg", masks / f"{name}{_MASK}"
-            if name not in drawn:
-                problems.append(_lone(image, mask))
-            elif name not in seen:
-                problems.append(_lone(mask, image))
-            else:
-                records.append(Record(name, name, split, image, mask))
+        with problems.collect():
+            records += _part(images, masks, split, problems)
     return records

@@ -8,7 +8,7 @@ from stages.datasets import Pixels, Record, files, published
 
 def index(root: Path, problems: Problems) -> list[Record]:
     """List the frames. The release names no patients: each frame is its own subject."""
-    return published.index(root, problems, "images/{}.jpg", "masks/{}.jpg")
+    return published.index(root, problems, ("images", ".jpg"), ("masks", ".jpg"))
 
 
 def read(record: Record) -> Pixels:

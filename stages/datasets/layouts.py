@@ -106,6 +106,15 @@ LAYOUTS = {
 }
 
 
+def _lack(path: Path) -> str | None:
+    """Name an entry that is not there, or is not what it must be."""
+    # What has no ending is a folder.
+    if path.is_file() if path.suffix else path.is_dir():
+        return None
+    other = "a folder, not a file" if path.suffix else "a file, not a folder"
+    return f"{path} ({other})" if path.exists() else str(path)
+
+
 def _needed(layout: Layout, drawn: bool) -> dict[str, str]:
     return layout.entries if drawn else layout.entries | layout.splits
 
@@ -122,17 +131,18 @@ def missing(
     root
         The raw folder.
     fixations
-        The fixation table, where the data set has one.
+        The recorded gaze, a file or a folder, where the data set has one.
     drawn
         Whether the splits are drawn, so that the raw folder need not state them.
     """
     needed = {root / name: meaning for name, meaning in _needed(LAYOUTS[layout], drawn).items()}
+    lacking = [lack for path in needed if (lack := _lack(path))]
     if fixations is not None:
-        needed[fixations] = "fixation table, one row per fixation"
-    absent = [str(path) for path in needed if not path.exists()]
-    if not absent:
+        needed[fixations] = "recorded gaze: the file, or the folder of maps, that `fixations` names"
+        lacking += [] if fixations.exists() else [str(fixations)]
+    if not lacking:
         return None
-    head = f"missing: {', '.join(absent)}" if root.is_dir() else f"the folder {root} is missing"
+    head = f"missing: {', '.join(lacking)}" if root.is_dir() else f"the folder {root} is missing"
     entries = "\n".join(f"    {path}: {meaning}" for path, meaning in needed.items())
     return f"{head}\n  there must be:\n{entries}\n  get it from: {LAYOUTS[layout].source}"
 

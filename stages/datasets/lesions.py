@@ -28,7 +28,7 @@ def index(root: Path, problems: Problems) -> list[Record]:
         image, label = root / f"{volume}_image.nrrd", root / f"{volume}_label.nrrd"
         with problems.collect():
             volumes.check_same_grid(image, label, _fetch_again(image))
-            masks = volumes.read_voxels(label, _fetch_again(label))
+            masks = volumes.read_labelled(label, _fetch_again(label))
             records += [
                 Record(f"{volume}_{number:03d}", volume, split, image, label, number)
                 for number in np.flatnonzero(masks.any(axis=(1, 2))).tolist()
@@ -42,4 +42,4 @@ def read(record: Record) -> Pixels:
     mend = _fetch_again(record.image)
     _, y, x = volumes.read_grid(record.image, mend).spacing
     image = volumes.read_slice(record.image, record.slice, mend)
-    return Pixels(image, volumes.read_voxels(record.mask, mend)[record.slice] > 0, (y, x))
+    return Pixels(image, volumes.read_labelled(record.mask, mend)[record.slice], (y, x))

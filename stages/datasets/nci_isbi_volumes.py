@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.cli import BadInput, Problems
-from stages.datasets import Pixels, Record, Split, dicom, files, volumes
+from stages.datasets import Pixels, Record, Split, dicom, files, listing, volumes
 from stages.datasets.dicom import Plane
 
 PARTS: dict[Split, str] = {"train": "Training", "val": "Leaderboard", "test": "Test"}
@@ -20,6 +20,8 @@ _AGAIN = "download the series again"
 _MASK_AGAIN = "download the mask again"
 # Of a slice's distance to the next: how far it may differ within a series.
 _UNEVEN = 0.01
+# Slices nearer to each other lie in one place, mm.
+_NEAR = 0.01
 # Of a mask's voxel: how far from it the image's pixel may lie.
 _OFF = 0.25
 
@@ -52,7 +54,8 @@ def _read_table(part: Path) -> tuple[Path, list[dict[str, str]]]:
             expected=f"also {', '.join(lacking)}",
             mend="take the metadata.csv that the NBIA Data Retriever writes",
         )
-    return table, [row for row in rows if row["Modality"] == "MR"]
+    series = [row for row in rows if row["Modality"] == "MR"]
+    return table, [row | {"Subject ID": listing.as_id(row["Subject ID"])} for row in series]
 
 
 def _slices(table: Path, row: dict[str, str]) -> list[Path]:
@@ -106,12 +109,16 @@ def in_order(folder: Path, planes: list[Plane]) -> list[Plane]:
     places = np.array([plane.corner @ first.normal for plane in planes])
     order = np.argsort(places)
     gaps = np.diff(places[order])
-    if gaps.size and abs(gaps - np.median(gaps)).max() > _UNEVEN * np.median(gaps):
+    if not gaps.size:
+        return planes
+    usual = float(np.median(gaps))
+    if usual < _NEAR or abs(gaps - usual).max() > _UNEVEN * usual:
+        even = f"{usual:.4g} mm everywhere, within 1 %"
         raise BadInput(
             folder,
             "distances of slices",
             found=f"{gaps.min():.4g} to {gaps.max():.4g} mm",
-            expected=f"{np.median(gaps):.4g} mm everywhere, within 1 %",
+            expected="above 0 mm" if usual < _NEAR else even,
             mend=f"{_AGAIN}: one is missing, or is there twice",
         )
     return [planes[i] for i in order.tolist()]
@@ -159,9 +166,10 @@ def on_plane(mask: Path, plane: Plane) -> NDArray[np.bool_] | None:
     number = int(expected[0, across])
     if not 0 <= number < grid.shape[across]:
         return None
-    labels = volumes.read_voxels(mask, _MASK_AGAIN).take(number, axis=across)
     # Peripheral zone (1) and central gland (2) are the prostate.
-    inside = np.asarray(labels if down < right else labels.T) > 0
+    inside = volumes.read_labelled(mask, _MASK_AGAIN).take(number, axis=across)
+    if down > right:
+        inside = inside.T
     return np.flip(inside, tuple(i for i in (0, 1) if backwards[i]))
 
 
@@ -169,7 +177,8 @@ def _masks(part: Path, subjects: set[str], problems: Problems) -> dict[str, Path
     """Find each subject's mask: named as the subject, alone or with `_` and more behind it."""
     found: dict[str, list[Path]] = {subject: [] for subject in subjects}
     for path in _visible(part, "*.nrrd"):
-        owners = [s for s in subjects if path.stem == s or path.stem.startswith(f"{s}_")]
+        name = listing.as_id(path.stem)
+        owners = [s for s in subjects if name == s or name.startswith(f"{s}_")]
         if owners:
             found[max(owners, key=len)].append(path)
             continue
@@ -213,7 +222,7 @@ def _case(
             seen += int(inside.sum())
             sample_id = f"{subject}_{plane.number}"
             records.append(Record(sample_id, subject, split, plane.path, mask))
-    drawn = int((volumes.read_voxels(mask, _MASK_AGAIN) > 0).sum())
+    drawn = int(volumes.read_labelled(mask, _MASK_AGAIN).sum())
     if seen != drawn or drawn == 0:
         raise BadInput(
             mask,
@@ -226,6 +235,7 @@ def _case(
 
 
 def _part(part: Path, split: Split, problems: Problems) -> list[Record]:
+    listing.check_folder(part)
     table, rows = _read_table(part)
     series = Counter(row["Subject ID"] for row in rows)
     for subject in sorted(subject for subject, count in series.items() if count > 1):
@@ -255,7 +265,7 @@ def index(root: Path, problems: Problems) -> list[Record]:
     """
     records = []
     for split, name in PARTS.items():
-        if split == "val" and not (root / name).is_dir():
+        if split == "val" and not (root / name).exists():
             continue
         with problems.collect():
             records += _part(root / name, split, problems)

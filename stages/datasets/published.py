@@ -4,8 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from stages.cli import BadInput, Problems
-from stages.datasets import Record, Split, files
+from stages.cli import BadInput, Problems, log, name_some
+from stages.datasets import Record, Split, files, listing
+
+# How many files a message names.
+_NAMED = 5
 
 
 def _read_ids(file: Path) -> list[str]:
@@ -19,7 +22,7 @@ def _read_ids(file: Path) -> list[str]:
         )
     with files.reading(file, "UTF-8 text, one id a line", "save it as UTF-8 text"):
         lines = file.read_text("utf-8-sig").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    return [listing.as_id(line.strip()) for line in lines if line.strip()]
 
 
 def read_splits(root: Path, problems: Problems) -> list[tuple[str, Split]] | None:
@@ -52,11 +55,57 @@ def not_there(root: Path, split: Split, name: str, looked_for: str) -> BadInput:
     )
 
 
+def find(folder: Path, ending: str, problems: Problems) -> tuple[dict[str, Path], list[Path]]:
+    """Find a folder's files by id: `<id>` and `ending`, whatever its case.
+
+    Hidden files, and the texts that come with a download (.txt), do not matter.
+
+    Returns
+    -------
+    The files, each behind its id, and those with other endings.
+
+    Raises
+    ------
+    BadInput
+        It is no folder.
+    """
+    ours: list[Path] = []
+    others: list[Path] = []
+    for path in listing.list_folder(folder):
+        if path.name.lower().endswith(ending):
+            ours.append(path)
+        elif path.suffix.lower() != ".txt":
+            others.append(path)
+    return listing.by_id(ours, lambda path: path.name[: -len(ending)], problems), others
+
+
+def strange(folder: Path, others: list[Path], ending: str) -> BadInput:
+    """Make the problem of a folder's `others`, which do not end as the layout says."""
+    return BadInput(
+        folder,
+        "files",
+        found=f"{len(others)} of other names: {name_some([p.name for p in others], _NAMED)}",
+        expected=f"<id>{ending}, such as {listing.as_id(others[0].stem)}{ending}",
+        mend="save or name them so, or take them away; for images and masks of any format there "
+        "is `prepare.layout: folder`",
+    )
+
+
+def _lone(folder: Path, names: list[str], images: Path, ending: str) -> BadInput:
+    return BadInput(
+        folder,
+        "masks",
+        found=f"{len(names)} without an image: {name_some(names, _NAMED)}",
+        expected=f"<id>{ending} in {images} for each",
+        mend="add the images, or take the masks away",
+    )
+
+
 def index(
     root: Path,
     problems: Problems,
-    image: str,
-    mask: str,
+    images: tuple[str, str],
+    masks: tuple[str, str],
     subject: Callable[[str], str] = lambda sample_id: sample_id,
 ) -> list[Record]:
     """List the samples of the split files, training first; of all images where there are none.
@@ -66,23 +115,45 @@ def index(
     root
         The raw folder.
     problems
-        Takes ids without an image, which are left out, and what `read_splits` finds.
-    image, mask
-        A sample's files, relative to `root`, with {} for its id. A mask that does not exist is
-        None.
+        Takes ids without an image, which are left out, masks without an image, files that do not
+        end as they should (images: only where all are read), and what `read_splits` finds.
+    images, masks
+        Folder of `root`, and what follows an id in the names of its files. The mask of an image
+        may be absent.
     subject
         A sample's id → its subject's. By default each image is a subject.
+
+    Raises
+    ------
+    BadInput
+        There is no folder of images or of masks.
     """
+    (image_folder, image_ending), (mask_folder, mask_ending) = (
+        (root / folder, ending) for folder, ending in (images, masks)
+    )
+    seen, other_images = find(image_folder, image_ending, problems)
+    drawn, other_masks = find(mask_folder, mask_ending, problems)
     listed: Sequence[tuple[str, Split | None]] | None = read_splits(root, problems)
     if listed is None:
-        names = sorted(path.name for path in root.glob(image.format("*")) if path.name[0] != ".")
-        listed = [(Path(name).stem, None) for name in names]
+        listed = [(name, None) for name in seen]
+        if other_images:
+            problems.append(strange(image_folder, other_images, image_ending))
+    if other_masks:
+        problems.append(strange(mask_folder, other_masks, mask_ending))
+    # Not again what is said of images that are listed, or end as they should not.
+    known = seen.keys() | {name for name, _ in listed}
+    known |= {listing.as_id(path.stem) for path in other_images}
+    if lone := [name for name in drawn if name not in known]:
+        problems.append(_lone(mask_folder, lone, image_folder, image_ending))
     records = []
-    for sample_id, split in listed:
-        path, mask_path = root / image.format(sample_id), root / mask.format(sample_id)
-        if split is not None and not path.is_file():
-            problems.append(not_there(root, split, sample_id, str(path)))
-            continue
-        drawn = mask_path if mask_path.is_file() else None
-        records.append(Record(sample_id, subject(sample_id), split, path, drawn))
+    for name, split in listed:
+        if name in seen:
+            records.append(Record(name, subject(name), split, seen[name], drawn.get(name)))
+        elif split is not None:
+            path = image_folder / f"{name}{image_ending}"
+            problems.append(not_there(root, split, name, str(path)))
+    lacking = [record.sample_id for record in records if record.mask is None]
+    if lacking and drawn:
+        some = name_some(lacking, _NAMED)
+        log.warning("%s: no mask of %d of %d images: %s", root, len(lacking), len(records), some)
     return records

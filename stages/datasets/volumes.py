@@ -1,10 +1,12 @@
 """NRRD and NIfTI volumes as axial slices, in the order and the view of radiologists."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import wraps
 from itertools import product
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import nibabel
 import nrrd
@@ -14,9 +16,34 @@ from numpy.typing import NDArray
 from stages.cli import BadInput
 from stages.datasets import files
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _NRRD_SPACE = "left-posterior-superior"
 # NIfTI counts to the right and to the front, DICOM and these NRRDs to the left and to the back.
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def kept(read: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
+    """Keep what `read` returned of the last two files: their slices are asked for one by one.
+
+    Two, since the threads that read the last slices of a volume and the first ones of the next
+    take turns. One thread reads at a time, and the others wait for what it reads: left to
+    themselves, each would decode the volume, and hold it.
+    """
+    held: dict[Path, T] = {}
+    lock = Lock()
+
+    @wraps(read)
+    def ask(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with lock:
+            if path not in held:
+                # Before the next one is read, so that there are never three.
+                if len(held) == 2:
+                    del held[next(iter(held))]
+                held[path] = read(path, *args, **kwargs)
+            return held[path]
+
+    return ask
 
 
 @dataclass(frozen=True)
@@ -109,6 +136,11 @@ def _open_nifti(path: Path, mend: str) -> Any:
         return nibabel.Nifti1Image.from_filename(path)
 
 
+def _three(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of a NIfTI volume of one slice or one time point, with three axes."""
+    return (*shape, 1)[:3]
+
+
 def _nifti_grid(path: Path, mend: str) -> Grid:
     image = _open_nifti(path, mend)
     if not (image.header["sform_code"] or image.header["qform_code"]):
@@ -123,7 +155,15 @@ def _nifti_grid(path: Path, mend: str) -> Grid:
         raise BadInput(
             path, "voxels", found=image.get_data_dtype(), expected="one number each", mend=mend
         )
-    stored = image.shape if len(image.shape) > 2 else (*image.shape, 1)
+    if any(size != 1 for size in image.shape[3:]):
+        raise BadInput(
+            path,
+            "axes",
+            found=f"{' × '.join(map(str, image.shape))} voxels",
+            expected="three axes: one time point per file",
+            mend="save the time point that was looked at as a file of its own",
+        )
+    stored = _three(image.shape)
     return _turn(path, stored, _RAS_TO_LPS @ image.affine, mend)
 
 
@@ -137,7 +177,8 @@ def read_grid(path: Path, mend: str) -> Grid:
     Parameters
     ----------
     path
-        NRRD (.nrrd; its space left-posterior-superior), else NIfTI of two or three axes.
+        NRRD (.nrrd; its space left-posterior-superior), else NIfTI of two or three axes (or of
+        more, if their length is 1).
     mend
         What a user can do about a file that cannot be used.
 
@@ -150,10 +191,18 @@ def read_grid(path: Path, mend: str) -> Grid:
     return _nrrd_grid(path, mend) if is_nrrd(path) else _nifti_grid(path, mend)
 
 
-# Image and mask of one volume: its slices are read one after the other.
-@lru_cache(maxsize=2)
+def _nifti_voxels(path: Path, mend: str) -> NDArray[Any]:
+    proxy = _open_nifti(path, mend).dataobj
+    stored = np.asarray(proxy.get_unscaled())
+    if (proxy.slope, proxy.inter) != (1, 0):
+        # Not nibabel's own doubles, which take eight bytes a voxel.
+        stored = np.multiply(stored, proxy.slope, dtype=np.float32)
+        stored += np.float32(proxy.inter)
+    return stored.reshape(_three(stored.shape))
+
+
 def read_voxels(path: Path, mend: str) -> NDArray[Any]:
-    """Read a volume's stored values, or rescaled ones where a NIfTI file asks for it.
+    """Read a volume's stored values, or rescaled ones (float32) where a NIfTI file asks for it.
 
     Returns
     -------
@@ -166,20 +215,24 @@ def read_voxels(path: Path, mend: str) -> NDArray[Any]:
     """
     grid = read_grid(path, mend)
     with files.reading(path, "a readable volume", mend):
-        if is_nrrd(path):
-            stored = nrrd.read(str(path))[0]
-        else:
-            stored = np.asanyarray(_open_nifti(path, mend).dataobj)
-        if stored.ndim == 2:
-            stored = stored[..., None]
+        stored = nrrd.read(str(path))[0] if is_nrrd(path) else _nifti_voxels(path, mend)
         voxels: NDArray[Any] = np.flip(stored.transpose(grid.order), grid.backwards)
     voxels.flags.writeable = False
     return voxels
 
 
+_kept_voxels = kept(read_voxels)
+
+
+@kept
+def read_labelled(path: Path, mend: str) -> NDArray[np.bool_]:
+    """Read where a volume's values are above 0, as `read_voxels` does."""
+    return np.asarray(read_voxels(path, mend) > 0)
+
+
 def read_slice(path: Path, number: int, mend: str) -> NDArray[np.float32]:
     """Read slice `number`, counted from 0 at the feet, as (H, W, 1) of finite values."""
-    pixels = np.asarray(read_voxels(path, mend)[number], np.float32)
+    pixels = np.asarray(_kept_voxels(path, mend)[number], np.float32)
     return files.finite(path, pixels[..., None])
 
 

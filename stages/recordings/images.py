@@ -1,12 +1,13 @@
 """Which image a row of a recording is of."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.cli import BadInput, log
+from stages.cli import BadInput, log, name_some
+from stages.datasets.listing import as_id
 from stages.recordings.table import Table
 
 # Of files in which experiments show images; a longer one before its own end.
@@ -18,9 +19,10 @@ ENDINGS = (
 _SHOWN = 3
 
 
-def base_name(name: str) -> str:
-    """Name of a file without its folders, whichever way the slashes lean."""
-    return name.strip().replace("\\", "/").rpartition("/")[2]
+def split_name(name: str) -> tuple[str, str]:
+    """Part the name of a file into its folders and its own, whichever way the slashes lean."""
+    folders, _, base = as_id(name).strip().replace("\\", "/").rpartition("/")
+    return folders, base
 
 
 class Images:
@@ -31,22 +33,33 @@ class Images:
 
     Parameters
     ----------
-    sample_ids
-        All ids of the data set; an image's position is its place among them.
+    sizes
+        All ids of the data set → height and width of the image, px; an image's position is its
+        place among them.
+
+    Attributes
+    ----------
+    size
+        (N, 2) int64 height and width by position, px.
     """
 
-    def __init__(self, sample_ids: Collection[str]) -> None:
-        self._ids = list(sample_ids)
+    def __init__(self, sizes: Mapping[str, tuple[int, int]]) -> None:
+        self.size = np.reshape(list(sizes.values()), (-1, 2)).astype(np.int64)
+        self._ids = list(sizes)
         self._position = {name: place for place, name in enumerate(self._ids)}
-        self._known: set[str] = set()
+        # Of each image that rows are of: its folders, and a name that puts it there.
+        self._folders: dict[int, dict[str, str]] = {}
         self._foreign: dict[str, int] = {}
 
     def __len__(self) -> int:
         """How many images the data set has."""
         return len(self._ids)
 
-    def _find(self, name: str) -> int:
-        base = base_name(name)
+    def __getitem__(self, place: int) -> str:
+        """Id of the image at a position."""
+        return self._ids[place]
+
+    def _find(self, base: str) -> int:
         stems = (base[: -len(e)] for e in ENDINGS if base.lower().endswith(e))
         found = (self._position[stem] for stem in (base, *stems) if stem in self._position)
         return next(found, -1)
@@ -60,25 +73,30 @@ class Images:
             (R,) categories of text; an empty one names no image.
         """
         categories = names.cat.categories
-        position = np.array([self._find(name) for name in categories], np.int64)
+        parts = [split_name(name) for name in categories]
+        position = np.array([self._find(base) for _, base in parts], np.int64)
         codes = names.cat.codes.to_numpy()
         counts = np.bincount(codes, minlength=len(categories))
-        for name, place, count in zip(categories, position, counts, strict=True):
+        for name, (folder, _), place, count in zip(
+            categories, parts, position.tolist(), counts.tolist(), strict=True
+        ):
             if place >= 0:
-                self._known.add(name)
+                self._folders.setdefault(place, {}).setdefault(folder, name)
             elif name.strip():
-                self._foreign[name] = self._foreign.get(name, 0) + int(count)
+                self._foreign[name] = self._foreign.get(name, 0) + count
         return position[codes] if len(position) else np.empty(0, np.int64)
 
     def check(self, table: Table, column: str) -> None:
-        """Stop where no row was of an image of the data set; say how many were not, otherwise.
+        """Stop where the rows cannot be of the data set's images; count those of others.
 
         Raises
         ------
         BadInput
-            With names that were found and ids that would have been known.
+            No row is of an image of the data set, with names that were found and ids that would
+            have been known. Or two names that lie in different folders are one image's; a name
+            without a folder may be any of them.
         """
-        if not self._known:
+        if not self._folders:
             raise BadInput(
                 table.file,
                 f"column {column}",
@@ -93,4 +111,22 @@ class Images:
                 table.file,
                 sum(self._foreign.values()),
                 min(self._foreign),
+            )
+        placed = {
+            place: [name for folder, name in names.items() if folder]
+            for place, names in sorted(self._folders.items())
+        }
+        if twice := {place: names for place, names in placed.items() if len(names) > 1}:
+            raise BadInput(
+                table.file,
+                f"column {column}",
+                found="; ".join(
+                    f"{name_some([repr(name) for name in names], _SHOWN)} for the sample "
+                    f"{self._ids[place]!r}"
+                    for place, names in list(twice.items())[:_SHOWN]
+                )
+                + (f"; and {len(twice) - _SHOWN} more samples" if len(twice) > _SHOWN else ""),
+                expected="pictures of one folder: those of two may be different ones",
+                mend="delete the rows of the other pictures; where they are the same, take the "
+                "folders off their names",
             )

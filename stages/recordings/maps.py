@@ -5,29 +5,30 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from stages.cli import BadInput, log
+from stages.datasets import files
+from stages.datasets.listing import as_id
 from stages.resize import resize
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif")
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _SHOWN = 3
 
 
-def _check_single(files: list[Path]) -> Path:
-    if len(files) > 1:
+def _check_single(found: list[Path]) -> Path:
+    if len(found) > 1:
         raise BadInput(
-            files[0].parent,
-            f"map of {files[0].stem!r}",
-            found=[file.name for file in files],
+            found[0].parent,
+            f"map of {found[0].stem!r}",
+            found=[file.name for file in found],
             expected="one file",
             mend="delete all but one",
         )
-    return files[0]
+    return found[0]
 
 
-def list_maps(folder: Path, sample_ids: Collection[str]) -> list[str]:
-    """Ids of the samples that the folder has a map of, in the order of `sample_ids`.
+def find_maps(folder: Path, sample_ids: Collection[str]) -> dict[str, Path]:
+    """Find the maps of a folder: sample id → file, in the order of `sample_ids`.
 
     A map is the file `<sample_id>` with one of `ENDINGS`, of any case; other files do not matter.
 
@@ -40,29 +41,51 @@ def list_maps(folder: Path, sample_ids: Collection[str]) -> list[str]:
         raise BadInput(
             folder, "folder", found="none", expected="a folder of maps", mend="correct its path"
         )
-    files: dict[str, list[Path]] = {}
+    by_stem: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in ENDINGS:
-            files.setdefault(file.stem, []).append(file)
-    found = [name for name in sample_ids if name in files]
+            by_stem.setdefault(as_id(file.stem), []).append(file)
+    found = [name for name in sample_ids if name in by_stem]
     if not found:
         raise BadInput(
             folder,
             "maps",
-            found=[f"{name}{files[name][0].suffix}" for name in list(files)[:_SHOWN]],
+            found=[f"{name}{by_stem[name][0].suffix}" for name in list(by_stem)[:_SHOWN]],
             expected=f"images named as samples, such as {sorted(sample_ids)[:_SHOWN]}, ending in "
             f"{', '.join(ENDINGS)}",
             mend="give the data set its own folder of maps",
         )
-    for name in found:
-        _check_single(files[name])
-    if len(found) < len(files):
-        log.warning("%s: %d maps are of no sample", folder, len(files) - len(found))
-    return found
+    if len(found) < len(by_stem):
+        log.warning("%s: %d maps are of no sample", folder, len(by_stem) - len(found))
+    return {name: _check_single(by_stem[name]) for name in found}
 
 
-def read_map(folder: Path, sample_id: str, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Read a sample's map at `size` (height, width), px, resized bilinearly, anti-aliased.
+def _check_shape(
+    file: Path, found: tuple[int, int], original: tuple[int, int], size: tuple[int, int]
+) -> None:
+    # Both sides of a scaled map were rounded; the longer one tells the shorter more precisely.
+    short, long = (0, 1) if original[0] <= original[1] else (1, 0)
+    off = abs(found[short] - found[long] * original[short] / original[long])
+    if off > 1 and found != size:
+        raise BadInput(
+            file,
+            "size",
+            found=f"{found} (height, width)",
+            expected=f"the aspect of the image's {original}, or the working size {size}",
+            mend="make the map of the image alone, without a border, and do not stretch it",
+        )
+
+
+def read_map(
+    file: Path, size: tuple[int, int], original_size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Read a map at `size` (height, width), px, resized bilinearly, anti-aliased.
+
+    Parameters
+    ----------
+    original_size
+        Height and width of the image as it was looked at, px. The map has its aspect, within a
+        pixel of its own, or is of the working size `size`, to which images are stretched.
 
     Returns
     -------
@@ -71,34 +94,26 @@ def read_map(folder: Path, sample_id: str, size: tuple[int, int]) -> NDArray[np.
     Raises
     ------
     BadInput
-        There is no map or there are two, or it is not 8-bit grey.
+        It cannot be read, is not 8-bit grey, has another aspect than the image, or is 0
+        everywhere: an image that nobody looked at has no map.
     """
-    names = (folder / f"{sample_id}{e}" for ending in ENDINGS for e in (ending, ending.upper()))
-    files = {file.stat().st_ino: file for file in names if file.is_file()}
-    if not files:
-        raise BadInput(
-            folder,
-            f"map of {sample_id!r}",
-            found="none",
-            expected=f"a file ending in {', '.join(ENDINGS)}",
-            mend="add it",
-        )
-    file = _check_single(list(files.values()))
-    try:
-        with Image.open(file) as image:
-            mode = image.mode
-            channels = np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise BadInput(
-            file, "file", found=error, expected="a readable image", mend="replace the file"
-        ) from error
-    grey = bool((channels == channels[..., :1]).all())
-    if mode not in ("L", "P", "RGB") or not grey:
+    pixels = files.read_image(file)
+    grey = bool((pixels == pixels[..., :1]).all())
+    if pixels.dtype != np.uint8 or not grey:
         raise BadInput(
             file,
             "pixels",
-            found=f"mode {mode}" if grey else f"mode {mode} with colours",
+            found="colours" if not grey else "grey of more than 8 bits",
             expected="8-bit grey, 0 to 255",
             mend="save the map itself, not a picture of it in colours or in another depth",
         )
-    return resize(channels[..., 0], size) / np.float32(255)
+    _check_shape(file, (pixels.shape[0], pixels.shape[1]), original_size, size)
+    if not pixels.any():
+        raise BadInput(
+            file,
+            "pixels",
+            found="0 everywhere",
+            expected="a map of where somebody looked",
+            mend="delete the file: its image then counts as one without gaze",
+        )
+    return resize(pixels[..., 0], size) / np.float32(255)

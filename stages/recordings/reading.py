@@ -15,6 +15,11 @@ from stages.recordings.scan import Scan
 from stages.recordings.table import Columns, Table, open_table
 from stages.settings.recording import RecordingSettings
 
+# Medians that are not of milliseconds, and usual ones.
+_LONGEST_MS = 20_000.0
+_USUAL_MS = (50.0, 5_000.0)
+# What other units of time are in milliseconds.
+_UNITS_MS = {"seconds": 1000.0, "microseconds": 0.001}
 _FORMATS = {"gazemedseg": eyelink, "eyelink": eyelink, "tobii": tobii, "samples": samples}
 
 
@@ -32,6 +37,28 @@ def _check_durations(table: Table, columns: Columns, fixations: pd.DataFrame) ->
         )
 
 
+def _check_unit(
+    table: Table, columns: Columns, durations: NDArray[np.float64], min_duration_ms: float
+) -> None:
+    middle, longest = float(np.median(durations)), float(durations.max())
+    if longest >= min_duration_ms and middle <= _LONGEST_MS:
+        return
+    low, high = _USUAL_MS
+    likely = next((unit for unit, ms in _UNITS_MS.items() if low <= middle * ms <= high), None)
+    raise BadInput(
+        table.file,
+        f"column {columns.duration}",
+        found=f"{len(durations)} fixations of {durations.min():g} to {longest:g} ms, with a median "
+        f"of {middle:g} ms",
+        expected=f"some of {min_duration_ms:g} ms (gaze.min_fixation_ms) or longer"
+        if longest < min_duration_ms
+        else f"a median of at most {_LONGEST_MS:g} ms",
+        mend=f"the durations look like {likely}: give them in milliseconds"
+        if likely
+        else "give durations in milliseconds, or lower gaze.min_fixation_ms",
+    )
+
+
 def _find_fixations(
     table: Table, gaze: pd.DataFrame, settings: RecordingSettings, min_duration_ms: float
 ) -> pd.DataFrame:
@@ -43,7 +70,7 @@ def _find_fixations(
         raise BadInput(
             table.file,
             "samples",
-            found=f"no fixation in {len(gaze)} samples",
+            found=f"no fixation in {len(gaze)} samples, of which {gaze['x'].isna().sum()} are lost",
             expected=f"stretches of {min_duration_ms:g} ms or longer in which the gaze rests",
             mend="check recording.detection: threshold, rate_hz, screen_mm, distance_mm",
         )
@@ -72,7 +99,9 @@ def read_scans(
         Shorter fixations are dropped, and so are those off the image or without a position.
     problems
         Takes what is wrong with a table, of which the rest is read nevertheless: a value that is
-        no number, a duration not above 0, too many fixations off their image.
+        no number or has a comma without a sure meaning, images named in two folders or shown in
+        another size, a duration not above 0, durations in another unit of time, too many
+        fixations off their image, or none left on any.
 
     Returns
     -------
@@ -114,8 +143,26 @@ def read_scans(
     else:
         with found.collect():
             _check_durations(table, columns, gaze)
+            _check_unit(table, columns, gaze["duration_ms"].to_numpy(), min_duration_ms)
         problems += found
-    return _gather(file, list(sizes), gaze, width_height, settings, min_duration_ms)
+    scans = _gather(file, list(sizes), gaze, width_height, settings, min_duration_ms)
+    if not found:
+        with problems.collect():
+            _check_left(file, scans, min_duration_ms)
+    return scans
+
+
+def _check_left(file: Path, scans: dict[str, Scan], min_duration_ms: float) -> None:
+    if not any(len(scan.fixations) for scan in scans.values()):
+        off, short = (sum(numbers) for numbers in zip(*(scan[1:] for scan in scans.values())))
+        raise BadInput(
+            file,
+            "fixations",
+            found=f"none on its image for long enough: {off} off their image, {short} too short",
+            expected=f"some on their image, of {min_duration_ms:g} ms (gaze.min_fixation_ms) or "
+            "longer",
+            mend="check the unit of the durations, and what recording says of x and y",
+        )
 
 
 def _gather(

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from stages.cli import BadInput, Problems
+from stages.cli import BadInput, Problems, log
 from stages.recordings.images import Images
 from stages.recordings.table import Columns, Table, codes, read_columns, require
 from stages.settings.recording import DetectionSettings, RecordingSettings
@@ -46,7 +46,9 @@ def read(
     """Read the samples of the data set's images, in recorded order within each sequence.
 
     A sequence is what one reader (column `reader`, where there is one) looked at in one image.
-    Where x or y is missing, or a column `valid` holds 0, the eye was lost.
+    Where x or y is missing, or a column `valid` holds 0, the eye was lost. So it was where both
+    are exactly 0, unless the origin is the centre: many trackers write that, and nobody's gaze
+    hits a corner of the screen to the last digit. These are counted in the log.
 
     Returns
     -------
@@ -57,7 +59,7 @@ def read(
     valid = [VALID] if VALID in table.columns else []
     numbers = (columns.time, columns.x, columns.y, *valid)
     known: dict[str, int] = {}
-    parts = []
+    parts, zeros = [], 0
     for part in read_columns(table, [columns.image, *readers], numbers, numbers[1:3], problems):
         sample = images.find(part[columns.image])
         reader = codes(part[READER], known) if readers else np.zeros(len(part), np.int64)
@@ -69,8 +71,20 @@ def read(
             rows.loc[part[VALID].to_numpy() == 0, ["x", "y"]] = np.nan
         rows.insert(0, "sample", sample.astype(np.int32))
         rows.insert(1, "sequence", (reader * len(images) + sample))
-        parts.append(rows[sample >= 0])
+        rows = rows[sample >= 0]
+        if settings.origin != "centre":
+            zero = ((rows["x"] == 0) & (rows["y"] == 0)).to_numpy()
+            rows.loc[zero, ["x", "y"]] = np.nan
+            zeros += int(zero.sum())
+        parts.append(rows)
     samples = pd.concat(parts)
+    if zeros:
+        log.warning(
+            "%s: %d of %d samples lie exactly at (0, 0), and count as lost",
+            table.file,
+            zeros,
+            len(samples),
+        )
     sequence = samples["sequence"].to_numpy()
     if (sequence[1:] < sequence[:-1]).any():
         samples = samples.iloc[np.argsort(sequence, kind="stable")]

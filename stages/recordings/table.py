@@ -1,8 +1,8 @@
 """Delimited text as eye trackers and spreadsheets write it, read column by column."""
 
 import csv
+import re
 from collections.abc import Collection, Iterator, Sequence
-from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO, cast
@@ -12,14 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.cli import BadInput, Problems
+from stages.recordings.decimals import MISSING, Numbers
 
 # Bounds the memory of what is text, whatever the length of the file.
 CHUNK_ROWS = 500_000
-# What stands for a number that is not there.
-MISSING = ("", ".", "NaN", "nan", "NA", "-")
-# Takes what a line has beyond its header; no header can hold a tab inside a name.
-_BEYOND = "beyond\tthe header"
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+_QUOTED = r'^\s*"(.*)"\s*$'
 
 
 class Table(NamedTuple):
@@ -51,11 +49,35 @@ def _no_table(file: Path, error: Exception) -> BadInput:
     )
 
 
+def _split(file: Path, separator: str, lines: list[str], number: int) -> Iterator[list[str]]:
+    """Part lines, of which the first has this number, into their values."""
+    if separator == "\t":
+        for line in lines:
+            yield [re.sub(_QUOTED, r"\1", value) for value in line.rstrip("\r\n").split("\t")]
+        return
+    rows = csv.reader(lines, delimiter=separator, strict=True)
+    try:
+        for done, row in enumerate(rows):
+            if rows.line_num > done + 1:
+                raise csv.Error("a value goes on in the next line")
+            yield row
+            number += 1
+    except csv.Error as error:
+        raise BadInput(
+            file,
+            f"line {number}",
+            found="a quotation mark without its partner",
+            expected="quotation marks in pairs around a value, both on one line",
+            mend="delete the mark, or the line break behind it",
+        ) from error
+
+
 def open_table(file: Path) -> Table:
     """Find out encoding, separator and columns.
 
     UTF-16 is known by its byte order mark; the separator is the tab, semicolon or comma that the
-    first line has most of.
+    first line has most of. Between tabs a quotation mark is a character like others, save for a
+    pair around the whole value: eye trackers write notes as they were typed.
 
     Raises
     ------
@@ -73,7 +95,7 @@ def open_table(file: Path) -> Table:
     except (OSError, ValueError) as error:
         raise _no_table(file, error) from error
     separator = max("\t;,", key=first.count)
-    columns = [name.strip() for name in next(csv.reader([first], delimiter=separator))]
+    columns = [name.strip() for name in next(_split(file, separator, [first], 1))]
     if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
         raise BadInput(
             file,
@@ -103,19 +125,45 @@ def require(table: Table, columns: Collection[str], mend: str) -> None:
         )
 
 
-class _Headed:
-    """A file's text, its first line made good: no name empty, and one for what lies beyond."""
+class _Lines:
+    """A table's lines, each checked, below a header of the columns' numbers.
+
+    pandas would read on over the ends of lines for the partner of a quotation mark, and drop what
+    a line has beyond the last column.
+    """
 
     def __init__(self, table: Table, file: TextIO) -> None:
-        names = [name or f"\t{place}" for place, name in enumerate(table.columns)]
-        self._header = StringIO()
-        csv.writer(self._header, delimiter=table.separator).writerow([*names, _BEYOND])
-        self._header.seek(0)
-        self._file = file
+        self._table, self._file = table, file
+        self._header = table.separator.join(map(str, range(len(table.columns)))) + "\n"
         file.readline()
+        self._number = 1
+
+    def _check(self, lines: list[str], text: str) -> None:
+        file, _, separator, columns = self._table
+        most, first = len(columns), self._number + 1
+        self._number += len(lines)
+        rows: Iterator[list[str]]
+        if separator == "\t" or '"' not in text:
+            rows = (s.split(separator) if s.count(separator) >= most else [] for s in lines)
+        else:
+            rows = _split(file, separator, lines, first)
+        for number, row in enumerate(rows, first):
+            if len(row) > most and any(value.strip() for value in row[most:]):
+                raise BadInput(
+                    file,
+                    f"line {number}",
+                    found="more values than columns",
+                    expected=f"{most} values, as line 1 has names",
+                    mend="put values with a separator inside, such as 0,5, into quotes, or "
+                    "correct the line",
+                )
 
     def read(self, size: int) -> str:
-        return self._header.read(size) or self._file.read(size)
+        header, self._header = self._header, ""
+        lines = self._file.readlines(size)
+        text = "".join(lines)
+        self._check(lines, text)
+        return header + text
 
     def __iter__(self) -> Iterator[str]:
         # pandas takes for a file what has it, and then calls `read`.
@@ -123,40 +171,44 @@ class _Headed:
 
 
 def _chunks(table: Table, text: Sequence[str], numbers: Sequence[str]) -> Iterator[pd.DataFrame]:
+    place = {name: str(table.columns.index(name)) for name in (*text, *numbers)}
+    names = {number: name for name, number in place.items()}
+    tabs = table.separator == "\t"
     try:
         with table.file.open(encoding=table.encoding, newline="") as file:
-            yield from pd.read_csv(
-                cast(TextIO, _Headed(table, file)),
+            for part in pd.read_csv(
+                cast(TextIO, _Lines(table, file)),
                 sep=table.separator,
-                usecols=[*text, *numbers, _BEYOND],
+                usecols=list(names),
                 index_col=False,
                 # As categories, pandas would read names that are all digits as numbers.
-                dtype=dict.fromkeys((*text, _BEYOND), "str"),
+                dtype={place[name]: "str" for name in text},
                 keep_default_na=False,
-                na_values=dict.fromkeys(numbers, MISSING),
+                na_values={place[name]: MISSING for name in numbers},
+                quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
                 skip_blank_lines=False,
                 low_memory=False,
                 chunksize=CHUNK_ROWS,
-            )
+            ):
+                for number, column in part.items():
+                    if (
+                        tabs
+                        and column.dtype == "str"
+                        and column.str.contains('"', regex=False).any()
+                    ):
+                        part[number] = column.str.replace(_QUOTED, r"\1", regex=True)
+                yield part.rename(columns=names)
     except (OSError, ValueError) as error:
         raise _no_table(table.file, error) from error
 
 
-def _numbers(column: pd.Series) -> NDArray[np.float64]:
-    if column.dtype.kind in "iuf":
-        return column.to_numpy(np.float64)
-    # Not all are numbers, or their decimals are behind commas.
-    text = column.astype("str").str.strip().str.replace(",", ".", regex=False)
-    # Infinite: a text that is no number, unlike one that is not there.
-    numbers = pd.to_numeric(text, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
-    numbers[(np.isnan(numbers) & column.notna().to_numpy())] = np.inf
-    return numbers
-
-
 def _text_at(table: Table, column: str, line: int) -> str:
     with table.file.open(encoding=table.encoding, newline="") as file:
-        rows = csv.reader(file, delimiter=table.separator)
-        return next(islice(rows, line - 1, None))[table.columns.index(column)]
+        text = next(islice(file, line - 1, None))
+    values = next(_split(table.file, table.separator, [text], line))
+    place = table.columns.index(column)
+    # A line may end before the column.
+    return values[place] if place < len(values) else ""
 
 
 def read_columns(
@@ -173,12 +225,13 @@ def read_columns(
     table
         As `open_table` returns it.
     text, numbers
-        Columns to read; all are there. Decimals may be behind points or commas.
+        Columns to read; all are there. Decimals may be behind points or commas, in one column
+        behind either.
     optional
         Those of `numbers` in which a value may be missing; it is NaN.
     problems
         Takes the first value of each column that is no number; rows with such values are left
-        out, and so are blank lines.
+        out, and so are blank lines. At the end it takes commas without a sure meaning.
 
     Yields
     ------
@@ -187,24 +240,15 @@ def read_columns(
     Raises
     ------
     BadInput
-        The file is no table, or a line has more values than the first one has names.
+        The file is no table, or a line has more values than the first one has names, or a
+        quotation mark whose partner is not on it.
     """
+    columns = {name: Numbers(name) for name in numbers}
     reported: set[str] = set()
     for part in _chunks(table, text, numbers):
         part.index = part.index + 2
-        beyond = part.pop(_BEYOND)
-        if (beyond != "").any():
-            line = int(part.index[int((beyond != "").to_numpy().argmax())])
-            raise BadInput(
-                table.file,
-                f"line {line}",
-                found="more values than columns",
-                expected=f"{len(table.columns)} values, as line 1 has names",
-                mend="put values with a separator inside, such as 0,5, into quotes, or correct "
-                "the line",
-            )
-        for name in numbers:
-            part[name] = _numbers(part[name])
+        for name, column in columns.items():
+            part[name] = column.read(part[name])
         for name in text:
             part[name] = part[name].astype("category")
         blank = np.ones(len(part), bool)
@@ -228,6 +272,10 @@ def read_columns(
                     )
                 )
         yield part.loc[~(blank | bad), [*text, *numbers]]
+    for column in columns.values():
+        with problems.collect():
+            points = any(other.has_point for other in columns.values() if other is not column)
+            column.check(table.file, points_elsewhere=points)
 
 
 def codes(names: pd.Series, known: dict[str, int]) -> NDArray[np.int64]:

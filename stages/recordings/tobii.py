@@ -22,6 +22,8 @@ _DURATION = ("Gaze event duration", "Eye movement event duration")
 _MOVEMENT = "Eye movement type"
 _INDEX = "Eye movement type index"
 _READERS = ("Participant name", "Recording name")
+# What tells recordings apart; the last also where no column does.
+_RECORDING = ["participant", "recording", "sequence"]
 _UNITS = {"px": "px", "fraction": "norm"}
 _MICROSECONDS = ("μs", "us")
 # Times that grow more than this many times as fast as durations, in ms, are in microseconds.
@@ -86,7 +88,7 @@ def find_columns(table: Table, settings: RecordingSettings) -> Columns:
 
 def _collapse(rows: pd.DataFrame) -> pd.DataFrame:
     """One row for each run of rows that are of one fixation: its first, with its last time."""
-    key = rows[["participant", "recording", "index"]].to_numpy()
+    key = rows[[*_RECORDING, "index"]].to_numpy()
     first = np.ones(len(rows), bool)
     first[1:] = (key[1:] != key[:-1]).any(axis=1)
     last = np.roll(first, -1)
@@ -114,7 +116,8 @@ def read(
     """Read the fixations of an export.
 
     Rows of one recording that follow each other with one `Eye movement type index` are one
-    fixation; it is of the image on which it begins.
+    fixation; it is of the image on which it begins, also where the next one appears before it
+    ends. Where the time goes back from one row to the next, another recording begins.
 
     Returns
     -------
@@ -129,28 +132,34 @@ def read(
     parts, appeared = [], []
     known: tuple[dict[str, int], dict[str, int]] = ({}, {})
     movements: set[str] = set()
+    before, sequence = -np.inf, 0
     text = dict.fromkeys((columns.image, movement, *readers))
     for part in read_columns(table, list(text), numbers, numbers[:-1], problems):
         kind = part[movement]
         movements.update(kind.cat.categories)
+        time = part[columns.time].to_numpy()
+        sequences = sequence + np.cumsum(np.diff(time, prepend=before) < 0)
+        if len(time):
+            before, sequence = time[-1], int(sequences[-1])
         rows = pd.DataFrame(
             {
                 "sample": images.find(part[columns.image]),
                 "participant": 0,
                 "recording": 0,
+                "sequence": sequences,
                 "index": part[index],
                 "x": part[columns.x],
                 "y": part[columns.y],
                 "duration_ms": part[columns.duration],
-                "time": part[columns.time],
-                "last": part[columns.time],
+                "time": time,
+                "last": time,
             },
             index=part.index,
         )
         for name, seen in zip(readers, known, strict=False):
             rows[name.split()[0].lower()] = codes(part[name], seen)
         on_image = rows[rows["sample"] >= 0]
-        appeared.append(on_image.groupby(["participant", "recording", "sample"])["time"].min())
+        appeared.append(on_image.groupby([*_RECORDING, "sample"])["time"].min())
         looking = rows[(kind == "Fixation").to_numpy()]
         nameless = looking["index"].isna().to_numpy()
         if nameless.any():
@@ -174,8 +183,8 @@ def read(
             )
         )
     fixations = fixations[fixations["sample"] >= 0]
-    first = pd.concat(appeared).groupby(level=[0, 1, 2]).min()
-    keys = pd.MultiIndex.from_frame(fixations[["participant", "recording", "sample"]])
+    first = pd.concat(appeared).groupby(level=[0, 1, 2, 3]).min()
+    keys = pd.MultiIndex.from_frame(fixations[[*_RECORDING, "sample"]])
     since = fixations["time"].to_numpy() - first.reindex(keys).to_numpy()
     fixations["start_ms"] = since * _to_ms(columns.time, fixations)
     return fixations[["sample", "x", "y", "duration_ms", "start_ms"]]

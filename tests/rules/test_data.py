@@ -34,12 +34,19 @@ def on_screen(x, y):
     return LEFT + x * 64 * SCALE, y * 48 * SCALE
 
 
+def size_of(name):
+    """Height and width of the fixtures' images."""
+    frame = int(name.removeprefix("frame ")) if name.startswith("frame") else None
+    return (48.0, 64.0) if frame is None else (60.0 + 4 * frame, 80.0 + 2 * frame)
+
+
 def gazemedseg(file, targets):
     rows = [
         {
             "IMAGE": f"{name}.jpg", "CURRENT_FIX_INDEX": i + 1, "CURRENT_FIX_X": x,
             "CURRENT_FIX_Y": y, "CURRENT_FIX_DURATION": duration, "CURRENT_FIX_PUPIL": 900,
-            "CURRENT_FIX_START": start, "IMAGE_HEIGHT": 48.0, "IMAGE_WIDTH": 64.0,
+            "CURRENT_FIX_START": start, "IMAGE_HEIGHT": size_of(name)[0],
+            "IMAGE_WIDTH": size_of(name)[1],
         }
         for name, i, x, y, duration, start in looks(targets)
     ]  # fmt: skip
@@ -252,7 +259,7 @@ def test_data_that_were_exported_for_the_published_code_are_read_back(kvasir, tm
     }  # fmt: skip
     workspace = Workspace(tmp_path / "clone", config)
     workspace.must_run("export_published_ours")
-    shutil.copytree(workspace.folder / "results/ours/published", root.parent / "exported")
+    shutil.copytree(workspace.folder / "results/ours/export", root.parent / "exported")
     workspace.must_run("results/exported/gaze.h5")
     results = workspace.folder / "results"
     with h5py.File(results / "ours/gaze.h5") as ours, h5py.File(results / "exported/gaze.h5") as b:
@@ -300,7 +307,7 @@ def harm(root):
         "images/notes.txt: file",
         "images/scan 5.jpg: EXIF orientation",
         "'scan 4' (train) = 'copy' (test)",
-        "images/deep.png: pixels",
+        "1 grey of more than 8 bits: deep",
         "images/scan;8.png: sample id",
         "masks/scan 7.png: file",
         "train.txt: id 'scan 99'",

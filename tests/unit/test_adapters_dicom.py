@@ -156,6 +156,8 @@ def test_where_a_slice_lies(path):
     assert plane.down.tolist() == [0, 0, -0.5]
     assert plane.right.tolist() == [0, 0.75, 0]
     assert plane.normal.tolist() == [-1, 0, 0]
+    write_dicom(path, STORED, (0.5, 0.75), **PLACE | {"InstanceNumber": 0})
+    assert dicom.read_plane(path).number == 0
 
 
 @pytest.mark.parametrize("name", ["PixelSpacing", *PLACE])
@@ -170,10 +172,71 @@ def test_a_slice_without_its_place_is_named(name, path):
     assert text.endswith("to mend:  download or export the series again")
 
 
+def header(path, **tags):
+    write_dicom(path, STORED, (0.5, 0.75), **tags)
+    return dicom.read_header(path)
+
+
 def test_the_patient(path):
     for patient, expected in (("P 7", "P 7"), (" ", ""), (None, "")):
-        write_dicom(path, STORED, (1, 1), PatientID=patient)
-        assert dicom.read_patient(path) == expected
+        assert header(path, PatientID=patient).patient == expected
+
+
+def test_a_header_holds_the_numbers_that_are_there(path):
+    # Software that takes names out may leave two separators.
+    place = header(path, ImagePositionPatient="\\\\", ImageOrientationPatient=None).place
+    assert {name: values.tolist() for name, values in place.items()} == {
+        "Rows": [3], "Columns": [4], "PixelSpacing": [0.5, 0.75],
+    }  # fmt: skip
+
+
+# Half, and twice, of what headers may differ in by rounding.
+ALIKE = {
+    "PixelSpacing": ([0.50025, 0.75], [0.501, 0.75]),
+    "ImagePositionPatient": ([-10, 20.05, 30], [-10, 20.2, 30]),
+    "ImageOrientationPatient": ([1, 0, 5e-4, 0, 1, 0], [1, 0, 2e-3, 0, 1, 0]),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_what_headers_state_differently(name, path):
+    one = header(path, **PLACE)
+    near, far = (header(path, **PLACE | {name: values}) for values in ALIKE[name])
+    absent = header(path, **PLACE | {name: None})
+    assert dicom.differing(one, near) == dicom.differing(one, absent) == []
+    assert dicom.differing(one, far) == dicom.differing(far, one) == [name]
+    assert dicom.differing(one, far, ["Rows"]) == []
+
+
+def test_a_mask_must_not_say_that_it_lies_elsewhere(path):
+    image = header(path, **PLACE)
+    dicom.check_same_place(image, header(path, PixelSpacing=None))
+    with pytest.raises(BadInput) as caught:
+        dicom.check_same_place(image, header(path, **PLACE | {"ImagePositionPatient": [0, 20, 30]}))
+    assert str(caught.value) == (
+        f"{path}: place in the patient\n"
+        "  found:    ImagePositionPatient [0.0, 20.0, 30.0]\n"
+        "  expected: as its image: ImagePositionPatient [-10.0, 20.0, 30.0]\n"
+        "  to mend:  pair the mask with its own image, or export it again"
+    )
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        # As a number of Hounsfield units, 0 would be -1024.
+        {"RescaleSlope": 2, "RescaleIntercept": -1024},
+        {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 1, "HighBit": 0},
+    ],
+)
+def test_of_a_mask_the_stored_values_count(tags, path):
+    inside = STORED % 5 == 0
+    write_dicom(path, inside * 1, (1, 1), **tags)
+    mask = dicom.read_mask(path, (3, 4))
+    assert mask.dtype == np.bool_
+    np.testing.assert_array_equal(mask, inside)
 
 
 @given(at=st.integers(0, 700), value=st.integers(0, 255))
@@ -184,7 +247,7 @@ def test_damaged_bytes_are_bad_input_or_an_image(tmp_path_factory, at, value):
     content = bytearray(path.read_bytes())
     content[at % len(content)] = value
     path.write_bytes(content)
-    for read in (dicom.read, dicom.read_plane, dicom.read_patient):
+    for read in (dicom.read, dicom.read_plane, dicom.read_header):
         try:
             read(path)
         except BadInput as problem:

@@ -1,6 +1,7 @@
 """A lab's own images, in the formats that labs have."""
 
 import shutil
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -85,7 +86,10 @@ def test_dicom_with_its_patient_its_spacing_and_any_mask(empty):
     write_dicom(empty / "images/b.DCM", pixels, (0.5, 0.75), PatientID="P1")
     write_dicom(empty / "images/1.2.840.7", pixels, (0.5, 0.75))  # no ending, and no patient
     Image.fromarray(MASK).save(empty / "masks/a.png")
-    write_dicom(empty / "masks/b.dcm", MASK * 1, (0.5, 0.75))
+    # Shown white on black, or black on white: the same mask.
+    write_dicom(
+        empty / "masks/b.dcm", MASK * 1, (0.5, 0.75), PhotometricInterpretation="MONOCHROME1"
+    )
     Image.fromarray((MASK * 255).astype(np.uint8)).save(empty / "masks/1.2.840.7.tif")
     records, problems = index(empty)
     assert problems == []
@@ -97,6 +101,50 @@ def test_dicom_with_its_patient_its_spacing_and_any_mask(empty):
         assert read.spacing_mm == (0.5, 0.75)
         np.testing.assert_array_equal(read.mask, MASK)
         np.testing.assert_array_equal(read.image[..., 0], pixels)
+
+
+def test_a_dicom_mask_elsewhere_is_named(empty):
+    for name, spacing in (("a", (0.5, 0.75)), ("b", (2.0, 2.0))):
+        write_dicom(empty / f"images/{name}.dcm", 100 + 50 * MASK, (0.5, 0.75))
+        write_dicom(empty / f"masks/{name}.dcm", MASK * 1, spacing)
+    (record,), (problem,) = index(empty)
+    assert record.sample_id == "a"
+    assert problem.startswith(
+        f"{empty}/masks/b.dcm: place in the patient\n  found:    PixelSpacing"
+    )
+    assert "expected: as its image: PixelSpacing [0.5, 0.75]\n" in problem
+
+
+def test_volumes_of_one_time_point_and_of_more(empty):
+    voxels = np.arange(64 * 48 * 2).reshape(64, 48, 2, 1).astype(np.int16)
+    write_nifti(empty / "images/a.nii", voxels, AFFINE)
+    write_nifti(empty / "masks/a.nii", (voxels[..., 0] > 9).astype(np.uint8), AFFINE)
+    write_nifti(empty / "images/b.nii", np.concatenate([voxels] * 3, axis=-1), AFFINE)
+    records, (problem,) = index(empty)
+    assert [r.sample_id for r in records] == ["a_1", "a_2"]
+    pixels = folder.read(records[1])
+    np.testing.assert_array_equal(pixels.image[..., 0], voxels[..., 1, 0].T)
+    np.testing.assert_array_equal(pixels.mask, voxels[..., 1, 0].T > 9)
+    assert problem == (
+        f"{empty}/images/b.nii: axes\n"
+        "  found:    64 × 48 × 2 × 3 voxels\n"
+        "  expected: three axes: one time point per file\n"
+        "  to mend:  save the time point that was looked at as a file of its own"
+    )
+
+
+@pytest.mark.parametrize(("of_image", "of_mask"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_may_be_written_in_either_way(of_image, of_mask, empty):
+    for name in ("Jörg", "ผู้ป่วย é"):
+        Image.fromarray(MASK).save(empty / f"images/{normalize(of_image, name)}.png")
+        Image.fromarray(MASK).save(empty / f"masks/{normalize(of_mask, name)}.png")
+    for split, name in (("train", "Jörg"), ("test", "ผู้ป่วย é")):
+        (empty / f"{split}.txt").write_text(normalize(of_mask, name), encoding="utf-8")
+    records, problems = index(empty)
+    assert problems == []
+    assert [r.sample_id for r in records] == [normalize("NFC", n) for n in ("Jörg", "ผู้ป่วย é")]
+    for record in records:
+        assert folder.read(record).mask.any()
 
 
 def test_split_files_name_slices_volumes_and_subsets(own_volumes):

@@ -250,6 +250,11 @@ def one_place_twice(root):
     retag(root, "1-02.dcm", ImagePositionPatient=[-20, -30, 106])
 
 
+def all_at_one_place(root):
+    for name in ("1-01.dcm", "1-02.dcm", "1-03.dcm", "1-04.dcm", "1-05.dcm"):
+        retag(root, name, ImagePositionPatient=[-20, -30, 106])
+
+
 def one_number_twice(root):
     retag(root, "1-02.dcm", InstanceNumber=3)
 
@@ -285,6 +290,8 @@ AT_FAULT = {
     no_dicom: ("{series}/1-02.dcm: file", "expected: a readable DICOM image"),
     no_place: ("{series}/1-02.dcm: place in the patient", "ImagePositionPatient []"),
     one_place_twice: ("{series}: distances of slices", "found:    0 to 6 mm"),
+    all_at_one_place: ("{series}: distances of slices", "found:    0 to 0 mm\n",
+                       "expected: above 0 mm\n", "or is there twice"),
     one_number_twice: ("{series}: InstanceNumber", "found:    [3] twice"),
     uneven: ("{series}: distances of slices", "found:    3 to 3.2 mm"),
     another_spacing: ("{series}/1-04.dcm: slice", "steps [0.  0.5 0. ] and [0.5 0.  0. ] mm",

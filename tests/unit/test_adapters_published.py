@@ -1,15 +1,18 @@
 """The published releases: split files or none, what is absent, and what must lie where."""
 
+import logging
 import shutil
+from unicodedata import normalize
 
 import numpy as np
 import pytest
-from conftest import disc
+from conftest import disc, write_dicom
 from PIL import Image
 
 from stages.cli import Problems
 from stages.datasets import adapter, layouts
 from stages.settings.prepare import PrepareSettings
+from stages.splits import place
 
 
 def index(layout, root):
@@ -67,6 +70,163 @@ def test_all_that_the_split_files_lack_is_said_at_once(kvasir):
     ]
 
 
+def no_folder(path, found):
+    return (
+        f"{path}: folder\n"
+        f"  found:    {found}\n"
+        "  expected: a folder\n"
+        "  to mend:  put the folder there, or correct `root` in config.yaml"
+    )
+
+
+OF_FOLDERS = {
+    "kvasir": ("kvasir", "images", "masks"),
+    "isic": ("kvasir", "images", "labels"),
+    "nci_isbi": ("nci_isbi", "images", "masks"),
+    "nci_isbi_volumes": ("nci_isbi_volumes", "Training", "Leaderboard", "Test"),
+    "isic_challenge": (
+        "isic_challenge", "ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Test_GroundTruth",
+        "ISIC2018_Task1-2_Validation_Input",
+    ),
+    "folder": ("own_folder", "images", "masks"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"), [(layout, name) for layout in OF_FOLDERS for name in OF_FOLDERS[layout][1:]]
+)
+def test_a_file_in_place_of_a_folder_is_one_problem(layout, name, request):
+    root = request.getfixturevalue(OF_FOLDERS[layout][0])
+    if layout == "isic" and name == "images":
+        (root / "labels").mkdir()
+    shutil.rmtree(root / name, ignore_errors=True)
+    (root / name).write_text("a file")
+    problems = Problems()
+    with problems.collect():
+        adapter(layout).index(root, problems)
+    assert [str(problem) for problem in problems] == [no_folder(root / name, "a file")]
+
+
+def drawn(root):
+    (root / "train.txt").unlink()
+    (root / "test.txt").unlink()
+    return root
+
+
+def test_endings_of_any_case(kvasir):
+    for path in ("images/frame 1", "masks/frame 1", "masks/frame 3"):
+        (kvasir / f"{path}.jpg").rename(kvasir / f"{path}.JPG")
+    for _ in range(2):
+        records, problems = index("kvasir", kvasir)
+        assert [r.sample_id for r in records] == [f"frame {i}" for i in range(6)]
+        assert (records[1].image.name, records[1].mask.name) == ("frame 1.JPG", "frame 1.JPG")
+        assert records[3].mask.name == "frame 3.JPG" and problems == []
+        if (kvasir / "train.txt").exists():
+            drawn(kvasir)
+
+
+def test_two_files_of_one_id_are_named(kvasir):
+    shutil.copy(kvasir / "images/frame 2.jpg", kvasir / "images/frame 2.Jpg")
+    records, (problem,) = index("kvasir", kvasir)
+    assert len(records) == 6
+    assert problem == (
+        f"{kvasir}/images/frame 2.jpg: id 'frame 2'\n"
+        "  found:    also frame 2.Jpg\n"
+        "  expected: one file per id\n"
+        "  to mend:  rename one of the two, or take it away"
+    )
+
+
+OR_FOLDER = (
+    "  to mend:  save or name them so, or take them away; for images and masks of any format there "
+    "is `prepare.layout: folder`"
+)
+
+
+def test_where_splits_are_drawn_no_image_vanishes_for_its_ending(kvasir):
+    for i in (0, 4):
+        (kvasir / f"images/frame {i}.jpg").rename(kvasir / f"images/frame {i}.png")
+    (kvasir / "images/LICENSE.txt").write_text("texts come with downloads")
+    (kvasir / "images/old").mkdir()
+    records, problems = index("kvasir", drawn(kvasir))
+    assert [r.sample_id for r in records] == [f"frame {i}" for i in (1, 2, 3, 5)]
+    # Their masks are not said to be without an image.
+    assert problems == [
+        f"{kvasir}/images: files\n"
+        "  found:    3 of other names: frame 0.png, frame 4.png, old\n"
+        "  expected: <id>.jpg, such as frame 0.jpg\n" + OR_FOLDER
+    ]
+
+
+def test_where_splits_are_given_other_images_may_lie_there(kvasir):
+    (kvasir / "train.txt").write_text("frame 1\n")
+    (kvasir / "images/frame 2.jpg").rename(kvasir / "images/frame 2.png")
+    records, problems = index("kvasir", kvasir)
+    assert [r.sample_id for r in records] == ["frame 1", "frame 4", "frame 5"] and problems == []
+
+
+@pytest.mark.parametrize("split", ["given", "drawn"])
+def test_masks_under_other_names_or_without_an_image_are_named(split, kvasir):
+    for i in range(1, 7):
+        shutil.copy(kvasir / "masks/frame 0.jpg", kvasir / f"masks/lone {i}.jpg")
+    (kvasir / "masks/frame 3.jpg").rename(kvasir / "masks/frame 3.png")
+    if split == "drawn":
+        drawn(kvasir)
+    records, problems = index("kvasir", kvasir)
+    assert [r.mask is None for r in records] == [False, False, False, True, False, False]
+    assert problems == [
+        f"{kvasir}/masks: files\n"
+        "  found:    1 of other names: frame 3.png\n"
+        "  expected: <id>.jpg, such as frame 3.jpg\n" + OR_FOLDER,
+        f"{kvasir}/masks: masks\n"
+        "  found:    6 without an image: lone 1, lone 2, lone 3, lone 4, lone 5 and 1 more\n"
+        f"  expected: <id>.jpg in {kvasir}/images for each\n"
+        "  to mend:  add the images, or take the masks away",
+    ]
+
+
+def test_the_name_of_an_isic_mask_is_told(kvasir):
+    (kvasir / "labels").mkdir()
+    shutil.copy(kvasir / "masks/frame 3.jpg", kvasir / "labels/frame 3.png")
+    _, (problem,) = index("isic", kvasir)
+    assert "expected: <id>_segmentation.png, such as frame 3_segmentation.png\n" in problem
+
+
+def test_missing_masks_are_counted_once_where_others_are_there(kvasir, caplog):
+    for i in (0, 2, 5):
+        (kvasir / f"masks/frame {i}.jpg").unlink()
+    with caplog.at_level(logging.WARNING):
+        _, problems = index("kvasir", kvasir)
+        said = f"{kvasir}: no mask of 3 of 6 images: frame 0, frame 2, frame 5"
+        assert problems == [] and caplog.messages == [said]
+        caplog.clear()
+        shutil.rmtree(kvasir / "masks")
+        (kvasir / "masks").mkdir()
+        assert index("kvasir", kvasir)[1] == [] and caplog.messages == []
+
+
+@pytest.mark.parametrize(("on_disk", "in_list"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_may_be_written_in_either_way(on_disk, in_list, kvasir, isic_challenge):
+    name = "Zoé-रोगी"
+    for folder in ("images", "masks"):
+        path = kvasir / f"{folder}/{normalize(on_disk, name)}.jpg"
+        (kvasir / f"{folder}/frame 0.jpg").rename(path)
+    (kvasir / "train.txt").write_text(f"{normalize(in_list, name)}\n", encoding="utf-8")
+    (record, *_), problems = index("kvasir", kvasir)
+    assert (record.sample_id, record.subject_id) == (normalize("NFC", name),) * 2
+    # The files keep their names.
+    assert record.image.name == record.mask.name == f"{normalize(on_disk, name)}.jpg"
+    assert problems == [] and adapter("kvasir").read(record).mask.any()
+
+    inputs = isic_challenge / "ISIC2018_Task1-2_Training_Input"
+    truth = isic_challenge / "ISIC2018_Task1_Training_GroundTruth"
+    (inputs / "ISIC_0000000.jpg").rename(inputs / f"{normalize(on_disk, name)}.jpg")
+    mask = truth / f"{normalize(in_list, name)}_segmentation.png"
+    (truth / "ISIC_0000000_segmentation.png").rename(mask)
+    records, problems = index("isic_challenge", isic_challenge)
+    assert problems == [] and normalize("NFC", name) in {r.sample_id for r in records}
+
+
 def test_a_split_file_that_is_no_text_is_named(kvasir):
     (kvasir / "test.txt").write_bytes(b"frame 4\n\xff\xfe")
     records, (problem,) = index("kvasir", kvasir)
@@ -94,6 +254,80 @@ def test_the_case_of_a_prostate_slice_is_its_subject(nci_isbi):
     np.testing.assert_array_equal(pixels.mask, disc((48, 64), (24, 21), 8))
     np.testing.assert_array_equal(pixels.image[..., 0], 2000 + 300 * pixels.mask)
     assert pixels.spacing_mm == (0.5, 0.75)
+
+
+def retag(root, **of_slices):
+    """Write slices anew, 48 × 64, with other tags."""
+    for name, tags in of_slices.items():
+        write_dicom(root / f"images/{name}.dcm", np.full((48, 64), 9), (0.5, 0.75), **tags)
+
+
+def test_slices_of_a_case_that_differ_are_named(nci_isbi):
+    axial, sagittal = [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]
+    near = {"PixelSpacing": [0.5002, 0.7497], "ImageOrientationPatient": [1, 5e-4, 0, 0, 1, 0]}
+    (nci_isbi / "test.txt").write_text("\n".join(f"case3_{i}" for i in range(1, 6)))
+    retag(
+        nci_isbi,
+        # Nothing stated, rounded, and two that differ.
+        case3_1={"PixelSpacing": None},
+        case3_2={"ImageOrientationPatient": axial},
+        case3_3={"PixelSpacing": [0.6, 0.75], "ImageOrientationPatient": sagittal},
+        case3_4={"ImageOrientationPatient": axial},
+        case3_5=near,
+    )
+    records, (problem,) = index("nci_isbi", nci_isbi)
+    assert len(records) == 9
+    assert problem == (
+        f"{nci_isbi}/images: slices of the case 'case3'\n"
+        f"  found:    PixelSpacing [0.6, 0.75], ImageOrientationPatient {[*map(float, sagittal)]} "
+        "in case3_3.dcm\n"
+        f"  expected: PixelSpacing [0.5, 0.75], ImageOrientationPatient {[*map(float, axial)]}, as "
+        "in case3_2.dcm\n"
+        "  to mend:  take the slices of another series away, or give them a case of their own"
+    )
+
+
+def test_a_slice_of_another_size_is_named(nci_isbi):
+    (nci_isbi / "train.txt").write_text("case1_1\ncase1_2\ncase1_11\n")
+    write_dicom(nci_isbi / "images/case1_2.dcm", np.ones((48, 32)), (0.5, 0.75))
+    _, (problem,) = index("nci_isbi", nci_isbi)
+    assert "found:    Columns [32.0] in case1_2.dcm\n  expected: Columns [64.0], as in " in problem
+
+
+@pytest.mark.parametrize(
+    ("patients", "subjects"),
+    [
+        # Case 1, 1, 2, 2, 3, 3.
+        (("", "", "", "", "", ""), ("case1", "case2", "case3")),
+        (("P", "P", "Q", "Q", "R", "R"), ("case1", "case2", "case3")),
+        (("P", "P", "Q", "Q", "P", "P"), ("P", "case2", "P")),
+        (("P", "", "Q", "", "", "P"), ("P", "case2", "P")),
+        # One in all files names nobody, also where some lack it.
+        (("P", "P", "P", "P", "P", "P"), ("case1", "case2", "case3")),
+        (("P", "P", "", "", "P", "P"), ("case1", "case2", "case3")),
+    ],
+)
+def test_cases_of_one_patient_are_one_subject(patients, subjects, nci_isbi):
+    names = [f"case{case}_{number}" for case in (1, 2, 3) for number in (1, 11)]
+    retag(nci_isbi, **{name: {"PatientID": p} for name, p in zip(names, patients, strict=True)})
+    records, problems = index("nci_isbi", nci_isbi)
+    assert problems == []
+    assert [r.subject_id for r in records] == [s for s in subjects for _ in range(2)]
+
+
+def test_a_patient_in_two_splits_stops(nci_isbi):
+    retag(nci_isbi, case1_1={"PatientID": "P"}, case2_1={"PatientID": "Q"},
+          case3_1={"PatientID": "P"})  # fmt: skip
+    problems = Problems()
+    place(index("nci_isbi", nci_isbi)[0], PrepareSettings(layout="nci_isbi"), nci_isbi, problems)
+    (problem,) = problems
+    assert "found:    subjects in two splits: P\n" in str(problem)
+
+
+def test_an_unreadable_slice_is_named_by_the_index(nci_isbi):
+    (nci_isbi / "images/case2_1.dcm").write_text("none")
+    records, (problem,) = index("nci_isbi", nci_isbi)
+    assert len(records) == 5 and problem.startswith(f"{nci_isbi}/images/case2_1.dcm: file\n")
 
 
 def test_fgi_folders_of_isic(kvasir):
@@ -146,7 +380,10 @@ def test_images_and_masks_of_isic_come_in_pairs(isic_challenge):
         "  to mend:  unpack both archives of this part again"
     )
     assert second.startswith(f"{inputs}/ISIC_0000002.jpg: file\n  found:    no {truth}/")
-    assert "ISIC2018_Task1-2_Validation_Input/ISIC_0000004.jpg: file" in third
+    assert third == no_folder(isic_challenge / "ISIC2018_Task1_Validation_GroundTruth", "none")
+    (inputs / "ISIC_0000003.jpg").rename(inputs / "ISIC_0000003.jpeg")
+    _, (strange, *_) = index("isic_challenge", isic_challenge)
+    assert strange.startswith(f"{inputs}: files\n  found:    1 of other names: ISIC_0000003.jpeg\n")
 
 
 # What must lie where
@@ -192,6 +429,24 @@ def test_drawn_splits_need_no_split_files(layout, tmp_path):
         (tmp_path / name).mkdir()
     assert layouts.missing(layout, tmp_path, drawn=True) is None
     assert "train.txt" in layouts.missing(layout, tmp_path, drawn=False)
+
+
+def test_files_are_no_folders_and_folders_no_files(kvasir):
+    shutil.rmtree(kvasir / "masks")
+    (kvasir / "masks").write_text("a file")
+    (kvasir / "test.txt").unlink()
+    (kvasir / "test.txt").mkdir()
+    masks, test = f"{kvasir}/masks (a file, not a folder)", f"{kvasir}/test.txt (a folder, not a"
+    assert layouts.missing("kvasir", kvasir).startswith(f"missing: {masks}, {test} file)\n")
+
+
+def test_recorded_gaze_is_a_file_or_a_folder_of_maps(kvasir):
+    gaze = kvasir / "gaze"
+    meaning = "recorded gaze: the file, or the folder of maps, that `fixations` names"
+    message = layouts.missing("kvasir", kvasir, gaze)
+    assert message.startswith(f"missing: {gaze}\n") and f"    {gaze}: {meaning}\n" in message
+    gaze.mkdir()
+    assert layouts.missing("kvasir", kvasir, gaze) is None
 
 
 def test_own_images_need_neither_masks_nor_split_files(tmp_path):

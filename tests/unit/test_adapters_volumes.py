@@ -1,6 +1,10 @@
 """NRRD and NIfTI volumes: the same patient, whatever the order in which it is stored."""
 
 import gzip
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -87,8 +91,10 @@ def test_a_rescaled_nifti(tmp_path):
     image.header.set_slope_inter(0.5, -3)
     image.to_filename(tmp_path / "a.nii")
     voxels = volumes.read_voxels(tmp_path / "a.nii", MEND)
-    # Stored are 0 … 456.
-    assert (voxels.min(), voxels.max()) == (-3, 0.5 * 456 - 3)
+    # Stored are 0 … 456. Doubles would take twice the memory.
+    assert (voxels.min(), voxels.max()) == (-3, 0.5 * 456 - 3) and voxels.dtype == np.float32
+    # Stored to the right and to the front.
+    np.testing.assert_array_equal(voxels, 0.5 * VOXELS.T[:, ::-1, ::-1] - 3)
 
 
 def test_a_flat_nifti_is_one_slice(tmp_path):
@@ -97,6 +103,53 @@ def test_a_flat_nifti_is_one_slice(tmp_path):
     image = volumes.read_slice(path, 0, MEND)
     assert image.dtype == np.float32
     np.testing.assert_array_equal(image[..., 0], VOXELS[:, :, 3].T)
+
+
+@pytest.mark.parametrize("more", [(1,), (1, 1)])
+def test_further_axes_of_length_1_are_none(more, tmp_path):
+    path = write(tmp_path / "a.nii.gz", VOXELS.reshape(*VOXELS.shape, *more))
+    assert volumes.read_grid(path, MEND).shape == (5, 6, 7)
+    np.testing.assert_array_equal(volumes.read_voxels(path, MEND), VOXELS.T)
+
+
+def test_threads_share_what_is_read_and_two_are_held():
+    """40 slices each of 6 volumes, read by 4 threads in the order of the slices."""
+    reads, alive, most = [], weakref.WeakSet(), [0]
+
+    class Volume:
+        pass
+
+    @volumes.kept
+    def read(path, mend):
+        most[0] = max(most[0], len(alive) + 1)
+        reads.append((path, mend))
+        time.sleep(0.01)
+        volume = Volume()
+        alive.add(volume)
+        return volume
+
+    slices = [Path(str(i)) for i in range(6) for _ in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        # What is returned is let go at once.
+        list(pool.map(lambda path: read(path, MEND) and time.sleep(1e-4), slices))
+    assert reads == [(Path(str(i)), MEND) for i in range(6)]
+    assert most == [2] and len(alive) == 2
+
+
+def test_what_cannot_be_read_is_not_kept(tmp_path):
+    path = tmp_path / "a.nii"
+    with pytest.raises(BadInput):
+        volumes.read_slice(path, 0, MEND)
+    write(path, VOXELS)
+    np.testing.assert_array_equal(volumes.read_slice(path, 1, MEND)[..., 0], VOXELS[..., 1].T)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii"])
+def test_what_is_labelled_is_above_0(name, tmp_path):
+    path = write(tmp_path / name, VOXELS - 300)
+    labelled = volumes.read_labelled(path, MEND)
+    assert labelled.dtype == np.bool_
+    np.testing.assert_array_equal(labelled, VOXELS.T > 300)
 
 
 def test_values_that_are_not_finite_are_named(tmp_path):
@@ -169,7 +222,9 @@ def test_a_nifti_must_say_where_it_lies(tmp_path):
 
 def test_a_nifti_of_time_or_colours(tmp_path):
     nibabel.Nifti1Image(np.zeros((3, 4, 5, 6), np.int16), np.eye(4)).to_filename(tmp_path / "a.nii")
-    assert "found:    3 × 4 × 5 × 6 voxels" in found(tmp_path / "a.nii")
+    assert "axes\n  found:    3 × 4 × 5 × 6 voxels\n  expected: three axes" in found(
+        tmp_path / "a.nii"
+    )
     rgb = np.zeros((3, 4, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.Nifti1Image(rgb, np.eye(4)).to_filename(tmp_path / "b.nii")
     assert "expected: one number each" in found(tmp_path / "b.nii")

@@ -404,6 +404,22 @@ def test_resolved_settings_survive_json():
             assert type(part).model_validate_json(part.model_dump_json()) == part
 
 
+@pytest.mark.parametrize("name", ["logs", "benchmarks", "export"])
+def test_an_experiment_cannot_take_the_name_of_a_folder_of_results(name):
+    raw = changed()
+    raw["experiments"][name] = {}
+    with pytest.raises(ConfigError, match=f"experiments.{name}: the name is a folder"):
+        parse(raw)
+
+
+@pytest.mark.parametrize("name", ["verify_polyps", "export_published_polyps", "quality"])
+def test_a_data_set_cannot_take_the_name_of_a_target(name):
+    raw = changed()
+    raw["datasets"][name] = raw["datasets"]["kvasir"]
+    with pytest.raises(ConfigError, match=f"datasets.{name}: the name is a target"):
+        parse(raw)
+
+
 def test_the_schema_file_is_in_step():
     assert SCHEMA.is_file() and SCHEMA.read_text("utf-8") == config.schema(), (
         "regenerate it: python -m stages.config workflow/schemas/config.schema.json"

@@ -85,7 +85,7 @@ class Source:
                 else:
                     file[member] = value
 
-    def export(self, form=None, explain=False):
+    def export(self, form=None, explain=False, quality=None):
         output = self.folder / "export"
         export_published(
             self.folder / "prepared.h5",
@@ -93,6 +93,7 @@ class Source:
             output,
             form or self.form,
             self.folder / "explanations.h5" if explain else None,
+            quality,
         )
         return output
 
@@ -113,6 +114,23 @@ def message(action):
 @pytest.fixture(params=ENDING)
 def form(request):
     return request.param
+
+
+def test_samples_that_the_quality_leaves_out_are_not_exported(tmp_path, form):
+    source = Source(tmp_path, form)
+    whole = (source.export() / "train.txt").read_text().split()
+    table = tmp_path / "gaze_quality.csv"
+    table.write_text(f"sample_id,left_out\n{whole[0]},True\n{whole[1]},False\n")
+    root = source.export(quality=table)
+    assert (root / "train.txt").read_text().split() == whole[1:]
+    assert not list(root.rglob(f"{whole[0]}.*"))
+
+
+def test_the_form_is_by_default_that_of_the_images(tmp_path, form):
+    source = Source(tmp_path, form)
+    source.form = None
+    masks = source.export() / "masks"
+    assert {path.suffix for path in masks.iterdir()} == {".png" if form == "nci_isbi" else ".jpg"}
 
 
 # The folder
@@ -141,8 +159,8 @@ def test_split_files_list_what_the_published_code_can_train_on(tmp_path, form, c
     assert (root / "val.txt").read_bytes() == b"case3_1\n"
     assert (root / "test.txt").read_bytes() == b"case4_1\n"
     assert (
-        "1 of 3 training samples have no gaze and are left out: the published code reads a map "
-        "of each"
+        "1 of 3 training samples have no gaze, or too poor, and are left out: the published code "
+        "reads a map of each"
     ) in caplog.messages
     assert (
         "1 of 4 samples have no mask: the published code reads one of each, even where it trains "

@@ -201,7 +201,7 @@ def maps(kvasir):
     folder = kvasir / "maps"
     folder.mkdir()
     for i in range(4):
-        ramp = np.tile(np.linspace(0, 255, 80), (60, 1)).round().astype(np.uint8)
+        ramp = np.tile(np.linspace(0, 255, 80 + 2 * i), (60 + 4 * i, 1)).round().astype(np.uint8)
         Image.fromarray(ramp).save(folder / f"frame {i}.png")
     return folder
 

@@ -241,8 +241,10 @@ def test_two_files_must_hold_the_same_samples_in_the_same_order(ids, same, tmp_p
 
 @pytest.mark.parametrize(
     "sample_id",
-    ["a", "cju0qkwl35piu0993l0dewei2", "Case 1 (T2)", "a.b-c_d+e@f", "Größe", "患者7", "x" * 200],
-)
+    ["a", "cju0qkwl35piu0993l0dewei2", "Case 1 (T2)", "a.b-c_d+e@f", "Größe", "患者7", "x" * 200,
+     # An accent apart from its letter, and scripts whose vowels are marks.
+     "Zoe\u0301", "रोगी", "ผู้ป่วย", "مريض ١"],
+)  # fmt: skip
 def test_good_ids(sample_id, tmp_path):
     assert io.check_sample_id(sample_id, tmp_path) == sample_id
 
@@ -251,13 +253,18 @@ def test_good_ids(sample_id, tmp_path):
     "sample_id",
     ["", " ", ".", "..", "../x", "a/b", "a\\b", "/a", ".hidden", "a.", " a", "a ", "a\0b", "a\n",
      "\na", "a\tb", "a\u2028b", "x" * 201, "x" * 300, "a:b", "a*", "a?b", "<b>", "a'b", 'a"b', "$a",
-     "a;b", "a|b", "a`b", "~a", "{a}", "a%b"],
+     "a;b", "a|b", "a`b", "~a", "{a}", "a%b", "a\u202eb", "a\u200bb", "a\u00a0b", "a\u2215b",
+     "a\ufeffb", "a\ud800b", "a\ue000b", "a€b", "a\x7fb"],
 )  # fmt: skip
 def test_hostile_ids_stop_with_their_place(sample_id):
     with pytest.raises(BadInput) as caught:
         io.check_sample_id(sample_id, Path("images/odd.jpg"))
     text = str(caught.value)
     assert text.startswith("images/odd.jpg: sample id") and repr(sample_id) in text
+    assert text.endswith(
+        "to mend:  rename the image, and likewise what else has its name: mask, gaze, or a line of "
+        "a split file"
+    )
 
 
 @given(st.text(max_size=20))

@@ -125,7 +125,10 @@ def repeat(root):
         (truncate_image, ["frame 1.jpg", "a readable PNG, JPEG, TIFF or BMP file"]),
         (shrink_mask, ["masks/frame 1.jpg", "(10, 10)", "(64, 82)"]),
         (grey_mask, ["masks/frame 1.jpg"]),
-        (grey_image, ["frame 1.jpg", "float32 with 1 channels", "as the first image"]),
+        (
+            grey_image,
+            ["images", "5 colour: frame 0, frame 2", "1 grey of more than 8 bits: frame 1"],
+        ),
         (leak, ["more than once: 'frame 1'", "subjects in two splits: frame 1"]),
         (repeat, ["more than once: 'frame 1'"]),
         (copy_image, ["the same pixels in two splits: 'frame 1' (train) = 'frame 5' (test)"]),

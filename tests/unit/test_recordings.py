@@ -1,8 +1,12 @@
 """Recordings as eye trackers, spreadsheets and the GazeMedSeg release write them."""
 
+import csv
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.cli import BadInput, ManyBad, Problems
@@ -61,7 +65,8 @@ def test_fixations_come_by_sample_with_position_duration_and_start(file):
 def test_a_row_of_the_release(file):
     row = "Prostate3T-01-0027_14.jpg,1,0.4846041666666668,0.4931510416666668,770,2484,7,320.0,320.0"
     write(file, row)
-    scan = read(file, ids=["Prostate3T-01-0027_14", "Prostate3T-01-0027_1"])
+    size = (320, 320)
+    scan = read(file, ids={"Prostate3T-01-0027_14": size, "Prostate3T-01-0027_1": size})
     assert list(scan) == ["Prostate3T-01-0027_14"]
     assert scan["Prostate3T-01-0027_14"].fixations.tolist() == [
         [0.4846041666666668, 0.4931510416666668, 770, 2484]
@@ -101,7 +106,7 @@ def test_the_edges_belong_to_the_image_and_what_is_dropped_is_counted(file):
 
 def test_a_scan_of_which_every_fixation_is_dropped_says_so(file):
     write(file, A, B)
-    scans = read(file, shortest=1000)
+    scans = read(file, shortest=250)
     assert scans["a"].fixations.shape == (0, 4)
     assert scans["a"][1:] == (0, 1)
 
@@ -171,6 +176,15 @@ def test_a_value_that_is_no_number_is_shown_with_its_line(file, value, rows, mon
         f"{file}: column CURRENT_FIX_X, line 5\n  found:    {value!r}\n  expected: a number\n"
         "  to mend:  correct or delete the line"
     )
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_a_line_that_ends_early_lacks_a_value(file, separator):
+    rows = [row.replace(",", separator) for row in (A, "b.jpg,1,0.5")]
+    write(file, *rows, separator=separator)
+    text = message(file)
+    assert text.startswith("3 problems:\n")
+    assert "column CURRENT_FIX_Y, line 3\n  found:    ''\n  expected: a number" in text
 
 
 def test_a_line_is_found_though_the_number_hides_behind_decimal_commas(file):
@@ -271,6 +285,232 @@ def test_a_line_with_too_many_values(file, row):
 def test_a_header_alone_has_no_row_of_the_data_set(file):
     write(file)
     assert "found:    []" in message(file)
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+@pytest.mark.parametrize("behind", ["{0}junk", "{0}{0}junk", "{0}{0}{0} 1 {0}"])
+def test_values_behind_empty_ones_beyond_the_header_are_not_dropped(file, separator, behind):
+    rows = [row.replace(",", separator) for row in (A, B, LATER_A)]
+    write(file, rows[0], rows[1] + 3 * separator, rows[2], separator=separator)
+    assert sorted(read(file)) == ["a", "b"]
+    rows[1] += behind.format(separator)
+    write(file, *rows, separator=separator)
+    assert f"{file}: line 3\n  found:    more values than columns" in message(file)
+
+
+# Quotation marks. Two notes that begin with one used to swallow the rows between them.
+
+NOTED = [*COLUMNS, "NOTE"]
+
+
+def noted(separator, notes):
+    rows = [A, B, LATER_A, B.replace("b.jpg,1", "b.jpg,2")]
+    return [row.replace(",", separator) + separator + note for row, note in zip(rows, notes)]
+
+
+def test_between_tabs_a_quotation_mark_is_a_character(file):
+    rows = noted("\t", ['"5 mm lesion', "", '"x', 'a 5" one'])
+    write(file, *rows, columns=NOTED, separator="\t")
+    assert {name: len(scan.fixations) for name, scan in read(file).items()} == {"a": 2, "b": 2}
+    rows[0] = '"' + rows[0]
+    rows[1] = rows[1].replace("0.1", '0.1"')
+    write(file, *rows, columns=NOTED, separator="\t")
+    assert "column CURRENT_FIX_X, line 3\n  found:    '0.1\"'" in message(file)
+
+
+def test_between_tabs_a_pair_around_a_value_is_taken_off(file):
+    row = "\t".join(f'"{value}"' for value in A.split(","))
+    lost = row.replace('"0.25"', '"."')
+    write(file, row, columns=[f'"{c}"' for c in COLUMNS], separator="\t")
+    assert read(file)["a"].fixations.tolist() == [[0.25, 0.5, 200, 0]]
+    write(file, row, lost, separator="\t")
+    scan = read(file, format="eyelink", unit="fraction")["a"]
+    assert (len(scan.fixations), scan.off_image) == (1, 1)
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_elsewhere_a_quotation_mark_has_its_partner_on_its_line(file, separator):
+    good = ['"a, b; c"', '"say ""5"""', 'a 5" one', ""]
+    write(file, *noted(separator, good), columns=NOTED, separator=separator)
+    assert {name: len(scan.fixations) for name, scan in read(file).items()} == {"a": 2, "b": 2}
+    for bad in ('"5 mm lesion', 'a 5" one"' + separator + '"x', '"5" wide'):
+        write(file, *noted(separator, ["", bad, '"x', ""]), columns=NOTED, separator=separator)
+        if bad.startswith("a"):
+            assert "line 3\n  found:    a quotation mark" in message(file)
+        else:
+            assert message(file) == (
+                f"{file}: line 3\n  found:    a quotation mark without its partner\n"
+                "  expected: quotation marks in pairs around a value, both on one line\n"
+                "  to mend:  delete the mark, or the line break behind it"
+            )
+
+
+def test_a_line_break_inside_a_value_shows_its_line(file, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", 2)
+    rows = noted(",", ["", "", '"two\nlines"', ""])
+    write(file, *rows, columns=NOTED)
+    assert "line 4\n  found:    a quotation mark" in message(file)
+    write(file, *rows, columns=[f'"{NOTED[0]}', *NOTED[1:]])
+    assert "line 1\n  found:    a quotation mark" in message(file)
+
+
+# What a person may type, within a line.
+notes = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 999), notes), min_size=1, max_size=9),
+    st.sampled_from([",", ";", "\t"]),
+)
+def test_notes_neither_add_nor_take_rows(tmp_path_factory, rows, separator):
+    file = tmp_path_factory.mktemp("noted") / "recording.txt"
+    lines = [[*COLUMNS[:6], "NOTE"]]
+    lines += [[f"{name}.jpg", "1", "0.5", "0.25", "300", str(n), note] for name, n, note in rows]
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        if separator == "\t":
+            stream.writelines("\t".join(line) + "\r\n" for line in lines)
+        else:
+            csv.writer(stream, delimiter=separator).writerows(lines)
+    scans = read(file)
+    for name in "ab":
+        starts = [n for other, n, _ in rows if other == name]
+        assert (scans[name].fixations[:, 3].tolist() if starts else []) == starts
+        assert (name in scans) == bool(starts)
+
+
+# Commas in numbers
+
+
+@pytest.mark.parametrize("rows", [2, 500_000])
+def test_a_column_has_one_decimal_sign(file, rows, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    far = A.replace("0.25", '"0,75"')
+    write(file, A, B, B, far)
+    assert message(file) == (
+        f"{file}: column CURRENT_FIX_X, line 5\n"
+        "  found:    '0,75', while line 2 has '0.25'\n"
+        "  expected: one decimal sign in a column, and none between thousands\n"
+        "  to mend:  write all decimals with points, or all with commas"
+    )
+    # Another column may have another sign.
+    write(file, *(row.replace("0.5", '"0,5"').replace("0.2,", '"0,2",') for row in (A, B)))
+    assert read(file)["b"].fixations[0, :2].tolist() == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("rows", [2, 500_000])
+def test_a_comma_between_thousands_is_none_before_decimals(file, rows, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    durations = ["200", "340", '"1,250"', "300"]
+    write(file, *(A.replace("200", duration) for duration in durations))
+    assert message(file) == (
+        f"{file}: column CURRENT_FIX_DURATION, line 4\n"
+        "  found:    '1,250', which may mean 1250 or 1.250\n"
+        "  expected: no sign between thousands\n"
+        "  to mend:  take it out; where it is a decimal comma, write decimals with points"
+    )
+    for decimals in (['"200,125"', '"340,50"'], ["200", '"340,5"', '"1,250"'], ['"0,125"', "90"]):
+        write(file, *(A.replace("200", duration) for duration in decimals))
+        found = read(file, shortest=0)["a"].fixations[:, 2].tolist()
+        assert found == [float(text.strip('"').replace(",", ".")) for text in decimals]
+    # Where other columns have decimal points, all of this one may be thousands.
+    write(file, A.replace("0.5", '"1,024"'), A.replace("0.5", '"1,500"'))
+    assert "line 2\n  found:    '1,024', which may mean 1024 or 1.024" in message(file)
+    write(file, A.replace("200", '"1,250,500"'))
+    assert "line 2\n  found:    '1,250,500'\n  expected: a number" in message(file)
+
+
+# Which picture a row is of
+
+
+def test_pictures_of_two_folders_are_not_one_sample(file):
+    rows = ["patA/1.png" + A[5:], "1.png" + B[5:]]
+    write(file, *rows, "patA/1.dcm" + B[5:])
+    assert len(read(file, ids=["1"])["1"].fixations) == 3
+    write(file, *rows, r"patB\1.png" + B[5:])
+    assert message(file, ids=["1"]) == (
+        f"{file}: column IMAGE\n"
+        "  found:    'patA/1.png', 'patB\\\\1.png' for the sample '1'\n"
+        "  expected: pictures of one folder: those of two may be different ones\n"
+        "  to mend:  delete the rows of the other pictures; where they are the same, take the "
+        "folders off their names"
+    )
+
+
+def test_of_many_pictures_in_two_folders_some_are_named(file):
+    names = [f"{folder}/{i}.png" for i in range(5) for folder in "xy"]
+    write(file, *(name + A[5:] for name in names))
+    text = message(file, ids=[str(i) for i in range(5)])
+    assert "for the sample '2'; and 2 more samples\n" in text
+    assert "'3'" not in text
+
+
+def test_an_image_that_was_shown_in_another_size_is_not_the_data_sets(file):
+    near = A.replace("60,80", "61,79")
+    unsaid = B.replace("60,80", ",.")
+    write(file, A, near, unsaid)
+    assert sorted(read(file)) == ["a", "b"]
+    write(file, A, near, B.replace("60,80", "480.0,640.0"), A.replace("60,80", "60,82"))
+    assert message(file) == (
+        f"{file}: columns IMAGE_HEIGHT and IMAGE_WIDTH, line 4\n"
+        "  found:    480 and 640 for the sample 'b', and other sizes of 1 more samples\n"
+        "  expected: 60 and 80, the size of its image\n"
+        "  to mend:  give the data set the images that were shown; where they were only scaled "
+        "since, delete the two columns"
+    )
+    # A user's own report may have variables of that name; half of a size says nothing.
+    write(file, B.replace("60,80", "480,640"))
+    assert list(read(file, format="eyelink", unit="fraction")) == ["b"]
+    write(file, B.replace("60,80", "480,640"), columns=[*COLUMNS[:-1], "OTHER"])
+    assert list(read(file)) == ["b"]
+
+
+# Units of time
+
+
+@pytest.mark.parametrize(
+    ("durations", "words"),
+    [
+        (
+            [0.25, 0.2, 1.5],
+            "found:    3 fixations of 0.2 to 1.5 ms, with a median of 0.25 ms\n"
+            "  expected: some of 50 ms (gaze.min_fixation_ms) or longer\n"
+            "  to mend:  the durations look like seconds: give them in milliseconds",
+        ),
+        (
+            [250_000, 30_000, 1_500_000],
+            "found:    3 fixations of 30000 to 1.5e+06 ms, with a median of 250000 ms\n"
+            "  expected: a median of at most 20000 ms\n"
+            "  to mend:  the durations look like microseconds: give them in milliseconds",
+        ),
+        (
+            [40, 49, 20],
+            "found:    3 fixations of 20 to 49 ms, with a median of 40 ms\n"
+            "  expected: some of 50 ms (gaze.min_fixation_ms) or longer\n"
+            "  to mend:  give durations in milliseconds, or lower gaze.min_fixation_ms",
+        ),
+    ],
+)
+def test_durations_in_another_unit(file, durations, words):
+    write(file, *(A.replace("200", str(duration)) for duration in durations))
+    assert message(file) == f"{file}: column CURRENT_FIX_DURATION\n  {words}"
+
+
+def test_one_long_and_one_short_fixation_are_no_other_unit(file):
+    write(file, A.replace("200", "30000"), A, A.replace("200", "0.2"))
+    assert len(read(file)["a"].fixations) == 2
+
+
+def test_a_recording_of_which_nothing_is_left(file):
+    off = A.replace("0.25", "1.5")
+    write(file, off, off, A.replace("200", "20"))
+    assert message(file, max_off_image=1) == (
+        f"{file}: fixations\n"
+        "  found:    none on its image for long enough: 2 off their image, 1 too short\n"
+        "  expected: some on their image, of 50 ms (gaze.min_fixation_ms) or longer\n"
+        "  to mend:  check the unit of the durations, and what recording says of x and y"
+    )
+    # Where the placing is wrong already, that is enough.
+    assert "problems" not in message(file)
 
 
 # EyeLink Data Viewer: tabs, a dot for what is missing, trial variables under names of their own.
@@ -440,6 +680,30 @@ def test_coordinates_that_were_not_exported(file):
     assert "also ['Fixation point X [MCS px]', 'Fixation point Y [MCS px]']" in text
     assert "recording.unit and recording.screen say which coordinates are read" in text
     assert sorted(read(file, **DACS)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("rows", [1, 4, 500_000])
+def test_without_columns_of_readers_a_time_that_goes_back_begins_another(file, rows, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    plain = [name for name in EXPORT if name not in ("Participant name", "Recording name")]
+
+    def fixation(image, start, duration):
+        # Each recording numbers its fixations from 1.
+        values = f"Eye Tracker\t\t{image}\tFixation\t{duration}\t1\t\t\t40\t30\t\t"
+        return [f"{time}\t{values}" for time in range(start, start + duration, 100)]
+
+    write_tobii(
+        file,
+        *fixation("a.png", 100, 300),
+        *fixation("b.png", 0, 400),
+        "50" + "\t" * 12,
+        *fixation("b.png", 500, 300),
+        columns=plain,
+    )
+    scans = read(file, **MCS)
+    assert scans["a"].fixations[:, 2:].tolist() == [[300, 0]]
+    # The third begins later than the second ended, but not the recording that it is of.
+    assert scans["b"].fixations[:, 2:].tolist() == [[400, 0], [300, 0]]
 
 
 def test_an_export_without_a_fixation_filter(file):

@@ -203,6 +203,28 @@ def test_a_column_may_say_which_samples_are_valid(file):
     assert read(file)["a"].fixations.tolist() == [[0.4, 0.5, 100, 0], [0.4, 0.5, 200, 200]]
 
 
+@pytest.mark.parametrize("unit", ["px", "fraction"])
+@pytest.mark.parametrize("origin", ["top-left", "bottom-left"])
+def test_samples_at_exactly_0_0_are_lost_and_counted(file, unit, origin, caplog):
+    """Half a second at the corner would be the longest fixation of all."""
+    place = (400, 400) if unit == "px" else (0.4, 0.5)
+    at = [(0, 0) if 200 <= t < 700 else place for t in range(0, 1000, 2)]
+    rows = [f"a,{2 * i},{x},{y}" for i, (x, y) in enumerate(at)] + ["c,0,0,0"]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
+    assert read(file, unit=unit, origin=origin)["a"].fixations[:, 2].tolist() == [200, 300]
+    assert f"{file}: 250 of 500 samples lie exactly at (0, 0), and count as lost" in caplog.text
+
+
+def test_a_zero_alone_and_the_centre_of_the_screen_are_places(file, caplog):
+    rows = [f"a,{t},0,400" for t in range(0, 100, 2)]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
+    assert read(file)["a"].fixations[:, 0].tolist() == [0]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(r.replace("400", "0") for r in rows))
+    assert read(file, origin="centre", unit="fraction")["a"].fixations[0, :2].tolist() == [0.5, 0.5]
+    assert "count as lost" not in caplog.text
+    assert "found:    no fixation in 50 samples, of which 50 are lost" in message(file)
+
+
 def test_validity_is_0_or_1(file):
     rows = [f"a,{t},400,400,{4 if t == 10 else 0}" for t in range(0, 400, 2)]
     file.write_text("image,time_ms,x,y,valid\n" + "\n".join(rows))

@@ -64,12 +64,14 @@ def test_validation_takes_whole_training_subjects(numbers, fraction, seed):
 def test_drawn_tests_are_whole_subjects_whatever_the_folder_states(numbers, fraction, seed):
     stated = ("train", "test", None)
     records = [record(str(i), f"s{s}", stated[i % 3]) for i, s in enumerate(numbers)]
+    if len(set(numbers)) < 2:
+        return
     found = placed(records, split="drawn", test_fraction=fraction, split_seed=seed)
     everyone = {r.subject_id for r in found}
     tested = {r.subject_id for r in found if r.split == "test"}
     assert tested.isdisjoint({r.subject_id for r in found if r.split == "train"})
     expected = min(round(fraction * len(everyone)), len(everyone) - 1)
-    if fraction > 0 and len(everyone) > 1:
+    if fraction > 0:
         expected = max(expected, 1)
     assert len(tested) == expected
 
@@ -82,6 +84,11 @@ def test_the_draw_does_not_depend_on_the_order_of_the_samples():
     assert one == other
     assert sorted(one.values()).count("test") == 6
     assert one != {r.sample_id: r.split for r in placed(records, **drawn, split_seed=1)}
+
+
+def test_one_subject_for_all_cannot_be_drawn_from():
+    (fault,) = faults([record("a", "ANON"), record("b", "ANON")], split="drawn")
+    assert "one, 'ANON', of all 2 samples" in fault and "prepare.subject" in fault
 
 
 def test_a_stated_validation_part_is_left_as_it_is():
