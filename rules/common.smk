@@ -12,7 +12,9 @@ from stages.config import Config, ConfigError, parse as parse_config
 from stages.datasets import layouts
 from stages.fingerprint import fingerprint
 from stages.settings.report import History, ReportDataset, ReportSettings, Training
+from stages.settings.modules import encoder_module, explain_module
 from stages.settings.summarise import Run, SummariseSettings
+from stages.settings.texts import TextsSettings
 from stages.settings.verify import VerifySettings
 
 try:
@@ -25,6 +27,8 @@ wildcard_constraints:
     dataset="|".join(CONFIG.datasets),
     experiment="|".join(CONFIG.experiments),
     seed=r"\d+",
+    shard=r"\d+",
+    shards=r"\d+",
 
 
 def generated(dataset):
@@ -66,6 +70,30 @@ def fixation_source(wildcards):
     if dataset.fixations is None:
         return []
     return dataset.root if generated(dataset) else dataset.fixations
+
+
+def explain_inputs(wildcards):
+    """What the backend needs beside images and gaze."""
+    folder = f"results/{wildcards.dataset}"
+    inputs = {"prepared": f"{folder}/prepared.h5", "gaze": f"{folder}/gaze.h5"}
+    explain = CONFIG.dataset(wildcards.dataset).explain
+    if explain.backend in ("transformers", "openai"):
+        inputs["prompt"] = explain.prompt
+    if explain.backend == "import":
+        inputs["source"] = explain.source
+    return inputs
+
+
+def explain_gpus(wildcards):
+    """A GPU for a model that runs here; an endpoint has its own."""
+    dataset = CONFIG.dataset(wildcards.dataset)
+    return dataset.gpus if dataset.explain.backend == "transformers" else 0
+
+
+def embed_source(wildcards):
+    """The folder of vectors that were made elsewhere."""
+    embed = CONFIG.dataset(wildcards.dataset).embed
+    return {"source": embed.source} if embed.encoder == "import" else {}
 
 
 def student_inputs(wildcards):

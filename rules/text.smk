@@ -2,35 +2,80 @@
 
 
 rule explain:
-    """Explain each image that somebody looked at."""
+    """Explain a share of the images that somebody looked at."""
+    input:
+        unpack(explain_inputs),
+    output:
+        answers="results/{dataset}/texts/{shard}of{shards}.jsonl",
+    log:
+        "results/{dataset}/logs/explain_{shard}of{shards}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/explain_{shard}of{shards}.tsv"
+    conda:
+        "../envs/explain.yaml"
+    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
+    resources:
+        gpu=explain_gpus,
+        mem_mb=8000,
+        runtime=1440,
+    params:
+        # Not an output: answers outlive a killed job, and a changed setting is asked anew.
+        work="results/{dataset}/work/explain",
+        prompt=optional("prompt"),
+        source=optional("source"),
+        settings=lambda wildcards: CONFIG.dataset(
+            wildcards.dataset
+        ).explain.model_dump_json(exclude={"shards", "max_failed"}),
+        code=lambda wildcards: fingerprint(
+            "stages.explain",
+            explain_module(CONFIG.dataset(wildcards.dataset).explain.backend),
+        ),
+    shell:
+        "python -m stages.explain --prepared {input.prepared:q} --gaze {input.gaze:q}"
+        " {params.prompt} {params.source} --output {output.answers:q}"
+        " --settings {params.settings:q} --shard {wildcards.shard}"
+        " --shards {wildcards.shards} --work {params.work:q} --threads {threads}"
+        " --gpus {resources.gpu} --log {log:q}"
+
+
+rule texts:
+    """Put the shares together, and hold them against the gaze."""
     input:
         prepared="results/{dataset}/prepared.h5",
         gaze="results/{dataset}/gaze.h5",
+        answers=lambda wildcards: expand(
+            "results/{dataset}/texts/{shard}of{shards}.jsonl",
+            dataset=wildcards.dataset,
+            shard=range(CONFIG.dataset(wildcards.dataset).explain.shards),
+            shards=CONFIG.dataset(wildcards.dataset).explain.shards,
+        ),
     output:
         texts="results/{dataset}/texts.h5",
     log:
-        "results/{dataset}/logs/explain.log",
+        "results/{dataset}/logs/texts.log",
     benchmark:
-        "results/{dataset}/benchmarks/explain.tsv"
+        "results/{dataset}/benchmarks/texts.tsv"
     conda:
-        "../envs/images.yaml"
+        "../envs/explain.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=60,
+        runtime=20,
     params:
-        settings=lambda wildcards: CONFIG.dataset(
-            wildcards.dataset
-        ).explain.model_dump_json(),
-        code=fingerprint("stages.explain"),
+        settings=lambda wildcards: TextsSettings(
+            max_failed=CONFIG.dataset(wildcards.dataset).explain.max_failed
+        ).model_dump_json(),
+        code=fingerprint("stages.texts"),
     shell:
-        "python -m stages.explain --prepared {input.prepared:q} --gaze {input.gaze:q}"
-        " --output {output.texts:q} --settings {params.settings:q} --log {log:q}"
+        "python -m stages.texts --prepared {input.prepared:q} --gaze {input.gaze:q}"
+        " --answers {input.answers:q} --output {output.texts:q}"
+        " --settings {params.settings:q} --log {log:q}"
 
 
 rule embed:
     """Turn the sentences into vectors."""
     input:
+        unpack(embed_source),
         texts="results/{dataset}/texts.h5",
     output:
         explanations="results/{dataset}/explanations.h5",
@@ -40,15 +85,21 @@ rule embed:
         "results/{dataset}/benchmarks/embed.tsv"
     conda:
         "../envs/training.yaml"
-    threads: 1
+    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
-        mem_mb=3000,
-        runtime=30,
+        gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
+        mem_mb=4000,
+        runtime=60,
     params:
+        source=optional("source"),
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
         ).embed.model_dump_json(),
-        code=fingerprint("stages.embed"),
+        code=lambda wildcards: fingerprint(
+            "stages.embed",
+            encoder_module(CONFIG.dataset(wildcards.dataset).embed.encoder),
+        ),
     shell:
-        "python -m stages.embed --texts {input.texts:q} --output {output.explanations:q}"
-        " --settings {params.settings:q} --threads {threads} --log {log:q}"
+        "python -m stages.embed --texts {input.texts:q} {params.source}"
+        " --output {output.explanations:q} --settings {params.settings:q}"
+        " --threads {threads} --gpus {resources.gpu} --log {log:q}"

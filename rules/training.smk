@@ -91,8 +91,11 @@ rule predict:
     params:
         explanations=optional("explanations"),
         teacher=optional("teacher"),
+        settings=lambda wildcards: CONFIG.dataset(
+            wildcards.dataset
+        ).predict.model_dump_json(),
         code=fingerprint("stages.predict"),
     shell:
         "python -m stages.predict --prepared {input.prepared:q}"
         " --student {input.student:q} {params.explanations} {params.teacher}"
-        " --output {output.predictions:q} --threads {threads} --gpus {resources.gpu} --log {log:q}"
+        " --output {output.predictions:q} --settings {params.settings:q} --threads {threads} --gpus {resources.gpu} --log {log:q}"

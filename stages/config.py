@@ -21,6 +21,7 @@ from stages.settings.base import Settings
 from stages.settings.demo_data import DemoSettings
 from stages.settings.explain import EmbedSettings, ExplainSettings
 from stages.settings.gaze import GazeSettings
+from stages.settings.predict import PredictSettings
 from stages.settings.prepare import PrepareSettings
 from stages.settings.quality import QualitySettings
 from stages.settings.training import StudentSettings, TeacherSettings
@@ -33,12 +34,12 @@ _NO_OTHER_NAMES: JsonDict = {"additionalProperties": False}
 # Rules and targets of the workflow, and folders in results/, whose names no data set may take.
 RESERVED = frozenset(
     {"all", "demo", "demo_data", "fetch_lesions", "verify", "prepare", "gaze", "quality"}
-    | {"explain", "embed", "teacher", "student", "predict", "evaluate", "summarise"}
+    | {"explain", "texts", "embed", "teacher", "student", "predict", "evaluate", "summarise"}
     | {"summarise_together", "report", "report_together", "export_published", "logs"}
     | {"benchmarks"}
 )
 # Files and folders of a data set's results, beside which the folders of its experiments lie.
-TAKEN = frozenset({"benchmarks", "export", "logs"})
+TAKEN = frozenset({"benchmarks", "export", "logs", "texts", "work"})
 # Each data set has a target of its name, and one of each of these before its name.
 PREFIXES = ("verify_", "export_published_")
 # Where the workflow puts raw data that it makes itself.
@@ -62,6 +63,7 @@ class Defaults(Settings):
     embed: EmbedSettings = EmbedSettings()
     teacher: TeacherSettings = TeacherSettings()
     student: StudentSettings = StudentSettings()
+    predict: PredictSettings = PredictSettings()
 
 
 class DatasetSettings(Defaults):

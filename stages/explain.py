@@ -1,50 +1,115 @@
-"""Images and gaze → texts.h5: what each image's looked-at region is, in words."""
+"""Images and gaze → one shard of answers: what each image's looked-at region is, in words."""
 
 import hashlib
+import importlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
+import h5py
 import numpy as np
 
-from stages import cli, io
-from stages.describers import FIELDS, get_describer
+from stages import cli, io, journal
+from stages.describers import Describer, Sample
+from stages.fingerprint import fingerprint
 from stages.images import to_rgb8
 from stages.settings.explain import ExplainSettings
+from stages.settings.modules import explain_module
 
-# Samples handed to the backend at a time.
-BATCH = 16
+# Under no sample's id, the journal holds the revisions of the model that answered.
+_REVISIONS = ""
+# What changes how the answers are got, and not what they are.
+_MANNER = {
+    "concurrency", "timeout_s", "retries", "key_variable", "max_failed", "shards",
+    "prompt", "source",
+}  # fmt: skip
 
 
-def explain(prepared: Path, gaze: Path, output: Path, settings: ExplainSettings) -> None:
-    """Write `text` (N, K) and `attributes` (N,), empty where nobody looked."""
+def read_sample(source: h5py.File, gaze: h5py.File, i: int) -> Sample:
+    """Sample `i` as a backend sees it."""
+    return Sample(
+        source["sample_id"].asstr()[i],
+        to_rgb8(source["image"][i]),
+        gaze["heatmap"][i],
+        gaze["pseudomask"][i],
+    )
+
+
+def _key(inputs: dict[str, Path], settings: ExplainSettings, revision: str) -> str:
+    """Name what the answers depend on."""
+    about = {
+        "inputs": {name: io.sha256(path) for name, path in inputs.items()},
+        "settings": settings.model_dump(mode="json", exclude=_MANNER),
+        # A folder's model may have been replaced.
+        "revision": revision,
+        "code": fingerprint("stages.explain", explain_module(settings.backend)),
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _answer(describer: Describer, samples: Sequence[Sample], finished: journal.Journal) -> None:
+    answers = describer.describe(samples)
+    entries: dict[str, Any] = {
+        sample.sample_id: answer.model_dump(mode="json")
+        for sample, answer in zip(samples, answers, strict=True)
+    }
+    # An endpoint tells its revision with its answers, also to a job that is killed later.
+    known = {*finished.finished.get(_REVISIONS, []), *describer.revision.split()}
+    finished.add(entries | {_REVISIONS: sorted(known)})
+
+
+def explain(
+    prepared: Path,
+    gaze: Path,
+    output: Path,
+    settings: ExplainSettings,
+    shard: int,
+    shards: int,
+    work: Path,
+    threads: int,
+    gpus: int,
+    prompt: Path | None = None,
+    source: Path | None = None,
+) -> None:
+    """Explain every `shards`-th sample with gaze, from the `shard`-th on, and write the answers.
+
+    `output` has a first line that says what answered, and a line per sample: its id and its
+    answer, in the order of the samples. Answers are kept in the folder `work` as they come, so that
+    a killed job asks only for what it lacks; those that failed are asked for again.
+    """
     inputs = {"prepared": prepared, "gaze": gaze}
-    with (
-        io.open_h5(prepared, "image", "sample_id") as source,
-        io.open_h5(gaze, "pseudomask", "has_gaze", "sample_id") as looked,
-        io.create_h5(output, "explain", inputs, settings) as file,
-    ):
-        io.check_same_samples(source, looked)
-        n = len(source["sample_id"])
-        text = np.full((n, len(FIELDS)), "", object)
-        attributes = np.full(n, "{}", object)
-        describer = get_describer(settings.backend)
-        indices = np.flatnonzero(looked["has_gaze"][()])
-        batches = [indices[i : i + BATCH] for i in range(0, len(indices), BATCH)]
+    inputs |= {"prompt": prompt} if prompt else {}
+    inputs |= {"source": source} if source else {}
+    names = ("image", "sample_id"), ("heatmap", "pseudomask", "has_gaze", "sample_id")
+    with io.open_h5(prepared, *names[0]) as images, io.open_h5(gaze, *names[1]) as looked:
+        io.check_same_samples(images, looked)
+        sample_ids = io.read_strings(images, "sample_id")
+        indices = np.flatnonzero(looked["has_gaze"][()])[shard::shards].tolist()
+        module = importlib.import_module(explain_module(settings.backend))
+        describer = cast(Describer, module.make(settings, prompt, source, threads, gpus))
+        key = _key(inputs, settings, describer.revision)
+        finished = journal.Journal(work / key, f"{shard}of{shards}")
+        kept = {
+            name for name, answer in finished.finished.items()
+            if name != _REVISIONS and not answer["problem"]
+        }  # fmt: skip
+        open_ones = [i for i in indices if sample_ids[i] not in kept]
+        if len(open_ones) < len(indices):
+            cli.log.info("%d answers are there from before", len(indices) - len(open_ones))
+        size = settings.batch_size
+        batches = [open_ones[i : i + size] for i in range(0, len(open_ones), size)]
         for batch in cli.progress(batches, "explain"):
-            images = np.stack([to_rgb8(source["image"][i]) for i in batch])
-            explanations = describer.describe(images, looked["pseudomask"][batch])
-            for i, explanation in zip(batch, explanations, strict=True):
-                if explanation is not None:
-                    text[i] = explanation.sentences()
-                    attributes[i] = explanation.model_dump_json()
-        io.write_strings(file, "sample_id", io.read_strings(source, "sample_id"))
-        io.write_strings(file, "text", text)
-        io.write_strings(file, "attributes", attributes)
-        file.attrs["backend"] = settings.backend
-        file.attrs["model"] = describer.model
-        file.attrs["revision"] = describer.revision
-        file.attrs["prompt"] = describer.prompt
-        file.attrs["prompt_sha256"] = hashlib.sha256(describer.prompt.encode()).hexdigest()
-        file.attrs["fields"] = list(FIELDS)
+            _answer(describer, [read_sample(images, looked, i) for i in batch], finished)
+    about = {
+        "backend": settings.backend,
+        "model": describer.model,
+        "revision": " ".join(finished.finished.get(_REVISIONS, [describer.revision])),
+        "prompt": prompt.read_text("utf-8") if prompt else "",
+    }
+    answers = [(name, finished.finished[name]) for name in sample_ids[indices]]
+    with io.atomic(output) as temporary:
+        temporary.write_text("".join(journal.lines([("", about), *answers])), "utf-8")
 
 
 if __name__ == "__main__":

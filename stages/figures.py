@@ -99,6 +99,15 @@ def _fixations(axes: Axes, fixations: NDArray[np.floating], size: tuple[int, int
         )  # fmt: skip
 
 
+def diverge(image: Rgb, deviation: NDArray[np.floating]) -> Rgb:
+    """Lay a map of values in [-1, 1] over the grey image: purple below 0, orange above."""
+    colour = colormaps["PuOr_r"]((deviation.astype(np.float64) + 1) / 2)[..., :3] * 255
+    alpha = 0.85 * abs(deviation.astype(np.float64))[..., None]
+    grey = image.mean(axis=2, keepdims=True)
+    mixed: Rgb = np.rint(grey * (1 - alpha) + colour * alpha).astype(np.uint8)
+    return mixed
+
+
 def strip(panels: list[Panel]) -> bytes:
     """Draw panels of one size side by side, in as many rows as they need."""
     height, width = panels[0].image.shape[:2]
@@ -174,6 +183,40 @@ def gaze_strip(
     if truth is not None:
         panels.append(Panel("truth", image, f"{truth.mean():.1%} of image", ((truth, TRUTH),)))
     return strip(panels)
+
+
+def attention_strip(
+    image: Rgb, ratios: NDArray[np.floating], titles: list[str], region: Mask
+) -> bytes:
+    """Draw where each of several text tokens is read, on one scale of colours.
+
+    Parameters
+    ----------
+    image
+        (H, W, 3).
+    ratios
+        (K, H, W) in [0, K]: a token's share against an even one; 1 has no colour, and ratio r the
+        opposite colour of 1/r. The largest deviation from 1 has the full colour, and so has all
+        below 1/K.
+    titles
+        K names.
+    region
+        (H, W): what the text is of; outlined.
+    """
+    deviation = np.log(np.maximum(ratios, 1 / len(ratios)))
+    # An even attention stays without colour.
+    deviation /= abs(deviation).max() or 1.0
+    return strip(
+        [
+            Panel(
+                title,
+                diverge(image, values),
+                f"{ratio.min():.2f} to {ratio.max():.2f} × even",
+                ((region, PSEUDOMASK),),
+            )
+            for title, values, ratio in zip(titles, deviation, ratios, strict=True)
+        ]
+    )
 
 
 def prediction_strip(

@@ -22,8 +22,9 @@ from stages.cli import BadInput
 
 SCHEMA_VERSION = 1
 _PACKAGES = (
-    "h5py", "jinja2", "matplotlib", "medpy", "nibabel", "numpy", "pandas", "pillow", "pydicom",
-    "pymovements", "pynrrd", "safetensors", "scikit-image", "scipy", "torch", "transformers",
+    "h5py", "jinja2", "matplotlib", "medpy", "nibabel", "numpy", "open_clip_torch", "pandas",
+    "pillow", "pydicom", "pymovements", "pynrrd", "safetensors", "scikit-image", "scipy", "torch",
+    "transformers",
 )  # fmt: skip
 _STRING = h5py.string_dtype("utf-8")
 

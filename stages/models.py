@@ -58,10 +58,23 @@ class Architecture(BaseModel):
 
 
 class Output(NamedTuple):
-    """A network's answer: logits (B, 2, H, W), channel 1 the foreground, and its features."""
+    """A network's answer.
+
+    Attributes
+    ----------
+    logits
+        (B, 2, H, W), channel 1 the foreground.
+    features
+        One (B, C, h, w) per scale.
+    attention
+        Where it was asked for: one (B, K, h, w) per scale, the share of each text token in what a
+        position reads, averaged over the heads. The shares of a position sum to 1; a sample
+        without text has zeros.
+    """
 
     logits: Tensor
     features: list[Tensor]
+    attention: tuple[Tensor, ...] = ()
 
 
 class ConvBlock(nn.Module):
@@ -165,15 +178,21 @@ class TextFusion(nn.Module):
         resized = functional.interpolate(image, grid, mode="bicubic", align_corners=False)
         return resized.flatten(2)[0].T
 
-    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, text: Tensor, attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the fused feature (B, C, h, w) and, with `attention`, the shares (B, K, h, w)."""
         height, width = x.shape[2:]
         tokens = x.flatten(2).transpose(1, 2) + self.position((height, width))
         words = self.text_proj(text)
-        attended, _ = self.attn(tokens, words, words, need_weights=False)
+        # The weights cost memory, and the faster kernel: only those who ask for them pay.
+        attended, shares = self.attn(tokens, words, words, need_weights=attention)
         fused = self.norm(tokens + attended)
         present = (text != 0).any(dim=2).any(dim=1)[:, None, None]
         image: Tensor = (fused * present).transpose(1, 2).reshape(x.shape)
-        return image
+        if shares is None:
+            return image, None
+        return image, (shares * present).transpose(1, 2).unflatten(2, (height, width))
 
 
 class Projection(nn.Module):
@@ -220,7 +239,7 @@ class Teacher(nn.Module):
         self.head = _head(a.head_width)
         self.classifier = nn.Conv2d(a.head_width, CLASSES, 1)
 
-    def forward(self, image: Tensor, text: Tensor | None = None) -> Output:
+    def forward(self, image: Tensor, text: Tensor | None = None, attention: bool = False) -> Output:
         """Segment.
 
         Parameters
@@ -229,17 +248,23 @@ class Teacher(nn.Module):
             (B, C, H, W) float, normalised; H and W multiples of 16.
         text
             (B, K, D) float, zeros where a sample has none; None: no sample has any.
+        attention
+            Also return where each text token is read, if there is text to read.
         """
         x0, scales = self.encoder.encode(image)
-        features = []
+        features, maps = [], []
         for s, x in enumerate(scales, start=1):
             fused = x
             if self.architecture.text_width and text is not None:
-                fused = x + self.text_weight[s - 1] * self.get_submodule(f"fusion_x{s}")(x, text)
+                told, shares = self.get_submodule(f"fusion_x{s}")(x, text, attention)
+                fused = x + self.text_weight[s - 1] * told
+                if attention:
+                    maps.append(shares)
             projected = self.get_submodule(f"distill_proj_x{s}")(fused)
             features.append(projected)
             scales[s - 1] = fused + projected
-        return Output(self.classifier(self.head(self.encoder.decode(x0, scales))), features)
+        logits = self.classifier(self.head(self.encoder.decode(x0, scales)))
+        return Output(logits, features, tuple(maps))
 
 
 class Student(nn.Module):

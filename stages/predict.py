@@ -2,12 +2,21 @@
 
 from pathlib import Path
 
+import h5py
 import torch
 from torch import Tensor
 
 from stages import cli, io, models, samples, train
+from stages.settings.predict import ATTENTION, PredictSettings
 
 BATCH = 16
+
+
+def _write_attention(file: h5py.File, n: int, start: int, maps: tuple[Tensor, ...]) -> None:
+    for name, shares in zip(ATTENTION, maps, strict=True):
+        if name not in file:
+            io.sample_dataset(file, name, (n, *shares.shape[1:]), "float16")
+        file[name][start : start + len(shares)] = shares.cpu().numpy()
 
 
 @torch.no_grad()
@@ -15,6 +24,7 @@ def predict(
     prepared: Path,
     student: Path,
     output: Path,
+    settings: PredictSettings,
     threads: int,
     gpus: int,
     explanations: Path | None = None,
@@ -24,7 +34,10 @@ def predict(
 
     With a teacher also `teacher_probability`, read with the text of the images that somebody
     looked at and without text for the others, and `ensemble_probability`, of the mean of both
-    networks' logits.
+    networks' logits. If `settings` asks for attention and the teacher reads text, also
+    `attention_2`, `attention_4`, `attention_8` and `attention_16`, one per stride, (n, K, H/stride,
+    W/stride) float16: the share of each sentence in what the teacher reads at a position, zeros
+    for an image without text.
     """
     device = train.start(threads, gpus)
     index, data = samples.load_images(prepared, ("val", "test"))
@@ -40,7 +53,7 @@ def predict(
 
     with (
         io.open_h5(prepared, "sample_id", "split") as source,
-        io.create_h5(output, "predict", inputs, {}) as file,
+        io.create_h5(output, "predict", inputs, settings) as file,
     ):
         for name in ("sample_id", "split"):
             io.write_strings(file, name, io.read_strings(source, name)[index])
@@ -55,9 +68,11 @@ def predict(
             image = data["image"][chosen].to(device)
             logits: dict[str, Tensor] = {"probability": network(image).logits}
             if guide is not None:
-                taught = guide(image, data["text"][chosen].to(device)).logits
-                logits["teacher_probability"] = taught
-                logits["ensemble_probability"] = (logits["probability"] + taught) / 2
+                taught = guide(image, data["text"][chosen].to(device), settings.attention)
+                logits["teacher_probability"] = taught.logits
+                logits["ensemble_probability"] = (logits["probability"] + taught.logits) / 2
+                if taught.attention:
+                    _write_attention(file, n, start, taught.attention)
             for name, values in logits.items():
                 maps[name][chosen] = values.softmax(dim=1)[:, 1].cpu().numpy()
 

@@ -166,7 +166,8 @@ def report(
 
     The summary's tables and a chart; then per data set its numbers, three training images from
     gaze to pseudomask, the quality of the gaze (`quality`: each gaze_quality.csv), three test
-    images with the predictions, and the training curves. The same files give the same bytes.
+    images with the predictions, the training curves and, where it was written, the attention to the
+    text. The same files give the same bytes.
     """
     per_dataset = {
         "prepared": prepared,

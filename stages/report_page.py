@@ -79,6 +79,9 @@ class Section(NamedTuple):
     test_caption: str
     has_truth: bool
     curves: Picture | None
+    # An empty caption: no attention was written.
+    attention: list[Shown]
+    attention_caption: str
     # Ends every caption that rests on gaze nobody recorded.
     simulated: str
 
@@ -303,6 +306,16 @@ dashed, students solid, one line per seed. The losses of two experiments or netw
 different terms: only their course can be compared. {{ section.simulated }}</p>
 <figure class="fit"><img src="{{ section.curves.uri }}" width="{{ section.curves.width }}"
  alt="{{ section.curves.alt }}"></figure>
+{% endif %}
+
+{% if section.attention_caption %}
+<h3><span class="tag">Figure E{{ number }}</span>Where the words are read</h3>
+<p class="hint">{{ section.attention_caption }}
+{% if section.attention %}
+Outline {{ key(PSEUDOMASK) }}: the broad pseudomask, which the words are of.
+{% endif %}
+{{ section.simulated }}</p>
+{{ samples(section.attention) }}
 {% endif %}
 </section>
 {% endfor %}

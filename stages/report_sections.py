@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages import charts, cli, figures, io, report_quality
+from stages import charts, cli, figures, io, report_attention, report_quality
 from stages.evaluate import MODELS, THRESHOLD
 from stages.images import to_rgb8
 from stages.quality import level_columns
-from stages.report_page import Picture, Section, Shown, number
+from stages.report_page import MISSING, Picture, Section, Shown, number
+from stages.settings.predict import ATTENTION
 from stages.settings.report import History, ReportDataset, Training
 from stages.summarise import mean_dwell
 
@@ -47,6 +48,23 @@ def choose(scores: list[float]) -> list[tuple[int, str]]:
         score, i = known[rank]
         chosen.setdefault(i, f"{why} Dice, {score:.3f}")
     return list(chosen.items())
+
+
+def _share(verdicts: NDArray[np.int8]) -> str:
+    """Say how many of the claims hold; -1 stands for none."""
+    claims = verdicts[verdicts >= 0]
+    return f"{(claims == 1).sum()} of {len(claims)}" if len(claims) else MISSING
+
+
+def _faithfulness(explanations: h5py.File) -> list[tuple[str, str]]:
+    """How many explanations there are, and how many are true of the region that was looked at."""
+    given = (explanations["text"].asstr()[()] != "").any(axis=1)
+    failed = int(explanations["failed"][()].sum())
+    return [
+        ("Explanations", f"{given.sum()}" + (f" ({failed} failed)" if failed else "")),
+        ("Claimed area agrees with the gaze", _share(explanations["area_agrees"][()])),
+        ("Claimed place agrees with the gaze", _share(explanations["place_agrees"][()])),
+    ]
 
 
 def _facts(prepared: h5py.File, gaze: h5py.File, quality: pd.DataFrame) -> list[tuple[str, str]]:
@@ -191,6 +209,20 @@ def _test_caption(test: list[Shown], trainings: list[Trained]) -> str:
     )
 
 
+def _attention(
+    prepared: h5py.File, gaze: h5py.File, explanations: h5py.File, trainings: list[Trained]
+) -> tuple[list[Shown], str]:
+    """Show the attention of the first training that wrote it; an empty caption: none did."""
+    for trained in trainings:
+        with io.open_h5(trained.predictions) as file:
+            written = ATTENTION[0] in file
+        if written:
+            return report_attention.attention(
+                prepared, gaze, explanations, trained.training, trained.predictions
+            )
+    return [], ""
+
+
 def _curves(histories: list[tuple[History, Path]], experiments: list[str]) -> Picture | None:
     columns = ("iteration", "loss", "val_dice")
     curves = [
@@ -238,17 +270,20 @@ def section(
             files[1], "heatmap", "refined", "pseudomask", "threshold", "has_gaze",
             "dwell_ms", "fixation", "fixation_offset", "sample_id",
         ) as gaze,
-        io.open_h5(files[3], "text", "sample_id") as explanations,
+        io.open_h5(
+            files[3], "text", "failed", "area_agrees", "place_agrees", "sample_id"
+        ) as explanations,
     ):  # fmt: skip
         io.check_same_samples(prepared, gaze, explanations)
         quality = report_quality.read(files[2], gaze)
         described = report_quality.describe(quality, gaze["threshold"][()])
         looked, drawn = _gaze_samples(prepared, gaze, explanations, quality)
         test = _test_samples(prepared, trainings)
+        read, read_caption = _attention(prepared, gaze, explanations, trainings)
         return Section(
             title=dataset.title,
             note=dataset.note,
-            facts=_facts(prepared, gaze, quality),
+            facts=_facts(prepared, gaze, quality) + _faithfulness(explanations),
             levels=described.levels,
             gaze=looked,
             gaze_caption=_gaze_caption(looked, drawn, str(explanations.attrs["backend"])),
@@ -258,5 +293,7 @@ def section(
             test_caption=_test_caption(test, trainings),
             has_truth=bool(prepared["has_mask"][()].any()),
             curves=_curves(histories, experiments),
+            attention=read,
+            attention_caption=read_caption,
             simulated=SIMULATED if gaze.attrs["gaze_origin"] == "simulated" else "",
         )

@@ -68,6 +68,7 @@ def test_the_contracts_of_the_hdf5_files(demo, dataset):
         "explanations.h5": {
             "text": ((N, 6), str), "attributes": ((N,), str),
             "embedding": ((N, 6, 384), np.float32), "sample_id": ((N,), str),
+            "failed": ((N,), bool), "area_agrees": ((N,), np.int8),
         },
         "full/seed0/predictions.h5": {
             "probability": ((12, SIZE, SIZE), np.float16), "sample_id": ((12,), str),
@@ -142,7 +143,10 @@ TEACHER = STUDENT | {"teacher"}
         ("student.learning_rate", 0.5, STUDENT),
         ("teacher.learning_rate", 0.5, TEACHER),
         ("embed.batch_size", 3, TEACHER | {"embed"}),
-        ("gaze.sigma", 60, TEACHER | {"gaze", "quality", "explain", "embed"}),
+        ("explain.seed", 3, TEACHER | {"explain", "texts", "embed"}),
+        ("explain.max_failed", 0.5, TEACHER | {"texts", "embed"}),
+        ("predict.attention", False, FINISH | {"predict", "evaluate"}),
+        ("gaze.sigma", 60, TEACHER | {"gaze", "quality", "explain", "texts", "embed"}),
         ("quality.min_fixations", 9, {"quality", "report_together", "demo"}),
         ("title", "Another name", FINISH - {"summarise_together"}),
         ("threads", 2, set()),

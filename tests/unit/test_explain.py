@@ -1,190 +1,22 @@
-"""What is said of a looked-at region: true of a flipped image too, and right on a disc."""
+"""Shards of answers, resumed and put together, and held against the gaze."""
 
 import json
-import re
 
 import h5py
 import numpy as np
 import pytest
-from conftest import disc
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import ndimage
 
 from stages import io
 from stages.cli import BadInput
-from stages.describers import FIELDS, Explanation, measure
+from stages.describers import FIELDS, Answer, Explanation, measured
 from stages.explain import explain
 from stages.gaze import make_gaze
 from stages.prepare import prepare
 from stages.settings.explain import ExplainSettings
 from stages.settings.gaze import GazeSettings
 from stages.settings.prepare import PrepareSettings
-
-DIRECTIONS = {
-    "left", "right", "upper", "lower", "up", "down", "above", "below", "top", "bottom", "middle",
-    "superior", "inferior", "north", "south", "east", "west", "horizontal", "vertical",
-}  # fmt: skip
-GREY, RED = (100, 100, 100), (180, 40, 40)
-
-
-def scene(region, inside=RED, outside=GREY):
-    image = np.empty((*region.shape, 3), np.uint8)
-    image[:], image[region] = outside, inside
-    return image
-
-
-def levels(*regions):
-    return np.stack(regions).astype(np.uint8)
-
-
-@pytest.fixture
-def target():
-    """A disc of 1,264 px in 100 × 100, and a precise one of 716 px in it."""
-    precise, broad = disc((100, 100), (49.5, 49.5), 15), disc((100, 100), (49.5, 49.5), 20)
-    assert (precise.sum(), broad.sum()) == (716, 1264)
-    return levels(precise, broad)
-
-
-def words(explanation):
-    return set(re.findall(r"[a-z]+", " ".join(explanation.sentences()).lower()))
-
-
-# Measurement
-
-
-def test_a_red_disc_on_grey(target):
-    # Grey is the mean of R, G, B: 260 / 3 inside, 100 around. Red's hue is 0°, its saturation
-    # 140 / 180; 100 / 255 without saturation is a dark grey.
-    explanation = measure(scene(target[1] > 0), target)
-    assert explanation.sentences() == [
-        "The region lies in the centre of the image.",
-        "Its boundary is regular and well-defined.",
-        "It is red, darker than its dark grey surroundings, of smooth texture.",
-        "It is medium-sized and covers about 13 percent of the image.",
-        "The confidence in its extent is moderate.",
-        "The gaze dwelt on a single region.",
-    ]
-    values = explanation.values
-    assert values["area"] == pytest.approx(0.1264)
-    assert values["contrast"] == pytest.approx((260 / 3 - 100) / 255)
-    assert values["precise_share"] == pytest.approx(716 / 1264)
-    assert (values["centre_y"], values["centre_x"]) == pytest.approx((0.5, 0.5))
-    # 4π · area / perimeter² is 1 for a disc, and here less by what pixels make of its outline.
-    assert values["compactness"] == pytest.approx(1, abs=0.1)
-
-
-@pytest.mark.parametrize(
-    ("inside", "outside", "sentence"),
-    [
-        ((10, 10, 10), (128, 128, 128), "It is black, much darker than its grey"),
-        ((240, 240, 240), (200, 150, 110), "It is whitish, much brighter than its reddish brown"),
-        ((100, 50, 30), (220, 180, 170), "It is dark reddish brown, much darker than its red"),
-        ((100, 120, 200), (140, 140, 140), "It is blue, as bright as its grey"),
-        ((120, 120, 120), (110, 110, 110), "It is grey, brighter than its dark grey"),
-    ],
-)
-def test_colour_and_contrast_are_named(target, inside, outside, sentence):
-    # Hue and saturation: (200, 150, 110) 27°, 0.45; (100, 50, 30) 17°, value 0.39;
-    # (220, 180, 170) 12°; (100, 120, 200) 228°. Contrast of the blue: 140 − 140 = 0.
-    # 120 / 255 = 0.47 is grey from 0.45 on; 10 / 255 = 0.039 is brighter from 0.03 on.
-    text = measure(scene(target[1] > 0, inside, outside), target).characteristics
-    assert text.startswith(sentence)
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "sentence"),
-    [
-        (10, 20, "It is small and covers about 2 percent of the image."),
-        (25, 40, "It is medium-sized and covers about 10 percent of the image."),
-        (40, 50, "It is large and covers about 20 percent of the image."),
-        (60, 64, "It is very large and covers about 38 percent of the image."),
-    ],
-)
-def test_the_size_is_that_of_the_broad_pseudomask(height, width, sentence):
-    region = np.zeros((100, 100), bool)
-    region[5 : 5 + height, 7 : 7 + width] = True
-    explanation = measure(scene(region), levels(region & False, region))
-    assert explanation.area_percentage == sentence
-    assert explanation.values["area"] == height * width / 10_000
-    # Nothing of it is precise.
-    assert explanation.confidence == "The confidence in its extent is low."
-
-
-def test_the_surroundings_are_what_lies_within_4_percent_of_the_side(target):
-    image = scene(disc((100, 100), (49.5, 49.5), 25), GREY, (250, 250, 250))
-    image[target[1] > 0] = RED
-    values = measure(image, target).values
-    assert values["contrast"] == pytest.approx((260 / 3 - 100) / 255)
-
-
-def test_an_outline_is_regular_or_not_and_sharp_or_not():
-    comb = np.zeros((100, 100), bool)
-    comb[20:80, 20:80:8], comb[48:52, 20:80] = True, True
-    explanation = measure(scene(comb), levels(comb, comb))
-    assert explanation.boundary == "Its boundary is irregular and well-defined."
-    region = disc((100, 100), (49.5, 49.5), 20)
-    noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3)).astype(np.uint8)
-    explanation = measure(noise, levels(region, region))
-    assert explanation.boundary == "Its boundary is regular and moderately defined."
-    assert "coarse texture" in explanation.characteristics
-    # A ramp from dark to bright is as steep on the outline as anywhere.
-    ramp = np.broadcast_to(2 * np.arange(100, dtype=np.uint8)[:, None], (100, 100, 3))
-    explanation = measure(ramp, levels(region, region))
-    assert explanation.boundary == "Its boundary is regular and moderately defined."
-
-
-def test_regions_are_counted_and_placed_by_their_distance_from_the_centre():
-    two = disc((100, 100), (20, 20), 8) | disc((100, 100), (80, 80), 8)
-    explanation = measure(scene(two), levels(two, two))
-    assert explanation.remarks == "The gaze dwelt on 2 separate regions."
-    corner = disc((100, 100), (15, 80), 8)
-    explanation = measure(scene(corner), levels(corner, corner))
-    assert explanation.location == "The region lies near the border of the image."
-    # The direction is kept where no network reads it.
-    assert explanation.values["place"] == "upper right"
-
-
-@pytest.mark.parametrize("everything", [False, True])
-def test_there_is_nothing_to_say_where_the_gaze_marks_nothing_or_everything(everything):
-    region = np.full((20, 20), everything)
-    assert measure(scene(region), levels(region, region)) is None
-
-
-@pytest.mark.parametrize("place", [(0, 0), (19, 10), (7, 7)])
-def test_one_pixel_is_enough(place):
-    region = np.zeros((20, 20), bool)
-    region[place] = True
-    explanation = measure(scene(region), levels(region, region))
-    assert explanation.values["area"] == pytest.approx(1 / 400)
-    assert all(np.isfinite(v) for v in explanation.values.values() if isinstance(v, float))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    size=st.tuples(st.integers(12, 40), st.integers(12, 40)),
-    grain=st.floats(0.5, 4),
-    share=st.floats(0.02, 0.9),
-)
-def test_the_sentences_are_true_of_the_flipped_image_and_name_no_direction(
-    seed, size, grain, share
-):
-    rng = np.random.default_rng(seed)
-    image = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
-    image = ndimage.uniform_filter(image, (3, 3, 1))
-    field = ndimage.gaussian_filter(rng.normal(size=size), grain)
-    cuts = np.quantile(field, [1 - share / 2, 1 - share])
-    regions = levels(*(field >= cut for cut in cuts))
-    explanation = measure(image, regions)
-    assert not words(explanation) & DIRECTIONS
-    for axes in (0, 1, (0, 1)):
-        flipped = np.flip(regions, np.atleast_1d(axes) + 1)
-        again = measure(np.flip(image, axes), flipped)
-        assert again.sentences() == explanation.sentences()
-
-
-# The stage
+from stages.settings.texts import TextsSettings
+from stages.texts import merge_texts
 
 
 @pytest.fixture
@@ -196,74 +28,178 @@ def chain(kvasir, tmp_path):
     return prepared, gaze
 
 
-def run(chain, output):
-    explain(*chain, output, ExplainSettings())
+class Scripted:
+    """A describer that answers with the sample's id, and counts."""
+
+    model, revision = "lab/scripted", "abc"
+
+    def __init__(self, broken=()):
+        self.broken, self.asked = set(broken), []
+
+    def describe(self, samples):
+        self.asked += [sample.sample_id for sample in samples]
+        return [self.answer(sample) for sample in samples]
+
+    def answer(self, sample):
+        if sample.sample_id in self.broken:
+            return Answer(explanation=None, problem="no JSON", raw=("Sorry", "Sorry"))
+        words = {name: f"{name} of {sample.sample_id}." for name in FIELDS}
+        values = {"area": 0.5, "place": "upper left"}
+        return Answer(explanation=Explanation(**words, values=values), raw=("{}",))
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Every backend is a scripted one; set `.broken` to make samples fail."""
+    describer = Scripted()
+    monkeypatch.setattr(measured, "make", lambda *_: describer)
+    return describer
+
+
+def run(chain, folder, shards=1, only=None, **settings):
+    """Explain all shards; return their files."""
+    files = []
+    for shard in range(shards):
+        output = folder / f"{shard}of{shards}.jsonl"
+        if only is None or shard == only:
+            explain(
+                *chain, output, ExplainSettings(**settings), shard, shards, folder / "work", 1, 0
+            )
+        files.append(output)
+    return files
+
+
+def merge(chain, files, output, max_failed=0.0):
+    merge_texts(*chain, files, output, TextsSettings(max_failed=max_failed))
     return output
 
 
 def test_the_contract(chain, tmp_path):
-    output = run(chain, tmp_path / "texts.h5")
+    output = merge(chain, run(chain, tmp_path), tmp_path / "texts.h5")
     with h5py.File(output) as file, h5py.File(chain[0]) as source:
-        assert sorted(file) == ["attributes", "sample_id", "text"]
-        assert file["text"].shape == (6, len(FIELDS)) == (6, 6)
-        assert file["attributes"].shape == (6,)
-        for name in file:
-            assert h5py.check_string_dtype(file[name].dtype).encoding == "utf-8"
+        assert {name: (file[name].shape, file[name].dtype.kind) for name in file} == {
+            "sample_id": ((6,), "O"), "text": ((6, len(FIELDS)), "O"), "attributes": ((6,), "O"),
+            "raw_answers": ((6,), "O"), "failed": ((6,), "b"), "area_error": ((6,), "f"),
+            "area_agrees": ((6,), "i"), "place_agrees": ((6,), "i"),
+        }  # fmt: skip
         assert file["sample_id"][()].tolist() == source["sample_id"][()].tolist()
-        assert (file.attrs["stage"], file.attrs["backend"]) == ("explain", "measured")
+        assert (file.attrs["stage"], file.attrs["backend"]) == ("texts", "measured")
         assert list(file.attrs["fields"]) == list(FIELDS)
-        assert json.loads(file.attrs["inputs"]) == {
-            "prepared": io.sha256(chain[0]),
-            "gaze": io.sha256(chain[1]),
-        }
+        assert json.loads(file.attrs["inputs"]).keys() == {"prepared", "gaze", "answers 0"}
+        assert json.loads(file.attrs["inputs"])["prepared"] == io.sha256(chain[0])
 
 
 def test_each_looked_at_image_is_explained_by_its_own_pixels(chain, tmp_path):
-    with (
-        h5py.File(run(chain, tmp_path / "texts.h5")) as file,
-        h5py.File(chain[0]) as source,
-        h5py.File(chain[1]) as gaze,
-    ):
+    output = merge(chain, run(chain, tmp_path, shards=3), tmp_path / "texts.h5")
+    with h5py.File(output) as file, h5py.File(chain[0]) as source, h5py.File(chain[1]) as gaze:
         for i in range(4):
-            expected = measure(source["image"][i], gaze["pseudomask"][i])
+            expected = measured.measure(source["image"][i], gaze["pseudomask"][i])
             assert file["text"].asstr()[i].tolist() == expected.sentences()
-            stored = json.loads(file["attributes"][i])
-            assert set(stored) == {*FIELDS, "values"}
-            assert Explanation(**stored) == expected
+            assert json.loads(file["attributes"][i]) == expected.values
+        # What is measured is true by construction.
+        assert file["area_error"][:4] == pytest.approx(np.zeros(4), abs=1e-6)
+        assert file["area_agrees"][:4].tolist() == file["place_agrees"][:4].tolist() == [1] * 4
 
 
-def test_text_is_empty_where_nobody_looked(chain, tmp_path):
-    with h5py.File(run(chain, tmp_path / "texts.h5")) as file:
-        assert (file["text"].asstr()[4:] == "").all()
-        assert file["attributes"].asstr()[4:].tolist() == ["{}", "{}"]
-
-
-def test_text_is_empty_where_the_gaze_marks_everything_or_nothing(chain, tmp_path):
+def test_nothing_is_said_of_what_nobody_looked_at(chain, tmp_path):
     with h5py.File(chain[1], "r+") as gaze:
         gaze["pseudomask"][0], gaze["pseudomask"][2] = 1, 0
-    with h5py.File(run(chain, tmp_path / "texts.h5")) as file:
+    output = merge(chain, run(chain, tmp_path), tmp_path / "texts.h5")
+    with h5py.File(output) as file:
         filled = (file["text"].asstr()[()] != "").all(axis=1)
         assert filled.tolist() == [False, True, False, True, False, False]
+        assert not file["failed"][()].any()
+        assert file["attributes"].asstr()[4:].tolist() == ["{}", "{}"]
+        assert np.isnan(file["area_error"][[0, 2, 4, 5]]).all()
+        assert file["area_agrees"][[0, 2, 4, 5]].tolist() == [-1] * 4
 
 
-def test_batches_do_not_show(chain, tmp_path, monkeypatch):
-    whole = run(chain, tmp_path / "a.h5").read_bytes()
-    monkeypatch.setattr("stages.explain.BATCH", 3)
-    assert run(chain, tmp_path / "b.h5").read_bytes() == whole
+def test_shards_and_batches_do_not_show_in_the_texts(chain, tmp_path):
+    def texts(name, **how):
+        output = merge(chain, run(chain, tmp_path / name, **how), tmp_path / f"{name}.h5")
+        with h5py.File(output) as file:
+            return {key: file[key][()].tolist() for key in file if key != "area_error"}
+
+    whole = texts("one")
+    assert texts("three", shards=3) == whole
+    assert texts("more", shards=9) == whole
+    assert texts("batches", batch_size=1) == whole
+
+
+def test_a_job_goes_on_where_it_was(chain, tmp_path, scripted, monkeypatch):
+    undisturbed = merge(chain, run(chain, tmp_path / "a"), tmp_path / "a.h5").read_bytes()
+    scripted.asked.clear()
+
+    answer = scripted.describe
+
+    def stop_at_the_third(samples):
+        if len(scripted.asked) == 2:
+            raise KeyboardInterrupt
+        return answer(samples)
+
+    scripted.describe = stop_at_the_third
+    with pytest.raises(KeyboardInterrupt):
+        run(chain, tmp_path / "b", batch_size=1)
+    assert not list((tmp_path / "b").glob("*.jsonl"))
+    scripted.describe = answer
+    files = run(chain, tmp_path / "b", batch_size=1)
+    assert scripted.asked == ["frame 0", "frame 1", "frame 2", "frame 3"]
+    with h5py.File(merge(chain, files, tmp_path / "b.h5")) as file:
+        assert file["text"].asstr()[3, 0] == "location of frame 3."
+    # Another number of shards still finds them.
+    run(chain, tmp_path / "b", shards=2, batch_size=1)
+    assert len(scripted.asked) == 4
+    assert merge(chain, run(chain, tmp_path / "a"), tmp_path / "a.h5").read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [({"temperature": 0.5}, 8), ({"seed": 1}, 8), ({"concurrency": 9}, 4), ({"max_failed": 1}, 4)],
+)
+def test_a_setting_that_decides_the_answers_asks_again(chain, tmp_path, scripted, change, asked):
+    run(chain, tmp_path)
+    run(chain, tmp_path, **change)
+    assert len(scripted.asked) == asked
+
+
+def test_what_failed_is_kept_with_what_was_said_and_asked_for_again(chain, tmp_path, scripted):
+    scripted.broken = {"frame 1"}
+    files = run(chain, tmp_path)
+    with pytest.raises(BadInput) as error:
+        merge(chain, files, tmp_path / "texts.h5", max_failed=0.2)
+    for words in ("1 of 4 samples", "frame 1: no JSON", "at most 20%", "--forcerun explain"):
+        assert words in str(error.value)
+    assert not (tmp_path / "texts.h5").exists()
+    with h5py.File(merge(chain, files, tmp_path / "texts.h5", max_failed=0.25)) as file:
+        assert file["failed"][()].tolist() == [False, True, False, False, False, False]
+        assert json.loads(file["raw_answers"][1]) == ["Sorry", "Sorry"]
+        assert file["text"].asstr()[1].tolist() == [""] * 6
+        # Half the image, at the upper left, is claimed of each.
+        assert file["place_agrees"][0] == 0
+    scripted.broken, scripted.asked = set(), []
+    run(chain, tmp_path)
+    assert scripted.asked == ["frame 1"]
+
+
+def test_shards_of_other_data_are_refused(chain, tmp_path, scripted):
+    (file,) = run(chain, tmp_path)
+    lines = file.read_text().split("\n")
+    file.write_text("\n".join([*lines[:2], *lines[3:]]))
+    with pytest.raises(BadInput, match="3 answers"):
+        merge(chain, [file], tmp_path / "texts.h5")
 
 
 def test_grey_scans_are_explained(nci_isbi, tmp_path):
     chain = tmp_path / "prepared.h5", tmp_path / "gaze.h5"
     prepare(nci_isbi, chain[0], PrepareSettings(layout="nci_isbi", size=(32, 48)), 1)
     make_gaze(*chain, GazeSettings(simulate={}), 1, 0)
-    with h5py.File(run(chain, tmp_path / "texts.h5")) as file:
-        text = file["text"].asstr()[()]
-        assert (text != "").all(axis=1).sum() == 2
+    with h5py.File(merge(chain, run(chain, tmp_path), tmp_path / "texts.h5")) as file:
+        assert (file["text"].asstr()[()] != "").all(axis=1).sum() == 2
 
 
 def test_gaze_of_other_samples_is_refused(chain, tmp_path):
     with h5py.File(chain[1], "r+") as gaze:
         gaze["sample_id"][0] = "another"
     with pytest.raises(BadInput, match=r"gaze\.h5.*\n.*ids, not those of"):
-        run(chain, tmp_path / "texts.h5")
-    assert not (tmp_path / "texts.h5").exists()
+        run(chain, tmp_path)
+    assert not list(tmp_path.glob("*.jsonl"))

@@ -44,6 +44,48 @@ def test_the_text_changes_the_answer_and_zeros_are_no_text(teacher):
     assert torch.allclose(mixed[1], without[1], atol=1e-5)
 
 
+def test_attention_is_a_share_of_each_token_at_each_position(teacher):
+    x, text = images(3, 3, 32, 48), images(3, 5, 6)
+    text[1] = 0
+    asked = teacher(x, text, attention=True)
+    assert [tuple(share.shape) for share in asked.attention] == [
+        (3, 5, 16, 24), (3, 5, 8, 12), (3, 5, 4, 6), (3, 5, 2, 3),
+    ]  # fmt: skip
+    for share in asked.attention:
+        assert share.min() >= 0
+        assert torch.allclose(share[[0, 2]].sum(dim=1), torch.ones(1), atol=1e-5)
+        assert not share[1].any()
+        # The weights are untrained, yet positions differ.
+        assert share[0].flatten(1).std(dim=1).min() > 0
+    silent = teacher(x, text)
+    assert silent.attention == ()
+    assert torch.allclose(asked.logits, silent.logits, atol=1e-5)
+    assert teacher(x, attention=True).attention == ()
+
+
+def test_attention_lies_where_it_belongs_and_follows_its_token(teacher):
+    # Eight heads of 5 channels: of each, softmax over the tokens of q · k / √5, then their mean.
+    fusion = teacher.fusion_x4
+    x, text = images(1, 40, 2, 3), images(1, 5, 6)
+    width = 40
+    with torch.no_grad():
+        query, key, _ = fusion.attn.in_proj_weight.split(width)
+        query_bias, key_bias, _ = fusion.attn.in_proj_bias.split(width)
+        words = fusion.text_proj(text)[0] @ key.T + key_bias
+        expected = torch.empty(5, 2, 3)
+        for row in range(2):
+            for column in range(3):
+                token = x[0, :, row, column] + fusion.pos_embedding[3 * row + column]
+                asked = query @ token + query_bias
+                heads = [asked[h : h + 5] @ words[:, h : h + 5].T for h in range(0, width, 5)]
+                score = torch.stack(heads) / 5**0.5
+                expected[:, row, column] = score.softmax(dim=1).mean(dim=0)
+        _, shares = fusion(x, text, attention=True)
+        _, turned = fusion(x, text.flip(1), attention=True)
+    assert torch.allclose(shares[0], expected, atol=1e-5)
+    assert torch.allclose(turned, shares.flip(1), atol=1e-5)
+
+
 def test_each_scale_has_a_learned_weight_for_its_text(teacher):
     teacher.train()
     teacher(images(2, 3, 32, 48), images(2, 5, 6)).logits.square().sum().backward()

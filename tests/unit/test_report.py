@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from io import BytesIO
 from typing import NamedTuple
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from stages import charts, cli, figures, io, quality, report_quality
+from stages import charts, cli, figures, io, quality, report_attention, report_quality
 from stages.cli import BadInput
 from stages.recordings.scan import Scan
 from stages.report import report
@@ -55,6 +56,11 @@ class Made(NamedTuple):
 
 # One picture: the prediction of one test sample.
 SMALL = Made(looked=(), splits=("train",) * 4 + ("val",) * 3 + ("test",))
+
+
+def even(stride):
+    """A share of one half everywhere."""
+    return np.full((SIZE[0] // stride, SIZE[1] // stride), 0.5)
 
 
 class World:
@@ -121,7 +127,11 @@ class World:
                     for i in range(n)]  # fmt: skip
             io.write_strings(file, "text", text)
             io.write_strings(file, "sample_id", made.ids)
+            file["failed"] = np.arange(n) == n - 1
+            file["area_agrees"] = np.where(seen, np.arange(n) % 2, -1).astype(np.int8)
+            file["place_agrees"] = np.full(n, -1, np.int8)
             file.attrs["backend"] = "measured"
+            file.attrs["fields"] = ["area_percentage", ""]
         return made
 
     def quality(self, made, levels, masks, fixated):
@@ -174,6 +184,20 @@ class World:
             io.write_csv(history, self.path("histories", f"{network}.csv"))
         for model in models:
             self.row(made, experiment, model)
+
+    def attention(self, made, share=None):
+        """Add attention to the last predictions: of the first token `share` (h, w) by stride."""
+        with h5py.File(self.files["predictions"][-1], "r+") as file:
+            ids = list(file["sample_id"].asstr())
+            for stride in (2, 4, 8, 16):
+                first = np.zeros((len(ids), SIZE[0] // stride, SIZE[1] // stride))
+                told = np.zeros(len(ids), bool)
+                for i in made.looked:
+                    if made.ids[i] in ids:
+                        k = ids.index(made.ids[i])
+                        first[k], told[k] = (share or even)(stride), True
+                both = np.stack([first, 1 - first], axis=1) * told[:, None, None, None]
+                file[f"attention_{stride}"] = both.astype(np.float16)
 
     def row(self, made, experiment, model="student", split="test", **values):
         known = made.masks
@@ -290,6 +314,12 @@ def test_a_section_counts_samples_and_gaze(html):
     assert "Samples, train 4 Samples, val 1 Samples, test 3" in text
     assert "Images learned from 3 of 8" in text
     assert "Fixations per image, median 3 Dwell per image, mean 1.5 s" in text
+
+
+def test_a_section_tells_how_many_explanations_are_true_of_the_gaze(html):
+    text = Tags(html).text
+    assert "(1 failed) Claimed area agrees with the gaze" in text
+    assert "Claimed place agrees with the gaze – " in text
     assert "precise ≥ 0.5" in text
 
 
@@ -693,3 +723,151 @@ def test_bins_of_counts_hold_each_whole_number_once(values):
 def test_experiments_differ_in_colour_or_marker():
     names = [f"e{i}" for i in range(56)]
     assert len({charts._look(names, name) for name in names}) == 56
+
+
+# Attention: the validation sample 4 and the test sample 6 have text.
+READ = Made(looked=(0, 1, 4, 6))
+
+
+def leaning(stride):
+    """Three quarters in the upper half of the image, one quarter in the lower, at each scale."""
+    share = np.full((SIZE[0] // stride, SIZE[1] // stride), 0.25)
+    share[: len(share) // 2] = 0.75
+    return share
+
+
+def attention_of(world, monkeypatch):
+    """Arguments of each strip of attention, and the page."""
+    drawn, strip = [], figures.attention_strip
+
+    def keep(*arguments):
+        drawn.append(arguments)
+        return strip(*arguments)
+
+    monkeypatch.setattr(figures, "attention_strip", keep)
+    return drawn, world.html()
+
+
+def test_attention_is_shown_of_the_first_and_last_image_with_text(world, monkeypatch):
+    made = world.dataset(READ)
+    world.training(made, "gaze_only")
+    world.training(made, teacher=True)
+    world.attention(made, leaning)
+    drawn, html = attention_of(world, monkeypatch)
+    # The file of predictions is in the order of the samples, from the last.
+    for i, (image, ratios, titles, region) in zip((6, 4), drawn, strict=True):
+        assert (region == blob(SIZE, (20 - i, 20 + i), 8)).all()
+        assert image.shape == (*SIZE, 3)
+        assert titles == ["area percentage", "token 2"]
+        # Against an even half: 1.5 in the upper part of the first token, where no scale blurs it.
+        assert ratios[0, 0] == pytest.approx(np.full(SIZE[1], 1.5))
+        assert ratios[0, -1] == pytest.approx(np.full(SIZE[1], 0.5))
+        assert ratios.mean(axis=0) == pytest.approx(np.ones(SIZE))
+    shown = html.split("Where the words are read")[1]
+    assert re.findall(r"<h4><bdi>(.*?)</bdi> · (.*?)</h4>", shown) == [
+        ("s6", "test image"), ("s4", "validation image")
+    ]  # fmt: skip
+    assert "Area percentage: It is &lt;b&gt;red&lt;/b&gt;. Token 2: It is number 6." in shown
+    assert 'alt="for each of area percentage, token 2: where the teacher reads it"' in shown
+    caption = captions(html)[-1]
+    assert caption.startswith("The first and last of the 2 validation and test images with text.")
+    assert "the teacher of “full” (seed 0)" in caption
+    assert "against an even share of 1/2." in caption
+    assert caption.endswith("Outline : the broad pseudomask, which the words are of.")
+
+
+def test_attention_that_rests_on_simulated_gaze_says_so(world):
+    made = world.dataset(READ._replace(origin="simulated", looked=(0, 4)))
+    world.training(made, teacher=True)
+    world.attention(made)
+    caption = captions(world.html())[-1]
+    assert caption.startswith("The only of the 1 validation and test images with text.")
+    assert caption.endswith("The gaze behind it is simulated from the masks, not recorded.")
+
+
+def test_without_attention_or_text_there_is_no_picture_of_it(world):
+    made = world.dataset()
+    world.training(made, teacher=True)
+    assert "Where the words are read" not in world.html()
+    world.attention(made)
+    html = world.html()
+    assert captions(html)[-1] == "No validation or test image has a text to read."
+    # The chart, three times A, B, three times C, and D.
+    assert len(Tags(html).pictures()) == 9
+
+
+def test_a_single_token_has_nothing_to_show(world):
+    made = world.dataset(READ)
+    world.training(made, teacher=True)
+    world.attention(made)
+    with h5py.File(world.files["predictions"][0], "r+") as file:
+        for stride in (2, 4, 8, 16):
+            share = file[f"attention_{stride}"][:, :1]
+            del file[f"attention_{stride}"]
+            file[f"attention_{stride}"] = np.where(share > 0, 1, 0).astype(np.float16)
+    html = world.html()
+    assert captions(html)[-1] == (
+        "An image's text is one token, and every position reads all of it."
+    )
+    # The chart, twice A, B, three times C, and D.
+    assert len(Tags(html).pictures()) == 8
+
+
+def test_attention_of_other_samples_is_refused(world):
+    made = world.dataset(READ)
+    world.training(made, teacher=True)
+    world.attention(made)
+    with h5py.File(world.files["prepared"][0], "r") as prepared, \
+         h5py.File(world.files["gaze"][0], "r") as gaze, \
+         h5py.File(world.files["explanations"][0], "r") as explanations, \
+         h5py.File(world.files["predictions"][0], "r+") as predictions:  # fmt: skip
+        ids = predictions["sample_id"]
+        ids[list(ids.asstr()).index("s6")] = "t6"
+        predictions.flush()
+        options = (prepared, gaze, explanations, world.trainings[0])
+        message = (
+            r"p\.h5: data set sample_id\n.*'t6', which .*prepared-0-p\.h5 lacks\n(.|\n)*delete"
+        )
+        with pytest.raises(BadInput, match=message):
+            report_attention.attention(*options, world.files["predictions"][0])
+
+
+def test_colours_of_an_attention_strip():
+    image = np.full((2, 2, 3), 100, np.uint8)
+    drawn = figures.diverge(image, np.array([[-1, 0], [0.5, 1]]))
+    less, none, some, more = drawn.reshape(4, 3).astype(int)
+    assert none.tolist() == [100, 100, 100]
+    # Purple has more blue than red, orange more red than blue; half a deviation has less of it.
+    assert less[2] > less[0]
+    assert more[0] > more[2]
+    assert some[0] - some[2] > 20
+
+
+@pytest.mark.parametrize(
+    ("ratios", "deviations"),
+    [
+        # Of K = 2, log 2 is the full colour, and half as much is its opposite.
+        ([[2, 1], [0.5, 1]], [[1, 0], [-1, 0]]),
+        # What is not read at all counts as 1/K, so that it does not take the others' colour.
+        ([[2**0.5, 1], [0, 1]], [[0.5, 0], [-1, 0]]),
+        ([[1, 1], [1, 1]], [[0, 0], [0, 0]]),
+    ],
+)
+def test_deviation_from_an_even_share(ratios, deviations, monkeypatch):
+    seen = []
+    monkeypatch.setattr(figures, "diverge", lambda image, values: seen.append(values) or image)
+    image, region = np.zeros((1, 2, 3), np.uint8), np.zeros((1, 2), bool)
+    figures.attention_strip(image, np.array(ratios, float)[:, None], ["a", "b"], region)
+    assert np.array(seen)[:, 0] == pytest.approx(np.array(deviations, float))
+
+
+shares = arrays(np.float64, (3, 2, 4), elements=st.floats(0.01, 1))
+
+
+@given(shares, shares)
+def test_shares_against_even_ones_average_to_one(fine, coarse):
+    maps = [values / values.sum(axis=0) for values in (fine, coarse[:, :1, :2])]
+    ratios = report_attention.against_even(maps, (4, 8))
+    assert ratios.shape == (3, 4, 8)
+    assert ratios.min() >= 0
+    assert ratios.mean(axis=0) == pytest.approx(np.ones((4, 8)), abs=1e-5)

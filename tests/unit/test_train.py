@@ -19,6 +19,7 @@ from torch import nn
 from stages import images, io, models, train
 from stages.cli import BadInput
 from stages.predict import predict
+from stages.settings.predict import PredictSettings
 from stages.settings.training import OptimisationSettings, StudentSettings, TeacherSettings
 from stages.student import train_student
 from stages.teacher import train_teacher
@@ -422,11 +423,13 @@ def test_dense_masks_are_learned_from_where_there_are_any(files, tmp_path):
 
 # Predictions
 
+PLAIN, READ = PredictSettings(), PredictSettings(attention=True)
+
 
 @pytest.fixture(scope="module")
 def predictions(files, teacher, student, tmp_path_factory):
     output = tmp_path_factory.mktemp("predictions") / "predictions.h5"
-    predict(files["prepared"], student, output, 1, 0, files["explanations"], teacher)
+    predict(files["prepared"], student, output, PLAIN, 1, 0, files["explanations"], teacher)
     return output
 
 
@@ -467,7 +470,7 @@ def test_the_ensemble_is_the_mean_of_the_logits(predictions):
 
 
 def test_a_student_alone_predicts_alone_and_the_same(files, student, predictions, tmp_path):
-    predict(files["prepared"], student, tmp_path / "alone.h5", 1, 0)
+    predict(files["prepared"], student, tmp_path / "alone.h5", PLAIN, 1, 0)
     with h5py.File(tmp_path / "alone.h5") as alone, h5py.File(predictions) as file:
         assert set(alone) == {"probability", "sample_id", "split"}
         assert np.array_equal(alone["probability"], file["probability"])
@@ -475,7 +478,9 @@ def test_a_student_alone_predicts_alone_and_the_same(files, student, predictions
 
 def test_batches_do_not_show(files, student, teacher, predictions, tmp_path, monkeypatch):
     monkeypatch.setattr("stages.predict.BATCH", 3)
-    predict(files["prepared"], student, tmp_path / "b.h5", 1, 0, files["explanations"], teacher)
+    predict(
+        files["prepared"], student, tmp_path / "b.h5", PLAIN, 1, 0, files["explanations"], teacher
+    )
     with h5py.File(tmp_path / "b.h5") as other, h5py.File(predictions) as file:
         for name in ("probability", "teacher_probability"):
             assert other[name][()] == pytest.approx(file[name][()], abs=1e-3)
@@ -483,5 +488,50 @@ def test_batches_do_not_show(files, student, teacher, predictions, tmp_path, mon
 
 def test_weights_of_the_other_role_are_refused(files, teacher, tmp_path):
     with pytest.raises(BadInput, match="role"):
-        predict(files["prepared"], teacher, tmp_path / "predictions.h5", 1, 0)
+        predict(files["prepared"], teacher, tmp_path / "predictions.h5", PLAIN, 1, 0)
     assert not (tmp_path / "predictions.h5").exists()
+
+
+def explained(files, folder, *indices):
+    """The explanations again, with a text for the samples `indices` too."""
+    path = shutil.copy(files["explanations"], folder / "explanations.h5")
+    rng = np.random.default_rng(1)
+    with h5py.File(path, "r+") as file:
+        for i in indices:
+            file["embedding"][i] = rng.normal(size=(2, 16))
+    return path
+
+
+def test_attention_is_written_where_asked_for_and_where_there_is_text(
+    files, student, teacher, tmp_path, monkeypatch
+):
+    # Of the predicted samples 8 to 11, one in the second batch of three and one in the first.
+    monkeypatch.setattr("stages.predict.BATCH", 3)
+    texts, paths = explained(files, tmp_path, 9, 11), [tmp_path / "read.h5", tmp_path / "plain.h5"]
+    for path, asked in zip(paths, (READ, PLAIN)):
+        predict(files["prepared"], student, path, asked, 1, 0, texts, teacher)
+    strides = (2, 4, 8, 16)
+    with h5py.File(paths[0]) as read, h5py.File(paths[1]) as plain:
+        assert set(read) - set(plain) == {f"attention_{stride}" for stride in strides}
+        for name in plain:
+            if name not in ("sample_id", "split"):
+                assert read[name][()] == pytest.approx(plain[name][()], abs=1e-3)
+        for stride in strides:
+            share = read[f"attention_{stride}"]
+            assert share.shape == (4, 2, SIZE[0] // stride, SIZE[1] // stride)
+            assert share.dtype == np.float16
+            assert share.chunks == (1, *share.shape[1:])
+            # Two shares in float16, each rounded by at most 2⁻¹².
+            assert share[[1, 3]].astype(float).sum(axis=1) == pytest.approx(1, abs=2**-11)
+            assert not share[[0, 2]].any()
+        assert json.loads(read.attrs["params"]) == {"attention": True}
+
+
+def test_attention_of_networks_that_read_no_text_is_not_written(files, student, tmp_path):
+    blind = teach(files, tmp_path, text=False)
+    options = ((), (files["explanations"], blind))
+    for i, networks in enumerate(options):
+        output = tmp_path / f"{i}.h5"
+        predict(files["prepared"], student, output, READ, 1, 0, *networks)
+        with h5py.File(output) as file:
+            assert not [name for name in file if name.startswith("attention")]

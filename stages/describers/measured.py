@@ -1,71 +1,16 @@
-"""Who explains an image: the structured explanation, and the backends that write one.
+"""The describer of the demo: words for what is measured inside the gaze. No language model."""
 
-The embedded text names no direction. Flips are part of the training's augmentation, and "left"
-would be false of a flipped image; where a region lies is kept in the attributes instead.
-"""
-
-from typing import Any, Protocol
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from skimage.color import rgb2hsv
 from skimage.measure import label, perimeter
 
-# The fields of an explanation, in the order of the text tokens.
-FIELDS = ("location", "boundary", "characteristics", "area_percentage", "confidence", "remarks")
-
-
-class Explanation(BaseModel):
-    """Why the looked-at region matters, one sentence per field, and the values behind them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    location: str
-    boundary: str
-    characteristics: str
-    area_percentage: str
-    confidence: str
-    remarks: str
-    values: dict[str, float | str] = Field(description="what the sentences rest on")
-
-    def sentences(self) -> list[str]:
-        """Return the text of each of `FIELDS`."""
-        return [getattr(self, field) for field in FIELDS]
-
-
-class Describer(Protocol):
-    """A backend: a vision-language model, or a measurement.
-
-    Attributes
-    ----------
-    model, revision
-        Which model it is, and of which revision; empty where there is none.
-    prompt
-        What the model is asked; empty where there is none.
-    """
-
-    model: str
-    revision: str
-    prompt: str
-
-    def describe(
-        self, images: NDArray[np.uint8], regions: NDArray[np.uint8]
-    ) -> list[Explanation | None]:
-        """Explain each image.
-
-        Parameters
-        ----------
-        images
-            (N, H, W, 3) uint8.
-        regions
-            (N, L, H, W) uint8, the pseudomasks, from precise to broad.
-
-        Returns
-        -------
-        One explanation per image; None where the gaze marks nothing.
-        """
+from stages.describers import Answer, Explanation, Sample
+from stages.settings.explain import ExplainSettings
 
 
 def _pick(value: float, limits: tuple[float, ...], words: tuple[str, ...]) -> str:
@@ -163,19 +108,17 @@ def measure(image: NDArray[np.uint8], regions: NDArray[np.uint8]) -> Explanation
 
 
 class Measured:
-    """The describer that measures the image inside the gaze. It is no language model."""
+    """The describer that measures the image inside the gaze."""
 
-    model = revision = prompt = ""
+    model = revision = ""
 
-    def describe(
-        self, images: NDArray[np.uint8], regions: NDArray[np.uint8]
-    ) -> list[Explanation | None]:
+    def describe(self, samples: Sequence[Sample]) -> list[Answer]:
         """Explain each image by `measure`."""
-        return [measure(image, levels) for image, levels in zip(images, regions, strict=True)]
+        return [Answer(explanation=measure(sample.image, sample.regions)) for sample in samples]
 
 
-def get_describer(backend: str) -> Describer:
-    """Return the backend of that name."""
-    backends: dict[str, Any] = {"measured": Measured}
-    describer: Describer = backends[backend]()
-    return describer
+def make(
+    settings: ExplainSettings, prompt: Path | None, source: Path | None, threads: int, gpus: int
+) -> Measured:
+    """Make the describer; it needs nothing."""
+    return Measured()

@@ -1,0 +1,44 @@
+"""Words that are false of a flipped image: which text holds one, and what is left without it."""
+
+import re
+import unicodedata
+
+# Anatomical directions count: in a picture they are one. What turns (clockwise, at 3 o'clock) does
+# too. L and R are sides in capitals only.
+_DIRECTION = re.compile(
+    r"""(?<![a-z])(?:
+        left\w*|right\w*|upper\w*|lower\w*|bottom\w*|top(?:s|most|side|left|right)?
+        |up|down|(?:up|down)(?:ward|wards|side|right|most|hill|per|stream)
+        |above|below|beneath|underneath|overhead|overl(?:y|ies|ying)|underl(?:y|ies|ying)
+        |super(?:o|ior)\w*|infer(?:o|ior)\w*|anter(?:o|ior)\w*|poster(?:o|ior)\w*
+        |(?:north|south)\w*|(?:east|west)(?:ern|ward|wards)?
+        |crani(?:al|ally|ad)|cephal(?:ad|ic)|caud(?:al|ally|ad)|ventral\w*|dorsal\w*
+        |horizontal\w*|vertical\w*
+    )(?![a-z])|clock|quadrant""",
+    re.VERBOSE,
+)
+_SIDE = re.compile(r"(?<![A-Za-z])[LR](?![A-Za-z])")
+
+
+def names_direction(text: str) -> bool:
+    """Whether English `text` names a direction, which flipping its image would make false."""
+    plain = unicodedata.normalize("NFKC", text)
+    return bool(_SIDE.search(plain) or _DIRECTION.search(plain.casefold()))
+
+
+def without_directions(text: str, longest: int | None = None) -> str:
+    """Keep the sentences of an English text that name no direction.
+
+    Parameters
+    ----------
+    longest
+        Characters that may be kept; a sentence that would exceed them is left out, too. None: any
+        number.
+    """
+    kept = ""
+    # Across line breaks "3 o'clock" must be read as one.
+    for sentence in re.split(r"(?<=[.!?;])\s+", " ".join(text.split())):
+        longer = f"{kept} {sentence}".strip()
+        if not names_direction(sentence) and (longest is None or len(longer) <= longest):
+            kept = longer
+    return kept

@@ -1,0 +1,103 @@
+"""Texts that were written elsewhere: by people, or by a model that was asked elsewhere."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from stages.cli import BadInput
+from stages.describers import FIELDS, Answer, Explanation, Sample
+from stages.describers.directions import without_directions
+from stages.settings.explain import ExplainSettings
+
+
+def _read_rows(source: Path) -> pd.DataFrame:
+    """Read a table, text in every cell; what is not there is empty."""
+    try:
+        if source.suffix.lower() in (".jsonl", ".ndjson"):
+            lines = source.read_text("utf-8-sig").split("\n")
+            rows = [json.loads(line) for line in lines if line.strip()]
+            return pd.DataFrame(rows).fillna("").astype(str)
+        return pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadInput(
+            source,
+            "file",
+            found=error,
+            expected="a CSV table, or an object per line in a file ending in .jsonl, in UTF-8",
+            mend="export the texts again",
+        ) from error
+
+
+def read_texts(source: Path) -> dict[str, Explanation]:
+    """Read a table of texts.
+
+    Parameters
+    ----------
+    source
+        CSV or JSONL with `sample_id` and any of the six fields of an explanation, or one `text`,
+        which then stands for `characteristics`. Sentences that name a direction are kept in the
+        values, and left out of what is embedded: training flips images.
+
+    Raises
+    ------
+    BadInput
+        It is no table, lacks the columns, or has an id twice.
+    """
+    table = _read_rows(source)
+    known = [name for name in FIELDS if name in table]
+    if "sample_id" not in table or not (known or "text" in table):
+        raise BadInput(
+            source,
+            "columns",
+            found=list(table.columns),
+            expected=f"sample_id, and text or any of {', '.join(FIELDS)}",
+            mend="rename the columns",
+        )
+    if not known:
+        table = table.rename(columns={"text": "characteristics"})
+        known = ["characteristics"]
+    if (twice := table["sample_id"].duplicated()).any():
+        raise BadInput(
+            source,
+            "column sample_id",
+            found=f"{table['sample_id'][twice].iloc[0]!r} twice",
+            expected="one row per sample",
+            mend="join its texts in one row",
+        )
+    return {
+        row["sample_id"]: Explanation(
+            **{name: without_directions(row[name]) if name in known else "" for name in FIELDS},
+            values={name: row[name] for name in known},
+        )
+        for _, row in table.iterrows()
+    }
+
+
+class Imported:
+    """The describer that looks texts up by the sample's id."""
+
+    revision = ""
+
+    def __init__(self, source: Path) -> None:
+        self.model = source.name
+        self._texts = read_texts(source)
+
+    def describe(self, samples: Sequence[Sample]) -> list[Answer]:
+        """Look each sample up; one without a row, or without any text, has a problem."""
+        return [self._answer(sample.sample_id) for sample in samples]
+
+    def _answer(self, sample_id: str) -> Answer:
+        explanation = self._texts.get(sample_id)
+        if explanation is None or not any(explanation.sentences()):
+            return Answer(explanation=None, problem=f"no text of it in {self.model}")
+        return Answer(explanation=explanation)
+
+
+def make(
+    settings: ExplainSettings, prompt: Path | None, source: Path | None, threads: int, gpus: int
+) -> Imported:
+    """Read the texts."""
+    assert source is not None
+    return Imported(source)

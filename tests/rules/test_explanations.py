@@ -1,0 +1,130 @@
+"""Explanations by a model from a folder, through the rules, and what a change of them reruns."""
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.models_on_disk import write_vlm
+from tests.workspace import Workspace, tiny_config
+
+TEXTS, EXPLANATIONS = "results/mine/texts.h5", "results/mine/explanations.h5"
+ANSWER = json.dumps(
+    {
+        "Location": "middle left",
+        "Boundary": "smooth and well-defined",
+        "Characteristics": "round, homogeneous, brighter than the surroundings",
+        "Area Percentage": 12,
+        "Confidence": "high",
+        "Remarks": "It lies at the left. Nothing else.",
+    }
+)
+
+
+@pytest.fixture
+def workspace(tmp_path, kvasir):
+    config = tiny_config()
+    shutil.move(kvasir, tmp_path / "clone/data/polyps")
+    config["datasets"]["mine"] = {
+        "title": "Ours",
+        "root": "data/polyps",
+        "fixations": "data/polyps/fixations.csv",
+        "prepare": {"layout": "kvasir", "size": [32, 48], "val_fraction": 0.25},
+        "student": config["datasets"]["demo_kvasir"]["student"],
+        "teacher": config["datasets"]["demo_kvasir"]["teacher"],
+        "explain": {
+            "backend": "transformers", "model": "data/model", "dtype": "float32",
+            "batch_size": 2, "max_tokens": 200, "attempts": 2, "shards": 2,
+        },
+        "gpus": 0,
+        "threads": 1,
+    }  # fmt: skip
+    workspace = Workspace(tmp_path / "clone", config)
+    return workspace
+
+
+def model(workspace, answer=None):
+    shutil.rmtree(workspace.folder / "data/model", ignore_errors=True)
+    write_vlm(workspace.folder / "data/model", answer)
+
+
+def test_a_model_from_a_folder_explains_and_what_it_says_is_embedded(workspace):
+    model(workspace, ANSWER)
+    workspace.must_run(EXPLANATIONS)
+    with h5py.File(workspace.folder / EXPLANATIONS) as file:
+        text = file["text"].asstr()[()]
+        assert (text[:4] != "").all() and (text[4:] == "").all()
+        assert text[0, 1] == "Its boundary is smooth and well-defined."
+        assert not any("left" in sentence for sentence in text.ravel())
+        assert json.loads(file["attributes"].asstr()[0])["place"] == "middle left"
+        assert not file["failed"][()].any()
+        # The discs lie at three tenths of the width; the model says 12 % of each.
+        assert file["place_agrees"][:4].tolist() == [1] * 4
+        assert np.isfinite(file["area_error"][:4]).all()
+        assert file["embedding"].shape == (6, 6, 384)
+        assert file.attrs["backend"] == "transformers"
+        assert file.attrs["revision"].startswith("sha256:")
+        assert "Area Percentage" in file.attrs["prompt"]
+
+
+def test_nonsense_takes_the_way_of_failures(workspace):
+    model(workspace)
+    status, printed = workspace.run(TEXTS)
+    assert status == 1
+    assert "4 of 4 samples without a valid one" in printed
+    assert "no valid answer in 2 attempts" in printed and "explain.max_failed" in printed
+    assert not (workspace.folder / TEXTS).exists()
+
+    workspace.config["datasets"]["mine"]["explain"]["max_failed"] = 1.0
+    workspace.save_config()
+    assert workspace.planned(TEXTS) == {"texts"}
+    workspace.must_run(TEXTS)
+    with h5py.File(workspace.folder / TEXTS) as file:
+        assert file["failed"][()].tolist() == [True] * 4 + [False] * 2
+        assert (file["text"].asstr()[()] == "").all()
+        said = [json.loads(raw) for raw in file["raw_answers"].asstr()[:4]]
+        assert [len(texts) for texts in said] == [2] * 4
+
+
+def test_texts_and_vectors_from_elsewhere_are_taken_as_they_are(workspace):
+    mine, root = workspace.config["datasets"]["mine"], workspace.folder / "data"
+    rows = [{"sample_id": f"frame {i}", "text": f"Polyp {i}. At the left."} for i in range(4)]
+    (root / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mine["explain"] = {"backend": "import", "source": "data/texts.jsonl"}
+    rng = np.random.default_rng(0)
+    vectors = {f"frame {i}": rng.normal(size=(2, 768)).astype(np.float32) for i in range(4)}
+    (root / "embeddings").mkdir()
+    for name, vector in vectors.items():
+        np.save(root / f"embeddings/{name}.npy", vector)
+    mine["embed"] = {"encoder": "import", "source": "data/embeddings"}
+    workspace.save_config()
+    workspace.must_run(EXPLANATIONS)
+    with h5py.File(workspace.folder / TEXTS) as file:
+        assert file["text"].asstr()[:4, 2].tolist() == [f"Polyp {i}." for i in range(4)]
+    with h5py.File(workspace.folder / EXPLANATIONS) as file:
+        for i, name in enumerate(file["sample_id"].asstr()[:4]):
+            assert np.array_equal(file["embedding"][i], vectors[name])
+
+
+def test_another_encoder_asks_no_model_and_another_prompt_does(workspace):
+    model(workspace, ANSWER)
+    mine = workspace.config["datasets"]["mine"]
+    mine["experiments"] = ["full"]
+    workspace.save_config()
+    workspace.must_run("mine")
+    after = {"teacher", "student", "predict", "evaluate", "summarise", "report", "mine"}
+    mine["embed"] = {"tokens": "one"}
+    workspace.save_config()
+    assert workspace.planned("mine") == after | {"embed"}
+    mine["embed"] = {}
+    mine["explain"]["prompt"] = "workflow/prompts/polyp.yaml"
+    workspace.save_config()
+    assert workspace.planned("mine") == after | {"embed", "texts", "explain"}
+    mine["explain"].pop("prompt")
+    workspace.save_config()
+    assert workspace.planned("mine") == set()
+    prompt = workspace.folder / "workflow/prompts/generic.yaml"
+    prompt.write_text(prompt.read_text().replace("version: 1", "version: 2"))
+    assert workspace.planned("mine") == after | {"embed", "texts", "explain"}
