@@ -1,4 +1,4 @@
-"""A job of paid-for answers that is killed again and again asks for next to nothing twice."""
+"""Answers that are paid for: not asked for twice after a kill, and not lost to a bad endpoint."""
 
 import json
 import os
@@ -25,7 +25,22 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         picture = json.loads(body)["messages"][0]["content"]
-        time.sleep(0.02)
+        with self.server.lock:
+            self.server.running += 1
+            self.server.most = max(self.server.most, self.server.running)
+            turn = self.server.turn = self.server.turn + 1
+        time.sleep(0.3 if self.server.wild and turn % 7 == 0 else 0.02)
+        # Three of ten fail, and one more is cut short.
+        if self.server.wild and turn % 10 in (0, 3, 6):
+            self.reply(503, b"busy")
+        elif self.server.wild and turn % 10 == 8:
+            self.reply(200, b'{"choices": [{"mess')
+        else:
+            self.reply(200, self.answer(picture))
+        with self.server.lock:
+            self.server.running -= 1
+
+    def answer(self, picture):
         area = sum(json.dumps(picture).encode()) % 100
         text = json.dumps(
             {
@@ -40,12 +55,14 @@ class Handler(BaseHTTPRequestHandler):
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         with self.server.lock:
             self.server.calls += 1
-        answer = json.dumps({"choices": [choice], "system_fingerprint": "fp1"}).encode()
-        self.send_response(200)
+        return json.dumps({"choices": [choice], "system_fingerprint": "fp1"}).encode()
+
+    def reply(self, status, body):
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(body)
 
     def log_message(self, *_):
         pass
@@ -54,7 +71,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.lock, server.calls = threading.Lock(), 0
+    server.lock, server.calls, server.wild = threading.Lock(), 0, False
+    server.running = server.most = server.turn = 0
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -62,21 +80,20 @@ def server():
     server.server_close()
 
 
-@pytest.fixture
-def chain(tmp_path):
-    """Two hundred small images, each looked at."""
+def make(folder, n):
+    """Write small images, each looked at."""
     rng = np.random.default_rng(0)
-    ids = [f"image{i:03d}" for i in range(N)]
-    with io.create_h5(tmp_path / "prepared.h5", "prepare", {}, {}) as file:
-        file["image"] = rng.integers(0, 255, (N, *SIZE, 3), np.uint8)
+    ids = [f"image{i:03d}" for i in range(n)]
+    with io.create_h5(folder / "prepared.h5", "prepare", {}, {}) as file:
+        file["image"] = rng.integers(0, 255, (n, *SIZE, 3), np.uint8)
         io.write_strings(file, "sample_id", ids)
-    with io.create_h5(tmp_path / "gaze.h5", "gaze", {}, {}) as file:
-        levels = np.zeros((N, 2, *SIZE), np.uint8)
+    with io.create_h5(folder / "gaze.h5", "gaze", {}, {}) as file:
+        levels = np.zeros((n, 2, *SIZE), np.uint8)
         levels[:, :, 4:12, 4:12] = 1
-        file["pseudomask"], file["has_gaze"] = levels, np.ones(N, bool)
+        file["pseudomask"], file["has_gaze"] = levels, np.ones(n, bool)
         file["heatmap"] = levels[:, 0].astype(np.float16)
         io.write_strings(file, "sample_id", ids)
-    return tmp_path
+    return folder
 
 
 def start(chain, server, name):
@@ -114,7 +131,8 @@ def finish(process):
     assert process.returncode == 0, said
 
 
-def test_ten_kills_cost_at_most_a_batch_each_and_change_nothing(chain, server):
+def test_ten_kills_cost_at_most_a_batch_each_and_change_nothing(tmp_path, server):
+    chain = make(tmp_path, N)
     finish(start(chain, server, "undisturbed"))
     assert server.calls == N
     server.calls = 0
@@ -133,3 +151,13 @@ def test_ten_kills_cost_at_most_a_batch_each_and_change_nothing(chain, server):
     finish(start(chain, server, "killed"))
     assert N <= server.calls <= N + KILLS * BATCH
     assert merge(chain, "killed") == merge(chain, "undisturbed")
+
+
+def test_an_endpoint_that_misbehaves_costs_time_and_no_answer(tmp_path, server):
+    chain = make(tmp_path, 40)
+    finish(start(chain, server, "calm"))
+    server.wild, server.calls, server.most = True, 0, 0
+    finish(start(chain, server, "wild"))
+    assert server.calls == 40
+    assert 2 <= server.most <= 4  # explain.concurrency
+    assert merge(chain, "wild") == merge(chain, "calm")
