@@ -196,6 +196,26 @@ def check_same_samples(first: h5py.File, *others: h5py.File) -> None:
             )
 
 
+def find_sample(file: h5py.File, sample_id: str, *, where: str, found: str) -> int:
+    """Position of a sample in a file of its data set.
+
+    Raises
+    ------
+    BadInput
+        It is not there: at `where`, which says `found`.
+    """
+    positions = np.flatnonzero(read_strings(file, "sample_id") == sample_id)
+    if not len(positions):
+        raise BadInput(
+            where,
+            "data set sample_id",
+            found=found,
+            expected="the same samples in all files of a data set",
+            mend="delete both files and run snakemake again: they are of different data",
+        )
+    return int(positions[0])
+
+
 def check_sample_id(sample_id: str, where: Path) -> str:
     """Return `sample_id` where it may name an HDF5 group and a file, else stop.
 

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import cli, figures, io
+from stages import figures, io
 from stages.images import to_rgb8
 from stages.report_page import Picture, Shown
 from stages.resize import resize
@@ -39,24 +39,12 @@ def against_even(
     return ratios
 
 
-def _place(prepared: h5py.File, predictions: h5py.File, sample_id: str) -> int:
-    found = np.flatnonzero(io.read_strings(prepared, "sample_id") == sample_id)
-    if not len(found):
-        raise cli.BadInput(
-            predictions.filename,
-            "data set sample_id",
-            found=f"{sample_id!r}, which {prepared.filename} lacks",
-            expected="the same samples in all files of a data set",
-            mend="delete both files and run snakemake again: they are of different data",
-        )
-    return int(found[0])
-
-
 def _show(
     prepared: h5py.File, gaze: h5py.File, explanations: h5py.File, predictions: h5py.File, k: int
 ) -> Shown:
     sample_id = predictions["sample_id"].asstr()[k]
-    i = _place(prepared, predictions, sample_id)
+    found = f"{sample_id!r}, which {prepared.filename} lacks"
+    i = io.find_sample(prepared, sample_id, where=predictions.filename, found=found)
     fields = [
         name.replace("_", " ") or f"token {number}"
         for number, name in enumerate(explanations.attrs["fields"], start=1)

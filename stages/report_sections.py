@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages import charts, cli, figures, io, report_attention, report_quality
+from stages import charts, figures, io, report_attention, report_quality
 from stages.evaluate import MODELS, THRESHOLD
 from stages.images import to_rgb8
 from stages.quality import level_columns
@@ -127,16 +127,8 @@ def _test_dice(trained: Trained) -> dict[tuple[str, str], float]:
 
 def _position(file: h5py.File, sample_id: str, scored: Path) -> int:
     """Where in a file a sample is that `scored` has a score of."""
-    found = np.flatnonzero(io.read_strings(file, "sample_id") == sample_id)
-    if not len(found):
-        raise cli.BadInput(
-            file.filename,
-            "data set sample_id",
-            found=f"no {sample_id!r}, which {scored} scores",
-            expected="the same samples in all files of a data set",
-            mend="delete both files and run snakemake again: they are of different data",
-        )
-    return int(found[0])
+    found = f"no {sample_id!r}, which {scored} scores"
+    return io.find_sample(file, sample_id, where=file.filename, found=found)
 
 
 def _test_samples(prepared: h5py.File, trainings: list[Trained]) -> list[Shown]:

@@ -35,6 +35,19 @@ def tiny_config() -> dict[str, Any]:
     return config
 
 
+def own_polyps(config: dict[str, Any], root: str, **changes: Any) -> dict[str, Any]:
+    """Configure the frames of the fixture `kvasir` in the folder `root` as a user's own data."""
+    return {
+        "title": "Ours",
+        "root": root,
+        "fixations": f"{root}/fixations.csv",
+        "prepare": {"layout": "kvasir", "size": [32, 48], "val_fraction": 0.25},
+        "student": config["datasets"]["demo_kvasir"]["student"],
+        "teacher": config["datasets"]["demo_kvasir"]["teacher"],
+        "gpus": 0,
+    } | changes
+
+
 class Workspace:
     """A clone with its own config: `workspace.run("demo")` is `snakemake demo` in it."""
 

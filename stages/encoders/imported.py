@@ -101,13 +101,12 @@ def read_vectors(
     ]
     problems = cli.Problems()
     if lacking or not present:
-        shown = ", ".join(f"{name}.npy" for name in lacking[:_SHOWN])
-        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+        named = cli.name_some([f"{name}.npy" for name in lacking], _SHOWN)
         problems.append(
             cli.BadInput(
                 source,
                 "files",
-                found=f"no {shown}{more}" if lacking else "no <id>.npy of any sample",
+                found=f"no {named}" if lacking else "no <id>.npy of any sample",
                 expected=f"<id>.npy for each of the {int(explained.sum())} samples with a text",
                 mend="state the folder of the vectors as embed.source, name the files like the "
                 "images, without their ending, or leave the samples out of the split files",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.models_on_disk import write_vlm
-from tests.workspace import Workspace, tiny_config
+from tests.workspace import Workspace, own_polyps, tiny_config
 
 TEXTS, EXPLANATIONS = "results/mine/texts.h5", "results/mine/explanations.h5"
 ANSWER = json.dumps(
@@ -27,22 +27,12 @@ ANSWER = json.dumps(
 def workspace(tmp_path, kvasir):
     config = tiny_config()
     shutil.move(kvasir, tmp_path / "clone/data/polyps")
-    config["datasets"]["mine"] = {
-        "title": "Ours",
-        "root": "data/polyps",
-        "fixations": "data/polyps/fixations.csv",
-        "prepare": {"layout": "kvasir", "size": [32, 48], "val_fraction": 0.25},
-        "student": config["datasets"]["demo_kvasir"]["student"],
-        "teacher": config["datasets"]["demo_kvasir"]["teacher"],
-        "explain": {
-            "backend": "transformers", "model": "data/model", "dtype": "float32",
-            "batch_size": 2, "max_tokens": 200, "attempts": 2, "shards": 2,
-        },
-        "gpus": 0,
-        "threads": 1,
+    explain = {
+        "backend": "transformers", "model": "data/model", "dtype": "float32",
+        "batch_size": 2, "max_tokens": 200, "attempts": 2, "shards": 2,
     }  # fmt: skip
-    workspace = Workspace(tmp_path / "clone", config)
-    return workspace
+    config["datasets"]["mine"] = own_polyps(config, "data/polyps", explain=explain, threads=1)
+    return Workspace(tmp_path / "clone", config)
 
 
 def model(workspace, answer=None):

@@ -6,7 +6,7 @@ import h5py
 import pytest
 
 from stages import io
-from tests.workspace import Workspace, tiny_config
+from tests.workspace import Workspace, own_polyps, tiny_config
 
 GAZE = "results/mine/gaze.h5"
 
@@ -16,15 +16,7 @@ def workspace(tmp_path, kvasir):
     config = tiny_config()
     # A name that a shell would split, and one id with a space in it.
     shutil.move(kvasir, tmp_path / "clone/data/my polyps")
-    config["datasets"]["mine"] = {
-        "title": "Ours",
-        "root": "data/my polyps",
-        "fixations": "data/my polyps/fixations.csv",
-        "prepare": {"layout": "kvasir", "size": [32, 48], "val_fraction": 0.25},
-        "student": config["datasets"]["demo_kvasir"]["student"],
-        "teacher": config["datasets"]["demo_kvasir"]["teacher"],
-        "gpus": 0,
-    }
+    config["datasets"]["mine"] = own_polyps(config, "data/my polyps")
     return Workspace(tmp_path / "clone", config)
 
 

@@ -93,6 +93,7 @@ def test_every_text_gets_its_own_vector(text, batch_size):
 
 
 def test_texts_that_are_cut_are_told(caplog):
+    caplog.set_level("WARNING")  # whatever level an earlier test has left
     with caplog.at_level(logging.WARNING, "stages"):
         encode_text(Letters(), np.array([["a" * 11, "b"], ["c" * 10, "a" * 11]], object), 8)
     assert caplog.messages == [
