@@ -11,8 +11,9 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 from stages.config import Config, ConfigError, parse as parse_config
 from stages.datasets import layouts
 from stages.fingerprint import fingerprint
+from stages.settings.compare import CompareSettings, TabulateSettings
 from stages.settings.report import History, ReportDataset, ReportSettings, Training
-from stages.settings.modules import encoder_module, explain_module
+from stages.settings.modules import encoder_module, explain_module, method_module
 from stages.settings.summarise import Run, SummariseSettings
 from stages.settings.texts import TextsSettings
 from stages.settings.verify import VerifySettings
@@ -26,6 +27,7 @@ except ConfigError as error:
 wildcard_constraints:
     dataset="|".join(CONFIG.datasets),
     experiment="|".join(CONFIG.experiments),
+    table="|".join(CONFIG.tables),
     seed=r"\d+",
     shard=r"\d+",
     shards=r"\d+",
@@ -84,10 +86,15 @@ def explain_inputs(wildcards):
     return inputs
 
 
+def one_gpu(wildcards):
+    """A GPU, where the data set's trainings have any."""
+    return min(1, CONFIG.dataset(wildcards.dataset).gpus)
+
+
 def explain_gpus(wildcards):
     """A GPU for a model that runs here; an endpoint has its own."""
-    dataset = CONFIG.dataset(wildcards.dataset)
-    return dataset.gpus if dataset.explain.backend == "transformers" else 0
+    backend = CONFIG.dataset(wildcards.dataset).explain.backend
+    return one_gpu(wildcards) if backend == "transformers" else 0
 
 
 def embed_source(wildcards):
@@ -104,7 +111,22 @@ def student_inputs(wildcards):
     if student.labels == "pseudomask":
         inputs["gaze"] = f"{folder}/gaze.h5"
         inputs |= left_out(wildcards)
+    if student.reads_text:
+        inputs["explanations"] = f"{folder}/explanations.h5"
+    if student.reads_pseudolabels:
+        run = f"{folder}/{wildcards.experiment}/seed{wildcards.seed}"
+        inputs["pseudolabels"] = f"{run}/pseudolabels.h5"
     return inputs | teacher_inputs(wildcards)
+
+
+def student_settings(wildcards):
+    """The student's settings, with the widths of the teacher that its method trains along."""
+    experiment = CONFIG.experiment(wildcards.dataset, wildcards.experiment)
+    student = experiment.student
+    if student.trains_teacher and student.teacher_widths is None:
+        widths = {"teacher_widths": experiment.teacher.widths}
+        student = student.model_copy(update=widths)
+    return student.model_dump_json()
 
 
 def left_out(wildcards):
@@ -116,7 +138,8 @@ def left_out(wildcards):
 
 def teacher_inputs(wildcards):
     """The teacher and its text, for an experiment that has one."""
-    if not CONFIG.experiment(wildcards.dataset, wildcards.experiment).student.distil:
+    student = CONFIG.experiment(wildcards.dataset, wildcards.experiment).student
+    if not student.needs_teacher:
         return {}
     folder = f"results/{wildcards.dataset}"
     run = f"{folder}/{wildcards.experiment}/seed{wildcards.seed}"
@@ -124,6 +147,16 @@ def teacher_inputs(wildcards):
         "explanations": f"{folder}/explanations.h5",
         "teacher": f"{run}/teacher.safetensors",
     }
+
+
+def launch(wildcards, resources):
+    """How a training starts: a process per GPU."""
+    if resources.gpu > 1:
+        return (
+            "python -m torch.distributed.run --standalone"
+            f" --nproc-per-node {resources.gpu} -m"
+        )
+    return "python -m"
 
 
 def optional(name):
@@ -143,13 +176,24 @@ def runs(names, seeds=CONFIG.seeds):
     ]
 
 
+def compared(table, names):
+    """(data set, experiment, seed) of every training that a table is of."""
+    return [
+        (name, experiment, seed)
+        for name in names
+        for experiment in CONFIG.tables[table].rows
+        for seed in CONFIG.seeds
+    ]
+
+
 def trained(names):
     """(data set, experiment, seed, network) of everything that these trainings train."""
     return [
         (name, experiment, seed, network)
         for name, experiment, seed in runs(names)
         for network in ("teacher", "student")
-        if network == "student" or CONFIG.experiment(name, experiment).student.distil
+        if network == "student"
+        or CONFIG.experiment(name, experiment).student.needs_teacher
     ]
 
 
@@ -173,16 +217,21 @@ def per_run(file, chosen):
     ]
 
 
-def summary_inputs(names):
-    """What a summary over data sets is made of."""
+def distinct(chosen):
+    """The data sets of trainings."""
+    return list(dict.fromkeys(name for name, _, _ in chosen))
+
+
+def measured(chosen):
+    """What a table of trainings is made of."""
     return {
-        "metrics": per_run("metrics.csv", runs(names)),
-        "gaze": per_dataset("gaze.h5", names),
+        "metrics": per_run("metrics.csv", chosen),
+        "gaze": per_dataset("gaze.h5", distinct(chosen)),
     }
 
 
-def summary_settings(names):
-    """What the files of `summary_inputs` are."""
+def measured_settings(chosen):
+    """What the files of `measured` are."""
     return SummariseSettings(
         runs=[
             Run(
@@ -192,10 +241,28 @@ def summary_settings(names):
                 labels=CONFIG.experiment(name, experiment).student.labels,
                 mask_seconds=CONFIG.dataset(name).mask_seconds,
             )
-            for name, experiment, seed in runs(names)
+            for name, experiment, seed in chosen
         ],
-        gaze=names,
+        gaze=distinct(chosen),
+    )
+
+
+def compare_settings(table, names):
+    """How a table's experiments are compared."""
+    chosen = CONFIG.tables[table]
+    return CompareSettings(
+        **dict(measured_settings(compared(table, names))),
+        reference=chosen.reference,
+        seed=chosen.seed,
     ).model_dump_json()
+
+
+def described(names):
+    """Titles and notes of data sets."""
+    return [
+        ReportDataset(name=name, title=dataset.title, note=dataset.note)
+        for name, dataset in ((name, CONFIG.dataset(name)) for name in names)
+    ]
 
 
 def report_inputs(names):
@@ -217,12 +284,8 @@ def report_inputs(names):
 
 def report_settings(names):
     """What the files of `report_inputs` are."""
-    datasets = {name: CONFIG.dataset(name) for name in names}
     return ReportSettings(
-        datasets=[
-            ReportDataset(name=name, title=dataset.title, note=dataset.note)
-            for name, dataset in datasets.items()
-        ],
+        datasets=described(names),
         trainings=[
             Training(dataset=name, experiment=experiment, seed=seed)
             for name, experiment, seed in runs(names, CONFIG.seeds[:1])

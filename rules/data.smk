@@ -79,7 +79,7 @@ rule gaze:
         "../envs/gaze.yaml"
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
-        gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
+        gpu=one_gpu,
         mem_mb=2000,
         runtime=120,
     params:

@@ -28,7 +28,7 @@ rule evaluate:
 rule summarise:
     """Put a data set's experiments side by side in one table."""
     input:
-        unpack(lambda wildcards: summary_inputs([wildcards.dataset])),
+        unpack(lambda wildcards: measured(runs([wildcards.dataset]))),
     output:
         summary="results/{dataset}/summary.csv",
     log:
@@ -42,7 +42,9 @@ rule summarise:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=lambda wildcards: summary_settings([wildcards.dataset]),
+        settings=lambda wildcards: measured_settings(
+            runs([wildcards.dataset])
+        ).model_dump_json(),
         code=fingerprint("stages.summarise"),
     shell:
         "python -m stages.summarise --metrics {input.metrics:q} --gaze {input.gaze:q}"
@@ -51,7 +53,7 @@ rule summarise:
 
 use rule summarise as summarise_together with:
     input:
-        unpack(lambda wildcards: summary_inputs(CONFIG.summary)),
+        unpack(lambda wildcards: measured(runs(CONFIG.summary))),
     output:
         summary="results/summary.csv",
     log:
@@ -59,7 +61,7 @@ use rule summarise as summarise_together with:
     benchmark:
         "results/benchmarks/summarise.tsv"
     params:
-        settings=summary_settings(CONFIG.summary),
+        settings=measured_settings(runs(CONFIG.summary)).model_dump_json(),
         code=fingerprint("stages.summarise"),
 
 
@@ -104,3 +106,71 @@ use rule report as report_together with:
     params:
         settings=report_settings(CONFIG.summary),
         code=fingerprint("stages.report"),
+
+
+rule compare:
+    """Hold a table's experiments, over seeds, against its reference."""
+    input:
+        unpack(
+            lambda wildcards: measured(compared(wildcards.table, [wildcards.dataset]))
+        ),
+    output:
+        table="results/{dataset}/{table}.csv",
+    log:
+        "results/{dataset}/logs/compare_{table}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/compare_{table}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        settings=lambda wildcards: compare_settings(
+            wildcards.table, [wildcards.dataset]
+        ),
+        code=fingerprint("stages.compare"),
+    shell:
+        "python -m stages.compare --metrics {input.metrics:q} --gaze {input.gaze:q}"
+        " --output {output.table:q} --settings {params.settings:q} --log {log:q}"
+
+
+use rule compare as compare_together with:
+    input:
+        unpack(lambda wildcards: measured(compared(wildcards.table, CONFIG.summary))),
+    output:
+        table="results/{table}.csv",
+    log:
+        "results/logs/compare_{table}.log",
+    benchmark:
+        "results/benchmarks/compare_{table}.tsv"
+    params:
+        settings=lambda wildcards: compare_settings(wildcards.table, CONFIG.summary),
+        code=fingerprint("stages.compare"),
+
+
+rule tabulate:
+    """Show a table of all data sets on one page, with what its numbers mean."""
+    input:
+        table="results/{table}.csv",
+    output:
+        page="results/{table}.html",
+    log:
+        "results/logs/tabulate_{table}.log",
+    benchmark:
+        "results/benchmarks/tabulate_{table}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        settings=lambda wildcards: TabulateSettings(
+            table=wildcards.table, datasets=described(CONFIG.summary)
+        ).model_dump_json(),
+        code=fingerprint("stages.tabulate"),
+    shell:
+        "python -m stages.tabulate --table {input.table:q} --output {output.page:q}"
+        " --settings {params.settings:q} --log {log:q}"

@@ -40,3 +40,16 @@ for name in CONFIG.datasets:
         input:
             f"results/{name}/export",
         localrule: True
+
+
+# The comparisons on the data sets of `summary`: each on its own, and side by side.
+for name in CONFIG.tables:
+
+    rule:
+        name:
+            name
+        input:
+            per_dataset(f"{name}.csv", CONFIG.summary),
+            f"results/{name}.csv",
+            f"results/{name}.html",
+        localrule: True

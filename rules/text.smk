@@ -87,7 +87,7 @@ rule embed:
         "../envs/training.yaml"
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
-        gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
+        gpu=one_gpu,
         mem_mb=4000,
         runtime=60,
     params:

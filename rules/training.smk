@@ -23,20 +23,54 @@ rule teacher:
         mem_mb=8000,
         runtime=1440,
     params:
+        launch=launch,
+        # Not an output: a checkpoint outlives a killed job.
+        work="results/{dataset}/{experiment}/seed{seed}/work",
         quality=optional("quality"),
         settings=lambda wildcards: CONFIG.experiment(
             wildcards.dataset, wildcards.experiment
         ).teacher.model_dump_json(),
         code=fingerprint("stages.teacher"),
     shell:
-        "python -m stages.teacher --prepared {input.prepared:q} --gaze {input.gaze:q}"
+        "{params.launch} stages.teacher --prepared {input.prepared:q} --gaze {input.gaze:q}"
         " {params.quality} --explanations {input.explanations:q} --output {output.weights:q}"
         " --history {output.history:q} --settings {params.settings:q}"
-        " --seed {wildcards.seed} --threads {threads} --gpus {resources.gpu} --log {log:q}"
+        " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
+        " --gpus {resources.gpu} --log {log:q}"
+
+
+rule pseudolabels:
+    """Draw what the teacher says of the training images to their edges."""
+    input:
+        unpack(teacher_inputs),
+        prepared="results/{dataset}/prepared.h5",
+    output:
+        pseudolabels="results/{dataset}/{experiment}/seed{seed}/pseudolabels.h5",
+    log:
+        "results/{dataset}/{experiment}/seed{seed}/logs/pseudolabels.log",
+    benchmark:
+        "results/{dataset}/{experiment}/seed{seed}/benchmarks/pseudolabels.tsv"
+    conda:
+        "../envs/training.yaml"
+    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
+    resources:
+        gpu=one_gpu,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        settings=lambda wildcards: CONFIG.experiment(
+            wildcards.dataset, wildcards.experiment
+        ).student.target_crf.model_dump_json(),
+        code=fingerprint("stages.pseudolabels"),
+    shell:
+        "python -m stages.pseudolabels --prepared {input.prepared:q}"
+        " --explanations {input.explanations:q} --teacher {input.teacher:q}"
+        " --output {output.pseudolabels:q} --settings {params.settings:q}"
+        " --threads {threads} --gpus {resources.gpu} --log {log:q}"
 
 
 rule student:
-    """Train the student: distilled from the teacher, or on one label alone."""
+    """Train the student by the experiment's method."""
     input:
         unpack(student_inputs),
     output:
@@ -54,19 +88,28 @@ rule student:
         mem_mb=8000,
         runtime=1440,
     params:
+        launch=launch,
+        work="results/{dataset}/{experiment}/seed{seed}/work",
         gaze=optional("gaze"),
         quality=optional("quality"),
         explanations=optional("explanations"),
         teacher=optional("teacher"),
-        settings=lambda wildcards: CONFIG.experiment(
-            wildcards.dataset, wildcards.experiment
-        ).student.model_dump_json(),
-        code=fingerprint("stages.student"),
+        pseudolabels=optional("pseudolabels"),
+        settings=student_settings,
+        code=lambda wildcards: fingerprint(
+            "stages.student",
+            method_module(
+                CONFIG.experiment(
+                    wildcards.dataset, wildcards.experiment
+                ).student.method
+            ),
+        ),
     shell:
-        "python -m stages.student --prepared {input.prepared:q} {params.gaze} {params.quality}"
-        " {params.explanations} {params.teacher} --output {output.weights:q}"
-        " --history {output.history:q} --settings {params.settings:q}"
-        " --seed {wildcards.seed} --threads {threads} --gpus {resources.gpu} --log {log:q}"
+        "{params.launch} stages.student --prepared {input.prepared:q} {params.gaze}"
+        " {params.quality} {params.explanations} {params.teacher} {params.pseudolabels}"
+        " --output {output.weights:q} --history {output.history:q} --settings {params.settings:q}"
+        " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
+        " --gpus {resources.gpu} --log {log:q}"
 
 
 rule predict:
@@ -85,7 +128,7 @@ rule predict:
         "../envs/training.yaml"
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
-        gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
+        gpu=one_gpu,
         mem_mb=4000,
         runtime=60,
     params:
@@ -98,4 +141,5 @@ rule predict:
     shell:
         "python -m stages.predict --prepared {input.prepared:q}"
         " --student {input.student:q} {params.explanations} {params.teacher}"
-        " --output {output.predictions:q} --settings {params.settings:q} --threads {threads} --gpus {resources.gpu} --log {log:q}"
+        " --output {output.predictions:q} --settings {params.settings:q}"
+        " --threads {threads} --gpus {resources.gpu} --log {log:q}"

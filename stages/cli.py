@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import logging
+import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -147,12 +148,17 @@ def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
     parser.add_argument("--log", type=Path)
     options = vars(parser.parse_args(argv))
 
+    # Of several processes, which torchrun numbers, the first speaks.
+    first = os.environ.get("RANK", "0") == "0"
     handlers: list[logging.Handler] = [logging.StreamHandler()]
-    if (log_file := options.pop("log")) is not None:
+    if (log_file := options.pop("log")) is not None and first:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, mode="w"))
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
+        level=logging.INFO if first else logging.ERROR,
+        format="%(asctime)s %(message)s",
+        handlers=handlers,
+        force=True,
     )
     try:
         stage(**{option: value for option, value in options.items() if value is not None})

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -34,12 +35,24 @@ _NO_OTHER_NAMES: JsonDict = {"additionalProperties": False}
 # Rules and targets of the workflow, and folders in results/, whose names no data set may take.
 RESERVED = frozenset(
     {"all", "demo", "demo_data", "fetch_lesions", "verify", "prepare", "gaze", "quality"}
-    | {"explain", "texts", "embed", "teacher", "student", "predict", "evaluate", "summarise"}
+    | {
+        "explain",
+        "texts",
+        "embed",
+        "teacher",
+        "student",
+        "pseudolabels",
+        "predict",
+        "evaluate",
+        "summarise",
+    }
     | {"summarise_together", "report", "report_together", "export_published", "logs"}
-    | {"benchmarks"}
+    | {"benchmarks", "compare", "compare_together", "tabulate"}
 )
 # Files and folders of a data set's results, beside which the folders of its experiments lie.
 TAKEN = frozenset({"benchmarks", "export", "logs", "texts", "work"})
+# Tables of a data set's results, beside which its comparisons lie.
+TABLES = frozenset({"gaze_quality", "summary", "verified"})
 # Each data set has a target of its name, and one of each of these before its name.
 PREFIXES = ("verify_", "export_published_")
 # Where the workflow puts raw data that it makes itself.
@@ -87,8 +100,9 @@ class DatasetSettings(Defaults):
     gpus: int = Field(
         default=1,
         ge=0,
-        le=1,
-        description="1: training asks for a GPU, and takes the CPU where it sees none; 0: CPU",
+        le=64,
+        description="GPUs of a training, each with its share of a batch; 0: the CPU, which is "
+        "also taken, with a warning, where none is seen",
     )
     mask_seconds: float | None = Field(
         default=None, gt=0, description="seconds to draw one full mask by hand, from literature"
@@ -110,6 +124,19 @@ class Experiment(Settings):
     student: StudentSettings = StudentSettings()
 
 
+class Table(Settings):
+    """Experiments compared on the data sets of `summary`."""
+
+    reference: Name = Field(description="experiment against which the others are tested")
+    experiments: tuple[Name, ...] = Field(min_length=1, description="the others")
+    seed: int = Field(default=0, ge=0, description="draws the resamples of its intervals and tests")
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The reference, and what is held against it."""
+        return (self.reference, *self.experiments)
+
+
 class Config(Settings):
     """config.yaml."""
 
@@ -122,6 +149,11 @@ class Config(Settings):
     defaults: Defaults = Defaults()
     experiments: dict[Name, Experiment] = Field(min_length=1, json_schema_extra=_NO_OTHER_NAMES)
     datasets: dict[Name, DatasetSettings] = Field(min_length=1, json_schema_extra=_NO_OTHER_NAMES)
+    tables: dict[Name, Table] = Field(
+        default={},
+        description="comparisons of experiments, each a target of its name",
+        json_schema_extra=_NO_OTHER_NAMES,
+    )
 
     def dataset(self, name: str) -> DatasetSettings:
         """Resolve a data set over the defaults.
@@ -145,7 +177,7 @@ class Config(Settings):
         ------
         ConfigError
             The three together are impossible. Never, for a parsed config and an experiment that
-            the data set lists.
+            the data set lists or, for a data set of `summary`, a table has.
         """
         merged = _merge(_given(self.defaults), _given(self.datasets[dataset]))
         merged = _merge(merged, _given(self.experiments[name]))
@@ -288,6 +320,7 @@ def _cross_checks(config: Config) -> Iterable[str]:
         return
     for name in TAKEN & set(config.experiments):
         yield f"experiments.{name}: the name is a folder of the results; choose another"
+    yield from _table_checks(config)
     phantoms = tuple(part.root for part in config.datasets.values() if part.demo)
     yield from _twice("datasets with demo, their root", phantoms)
     for name, part in config.datasets.items():
@@ -311,12 +344,29 @@ def _cross_checks(config: Config) -> Iterable[str]:
                 f"{'set' if dataset.gaze.simulate else 'not set'}; allowed: exactly one of the "
                 "two, recorded fixations or the scan model that simulates them"
             )
-        for experiment in part.experiments:
+        compared = (table.rows for table in config.tables.values() if name in config.summary)
+        for experiment in dict.fromkeys(chain(part.experiments, *compared)):
             if experiment in config.experiments:
                 try:
                     config.experiment(name, experiment)
                 except ConfigError as error:
                     yield from error.faults
+
+
+def _table_checks(config: Config) -> Iterable[str]:
+    for name, table in config.tables.items():
+        path = f"tables.{name}"
+        targets = name in RESERVED or name in config.datasets or name.startswith(PREFIXES)
+        if targets or name in TABLES:
+            yield f"{path}: the name is a target or a table of the workflow; choose another"
+        yield from _names(f"{path}.reference", [table.reference], config.experiments)
+        yield from _names(f"{path}.experiments", table.experiments, config.experiments)
+        yield from _twice(f"{path}.experiments", table.experiments)
+        if table.reference in table.experiments:
+            yield (
+                f"{path}.experiments: found {table.reference!r}, the reference; "
+                "allowed: what is held against it"
+            )
 
 
 def parse(raw: Mapping[str, Any]) -> Config:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages import cli, crf, io
+from stages import cli, io
 from stages.device import choose
-from stages.heatmap import cut_levels, draw_heatmap, draw_published_heatmap
-from stages.images import to_rgb8
+from stages.heatmap import draw_heatmap, draw_published_heatmap
+from stages.levels import cut_levels
 from stages.parallel import ordered
 from stages.recordings import Scan, maps
+from stages.refinement import refine
 from stages.scans import check_present, find_recorded, has_gaze, simulate
 from stages.settings.gaze import GazeSettings
 
@@ -45,22 +46,6 @@ class Traced(NamedTuple):
     pseudomask: NDArray[np.uint8]
 
 
-def _refine(
-    sample: _Looked, heat: NDArray[np.float32], settings: GazeSettings, device: torch.device
-) -> NDArray[np.float32]:
-    # The CRF's spatial std is in original pixels: scaled to the working size per axis.
-    scale = np.array(heat.shape) / sample.original_size
-    return crf.refine(
-        to_rgb8(sample.image),
-        heat,
-        sxy=(settings.crf.sxy * scale[0], settings.crf.sxy * scale[1]),
-        srgb=settings.crf.srgb,
-        compat=settings.crf.compat,
-        iterations=settings.crf.iterations,
-        device=device,
-    )
-
-
 def _trace(sample: _Looked, settings: GazeSettings, device: torch.device) -> Traced:
     size = sample.image.shape[:2]
     if isinstance(sample.scan, Scan):
@@ -72,7 +57,7 @@ def _trace(sample: _Looked, settings: GazeSettings, device: torch.device) -> Tra
     if isinstance(sample.scan, Path) and settings.recording.format == "refined":
         refined, heat = heat, np.zeros(size, np.float32)
     else:
-        refined = _refine(sample, heat, settings, device)
+        refined = refine(sample.image, heat, sample.original_size, settings.crf, device)
     stored = refined.astype(np.float16)
     return Traced(heat.astype(np.float16), stored, cut_levels(stored, settings.thresholds))
 

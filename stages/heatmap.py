@@ -87,14 +87,3 @@ def draw_published_heatmap(
     at_image = heat.resize(original_size[::-1], Image.Resampling.BICUBIC)
     stored = (np.clip(np.asarray(at_image), 0, 1) * 255).astype(np.uint8)
     return resize(stored, size) / np.float32(255)
-
-
-def cut_levels(refined: NDArray[np.floating], thresholds: tuple[float, ...]) -> NDArray[np.uint8]:
-    """Nested pseudomasks `refined >= t`, the highest threshold first.
-
-    Returns
-    -------
-    (L, H, W) uint8 in {0, 1}; each level contains the one before it.
-    """
-    levels = np.array(sorted(thresholds, reverse=True), np.float32)
-    return (refined.astype(np.float32)[None] >= levels[:, None, None]).astype(np.uint8)

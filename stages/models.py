@@ -1,8 +1,6 @@
 """The two networks: a U-Net teacher that reads image and text, a slimmer student without text.
 
 Module names follow the published networks, so that their weights can be told apart key by key.
-The U-Net is the BasicUNet of MONAI (group norm, LeakyReLU 0.1), written out here because importing
-MONAI alone takes longer than a small job trains.
 """
 
 import json
@@ -18,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages import io
+from stages.batch_norm import BatchNorm
 from stages.cli import BadInput
+from stages.unet import UNet
 
-GROUPS = 4
 HEADS = 8
 CLASSES = 2
 
@@ -44,6 +43,10 @@ class Architecture(BaseModel):
         Channels of a text token; 0: a teacher without text.
     teacher_widths
         Channels of the teacher's four scales that a student aligns to; empty: none.
+    published
+        As the authors' code computes: the head has LeakyReLU 0.1 in place of ReLU, a teacher's
+        decoder reads each scale without the fused text, which reaches it by the projection alone,
+        and channel 1 alone says what is foreground.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +58,7 @@ class Architecture(BaseModel):
     head_width: int
     text_width: int = 0
     teacher_widths: tuple[int, ...] = ()
+    published: bool = False
 
 
 class Output(NamedTuple):
@@ -70,88 +74,24 @@ class Output(NamedTuple):
         Where it was asked for: one (B, K, h, w) per scale, the share of each text token in what a
         position reads, averaged over the heads. The shares of a position sum to 1; a sample
         without text has zeros.
+    published
+        Whether the network computes as the authors' code does.
     """
 
     logits: Tensor
     features: list[Tensor]
     attention: tuple[Tensor, ...] = ()
+    published: bool = False
 
+    @property
+    def log_odds(self) -> Tensor:
+        """Log-odds of foreground (B, H, W), above 0 where a network says foreground.
 
-class ConvBlock(nn.Module):
-    """3 × 3 convolution, group norm, LeakyReLU."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.adn = nn.Sequential()
-        self.adn.add_module("N", nn.GroupNorm(GROUPS, outputs))
-        self.adn.add_module("A", nn.LeakyReLU(0.1, inplace=True))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.adn(self.conv(x))  # type: ignore[no-any-return]
-
-
-def two_conv(inputs: int, outputs: int) -> nn.Sequential:
-    """Stack two convolution blocks."""
-    block = nn.Sequential()
-    block.add_module("conv_0", ConvBlock(inputs, outputs))
-    block.add_module("conv_1", ConvBlock(outputs, outputs))
-    return block
-
-
-def down(inputs: int, outputs: int) -> nn.Sequential:
-    """Halve the size, then two convolution blocks."""
-    block = nn.Sequential()
-    block.add_module("max_pooling", nn.MaxPool2d(2))
-    block.add_module("convs", two_conv(inputs, outputs))
-    return block
-
-
-class UpCat(nn.Module):
-    """Double the size by a transposed convolution, join the skip, two convolution blocks."""
-
-    def __init__(self, inputs: int, skip: int, outputs: int, upsampled: int) -> None:
-        super().__init__()
-        self.upsample = nn.Sequential()
-        self.upsample.add_module("deconv", nn.ConvTranspose2d(inputs, upsampled, 2, stride=2))
-        self.convs = two_conv(skip + upsampled, outputs)
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.convs(torch.cat([skip, self.upsample(x)], dim=1))  # type: ignore[no-any-return]
-
-
-class UNet(nn.Module):
-    """A BasicUNet in two halves, so that a network can work on the scales in between."""
-
-    def __init__(self, channels: int, widths: tuple[int, ...], outputs: int) -> None:
-        super().__init__()
-        w = widths
-        self.conv_0 = two_conv(channels, w[0])
-        self.down_1 = down(w[0], w[1])
-        self.down_2 = down(w[1], w[2])
-        self.down_3 = down(w[2], w[3])
-        self.down_4 = down(w[3], w[4])
-        self.upcat_4 = UpCat(w[4], w[3], w[3], w[4] // 2)
-        self.upcat_3 = UpCat(w[3], w[2], w[2], w[3] // 2)
-        self.upcat_2 = UpCat(w[2], w[1], w[1], w[2] // 2)
-        self.upcat_1 = UpCat(w[1], w[0], w[5], w[1])
-        self.final_conv = nn.Conv2d(w[5], outputs, 1)
-
-    def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the full-size feature and the four scales at strides 2, 4, 8 and 16."""
-        x0 = self.conv_0(x)
-        x1 = self.down_1(x0)
-        x2 = self.down_2(x1)
-        x3 = self.down_3(x2)
-        return x0, [x1, x2, x3, self.down_4(x3)]
-
-    def decode(self, x0: Tensor, scales: list[Tensor]) -> Tensor:
-        """Return the full-size decoder feature."""
-        x1, x2, x3, x4 = scales
-        u3 = self.upcat_4(x4, x3)
-        u2 = self.upcat_3(u3, x2)
-        u1 = self.upcat_2(u2, x1)
-        return self.final_conv(self.upcat_1(u1, x0))  # type: ignore[no-any-return]
+        Channel 1 less channel 0. Of a published network channel 1 alone, as the authors' code
+        reads it: their labels teach no other, and consistency lifts channel 0 above it everywhere.
+        """
+        foreground = self.logits[:, 1]
+        return foreground if self.published else foreground - self.logits[:, 0]
 
 
 class TextFusion(nn.Module):
@@ -184,15 +124,40 @@ class TextFusion(nn.Module):
         """Return the fused feature (B, C, h, w) and, with `attention`, the shares (B, K, h, w)."""
         height, width = x.shape[2:]
         tokens = x.flatten(2).transpose(1, 2) + self.position((height, width))
-        words = self.text_proj(text)
-        # The weights cost memory, and the faster kernel: only those who ask for them pay.
-        attended, shares = self.attn(tokens, words, words, need_weights=attention)
-        fused = self.norm(tokens + attended)
+        attended, shares = self._attend(tokens, self.text_proj(text))
         present = (text != 0).any(dim=2).any(dim=1)[:, None, None]
-        image: Tensor = (fused * present).transpose(1, 2).reshape(x.shape)
-        if shares is None:
+        fused = self.norm(tokens + attended) * present
+        image: Tensor = fused.transpose(1, 2).reshape(x.shape)
+        if not attention:
             return image, None
-        return image, (shares * present).transpose(1, 2).unflatten(2, (height, width))
+        return image, (shares.mean(dim=1) * present).reshape(len(x), -1, height, width)
+
+    def _attend(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute what `attn` does, for many tokens (B, N, C) and few words (B, K, C).
+
+        The products of few vectors come first: the projection of the queries goes into the keys
+        and that of the output into the values. So a token costs 2 · HEADS · K · C multiplications
+        in place of 2 · C · (C + K).
+
+        Returns
+        -------
+        (B, N, C), and the shares (B, HEADS, K, N).
+        """
+        (batch, count, width), out = words.shape, self.attn.out_proj
+        heads = (HEADS, width // HEADS)
+        weight, bias = self.attn.in_proj_weight, self.attn.in_proj_bias
+        query = weight[:width].reshape(*heads, width)
+        query_bias = bias[:width].reshape(*heads, 1)
+        projected = functional.linear(words, weight[width:], bias[width:])
+        # Each (B, HEADS, K, C / HEADS).
+        key, value = projected.reshape(batch, count, 2, *heads).permute(2, 0, 3, 1, 4)
+        key = key * heads[1] ** -0.5
+        # (B, HEADS · K, C), and what the bias of the queries adds, (B, HEADS · K, 1).
+        keys, constant = (key @ query).flatten(1, 2), (key @ query_bias).flatten(1, 2)
+        values = (value @ out.weight.T.reshape(*heads, width)).flatten(1, 2)
+        scores = torch.baddbmm(constant, keys, tokens.transpose(1, 2))
+        shares = scores.reshape(batch, HEADS, count, -1).softmax(dim=2)
+        return torch.baddbmm(out.bias, shares.flatten(1, 2).transpose(1, 2), values), shares
 
 
 class Projection(nn.Module):
@@ -202,27 +167,26 @@ class Projection(nn.Module):
         super().__init__()
         self.proj = nn.Sequential(
             nn.Conv2d(width, width, 1),
-            nn.BatchNorm2d(width),
+            BatchNorm(width),
             nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 1),
-            nn.BatchNorm2d(width),
+            BatchNorm(width),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x)  # type: ignore[no-any-return]
 
 
-def _head(width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(width, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, width, 1)
-    )
+def _head(width: int, published: bool) -> nn.Sequential:
+    activation = nn.LeakyReLU(0.1, inplace=True) if published else nn.ReLU(inplace=True)
+    return nn.Sequential(nn.Conv2d(width, width, 1), activation, nn.Conv2d(width, width, 1))
 
 
 class Teacher(nn.Module):
     """U-Net whose four scales are fused with the text, each by a learned weight.
 
-    At scale s: f = x + λ_s · TextFusion(x, text); p = Projection(f); the decoder gets f + p, and p
-    is what a student aligns to.
+    At scale s: f = x + λ_s · TextFusion(x, text); p = Projection(f); the decoder gets f + p, or
+    x + p as published; p is what a student aligns to.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -236,21 +200,33 @@ class Teacher(nn.Module):
             self.add_module(f"distill_proj_x{s}", Projection(width))
         if a.text_width:
             self.text_weight = nn.Parameter(torch.ones(4))
-        self.head = _head(a.head_width)
+        self.head = _head(a.head_width, a.published)
         self.classifier = nn.Conv2d(a.head_width, CLASSES, 1)
 
     def forward(self, image: Tensor, text: Tensor | None = None, attention: bool = False) -> Output:
-        """Segment.
+        """Segment an image.
 
         Parameters
         ----------
         image
-            (B, C, H, W) float, normalised; H and W multiples of 16.
+            (B, C, H, W) float, normalised; H and W at least 16.
         text
-            (B, K, D) float, zeros where a sample has none; None: no sample has any.
+            (B, K, D) float, K at least 1, zeros where a sample has none; None: no sample has any.
         attention
             Also return where each text token is read, if there is text to read.
         """
+        x0, scales, features, maps = self._read(image, text, attention)
+        logits = self.classifier(self.head(self.encoder.decode(x0, scales))).float()
+        return Output(logits, features, maps, self.architecture.published)
+
+    def features(self, image: Tensor, text: Tensor | None = None) -> list[Tensor]:
+        """Compute what a student aligns to, of the same arguments, without the decoder."""
+        return self._read(image, text, attention=False)[2]
+
+    def _read(
+        self, image: Tensor, text: Tensor | None, attention: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], tuple[Tensor, ...]]:
+        """Return the full-size feature, the decoder's scales, the projections, the attention."""
         x0, scales = self.encoder.encode(image)
         features, maps = [], []
         for s, x in enumerate(scales, start=1):
@@ -262,9 +238,8 @@ class Teacher(nn.Module):
                     maps.append(shares)
             projected = self.get_submodule(f"distill_proj_x{s}")(fused)
             features.append(projected)
-            scales[s - 1] = fused + projected
-        logits = self.classifier(self.head(self.encoder.decode(x0, scales)))
-        return Output(logits, features, tuple(maps))
+            scales[s - 1] = (x if self.architecture.published else fused) + projected
+        return x0, scales, features, tuple(maps)
 
 
 class Student(nn.Module):
@@ -281,21 +256,34 @@ class Student(nn.Module):
         for s, (width, target) in enumerate(zip(a.widths[1:5], a.teacher_widths), start=1):
             self.add_module(f"distill_proj_x{s}", Projection(width))
             adapter = nn.Sequential(
-                nn.Conv2d(width, target, 1), nn.BatchNorm2d(target), nn.ReLU(inplace=True)
+                nn.Conv2d(width, target, 1), BatchNorm(target), nn.ReLU(inplace=True)
             )
             self.add_module(f"student_adapter_x{s}", adapter)
-        self.head = _head(a.head_width)
+        self.head = _head(a.head_width, a.published)
         self.classifier = nn.Conv2d(a.head_width, CLASSES, 1)
 
-    def forward(self, image: Tensor, align: bool = False) -> Output:
-        """Segment (B, C, H, W); with `align` also the features at the teacher's channels."""
+    def describe(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return what the classifier reads, (B, head_width, H, W), and the four scales."""
         x0, scales = self.encoder.encode(image)
-        logits = self.classifier(self.head(self.encoder.decode(x0, scales)))
+        return self.head(self.encoder.decode(x0, scales)), scales
+
+    def forward(self, image: Tensor, align: bool = False) -> Output:
+        """Segment an image.
+
+        Parameters
+        ----------
+        image
+            (B, C, H, W) float, normalised; H and W at least 16.
+        align
+            Also return the features, at the teacher's channels.
+        """
+        described, scales = self.describe(image)
+        logits = self.classifier(described).float()
         features = []
         for s, x in enumerate(scales if align else [], start=1):
             projected = self.get_submodule(f"distill_proj_x{s}")(x)
             features.append(self.get_submodule(f"student_adapter_x{s}")(projected))
-        return Output(logits, features)
+        return Output(logits, features, published=self.architecture.published)
 
 
 def build(architecture: Architecture, seed: int) -> Teacher | Student:

@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 from stages import cli, io, models, samples, train
+from stages.samples import Column, Samples, normalise
 from stages.settings.predict import ATTENTION, PredictSettings
 
 BATCH = 16
 
 
-def _write_attention(file: h5py.File, n: int, start: int, maps: tuple[Tensor, ...]) -> None:
+def _write_attention(file: h5py.File, n: int, index: Tensor, maps: tuple[Tensor, ...]) -> None:
     for name, shares in zip(ATTENTION, maps, strict=True):
         if name not in file:
             io.sample_dataset(file, name, (n, *shares.shape[1:]), "float16")
-        file[name][start : start + len(shares)] = shares.cpu().numpy()
+        file[name][index.numpy()] = shares.cpu().numpy()
 
 
 @torch.no_grad()
@@ -34,47 +35,50 @@ def predict(
 
     With a teacher also `teacher_probability`, read with the text of the images that somebody
     looked at and without text for the others, and `ensemble_probability`, of the mean of both
-    networks' logits. If `settings` asks for attention and the teacher reads text, also
+    networks' log-odds. If `settings` asks for attention and the teacher reads text, also
     `attention_2`, `attention_4`, `attention_8` and `attention_16`, one per stride, (n, K, H/stride,
     W/stride) float16: the share of each sentence in what the teacher reads at a position, zeros
     for an image without text.
     """
     device = train.start(threads, gpus)
-    index, data = samples.load_images(prepared, ("val", "test"))
+    columns = {"image": Column(prepared, "image")}
     inputs = {"prepared": prepared, "student": student}
     guide = None
     if teacher is not None:
         assert explanations is not None
-        samples.add_text(data, prepared, explanations, index)
+        columns |= {"text": Column(explanations, "embedding")}
         guide = models.load(teacher, "teacher").to(device)
         inputs |= {"explanations": explanations, "teacher": teacher}
     network = models.load(student, "student").to(device)
-    n, _, height, width = data["image"].shape
+    rows = samples.rows_of(prepared, "val", "test")
+    data = Samples(columns, rows, device, resident_mb=0)
+    n, (_, height, width) = len(data), data.shape("image")
 
     with (
         io.open_h5(prepared, "sample_id", "split") as source,
         io.create_h5(output, "predict", inputs, settings) as file,
     ):
         for name in ("sample_id", "split"):
-            io.write_strings(file, name, io.read_strings(source, name)[index])
+            io.write_strings(file, name, io.read_strings(source, name)[rows])
         names = ["probability"]
         if guide is not None:
             names += ["teacher_probability", "ensemble_probability"]
         maps = {
             name: io.sample_dataset(file, name, (n, height, width), "float16") for name in names
         }
-        for start in cli.progress(range(0, n, BATCH), "predict"):
-            chosen = slice(start, start + BATCH)
-            image = data["image"][chosen].to(device)
-            logits: dict[str, Tensor] = {"probability": network(image).logits}
+        chosen = torch.split(torch.arange(n), BATCH) if n else ()
+        for index, batch in zip(cli.progress(chosen, "predict"), data.batches(chosen)):
+            image = normalise(batch["image"])
+            said: Tensor = network(image).log_odds
+            log_odds = {"probability": said}
             if guide is not None:
-                taught = guide(image, data["text"][chosen].to(device), settings.attention)
-                logits["teacher_probability"] = taught.logits
-                logits["ensemble_probability"] = (logits["probability"] + taught.logits) / 2
+                taught = guide(image, batch["text"], settings.attention)
+                log_odds["teacher_probability"] = taught.log_odds
+                log_odds["ensemble_probability"] = (said + taught.log_odds) / 2
                 if taught.attention:
-                    _write_attention(file, n, start, taught.attention)
-            for name, values in logits.items():
-                maps[name][chosen] = values.softmax(dim=1)[:, 1].cpu().numpy()
+                    _write_attention(file, n, index, taught.attention)
+            for name, values in log_odds.items():
+                maps[name][index.numpy()] = values.sigmoid().cpu().numpy()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pandas as pd
 
 from stages import charts, cli, io
-from stages.report_page import MISSING, Page, Picture, number, render, spread
+from stages.report_page import MISSING, Page, Picture, notes, number, render, spread
 from stages.report_sections import Trained, section
 from stages.settings.report import ReportDataset, ReportSettings
 from stages.summarise import COLUMNS
@@ -121,15 +121,6 @@ def _chart(summary: pd.DataFrame, titles: dict[str, str], experiments: list[str]
     return Picture(png, "Dice of the student on test images per data set and experiment")
 
 
-def _notes(datasets: tuple[ReportDataset, ...]) -> list[tuple[str, str]]:
-    """(note, titles of the data sets that it is of), each note once."""
-    titles: dict[str, list[str]] = {}
-    for dataset in datasets:
-        if dataset.note:
-            titles.setdefault(dataset.note, []).append(dataset.title)
-    return [(note, ", ".join(named)) for note, named in titles.items()]
-
-
 def _name_inputs(
     summary: Path,
     per_dataset: dict[str, list[Path]],
@@ -212,7 +203,7 @@ def report(
             for name, title in titles.items()
             if (rows := headline(table[table["dataset"] == name]))
         ],
-        notes=_notes(settings.datasets),
+        notes=notes(settings.datasets),
         chart=_chart(table, titles, experiments),
         simulated=", ".join(simulated),
         full=full_table(table, titles),

@@ -6,11 +6,13 @@ hashes modules.
 
 import base64
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
 from stages.figures import DPI, PREDICTION, PSEUDOMASK, TRUTH
+from stages.settings.report import ReportDataset
 
 MISSING = "–"
 
@@ -25,6 +27,15 @@ def spread(mean: float, std: float, digits: tuple[int, int], unit: str = "") -> 
     if math.isnan(mean):
         return MISSING
     return f"{number(mean, digits[0])} ± {number(std, digits[1])} {unit}".rstrip()
+
+
+def notes(datasets: Iterable[ReportDataset]) -> list[tuple[str, str]]:
+    """(note, titles of the data sets that it is of), each note once."""
+    titles: dict[str, list[str]] = {}
+    for dataset in datasets:
+        if dataset.note:
+            titles.setdefault(dataset.note, []).append(dataset.title)
+    return [(note, ", ".join(named)) for note, named in titles.items()]
 
 
 class Picture(NamedTuple):
@@ -111,14 +122,20 @@ FULL = ["Data set", "Experiment", "Model", "Split", "Seeds", "n", "Dice", "IoU",
         "Gaze"]  # fmt: skip
 
 
-def render(page: Page) -> str:
-    """Return the page as HTML that fetches nothing and runs nothing."""
+def fill(template: str, values: dict[str, Any]) -> str:
+    """Fill a template with escaped values; STYLE is the style sheet of our pages."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(_TEMPLATE).render(
-        page._asdict() | {"HEADLINE": HEADLINE, "FULL": FULL, "STYLE": _STYLE,
-                          "TRUTH": TRUTH, "PREDICTION": PREDICTION, "PSEUDOMASK": PSEUDOMASK}
+    return environment.from_string(template).render(values | {"STYLE": _STYLE})
+
+
+def render(page: Page) -> str:
+    """Return the page as HTML that fetches nothing and runs nothing."""
+    return fill(
+        _TEMPLATE,
+        page._asdict() | {"HEADLINE": HEADLINE, "FULL": FULL,
+                          "TRUTH": TRUTH, "PREDICTION": PREDICTION, "PSEUDOMASK": PSEUDOMASK},
     )  # fmt: skip
 
 

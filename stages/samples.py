@@ -1,75 +1,111 @@
-"""What a network trains on, as tensors, and the augmentation of a batch."""
+"""What a network trains on: rows of the data sets' HDF5 files, as batches of tensors."""
 
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from stages import io
-from stages.cli import BadInput
+from stages import io, parallel
+from stages.cli import BadInput, log
 from stages.exclusion import left_out
-from stages.images import normalise
+from stages.levels import cut_levels, spaced_thresholds
 
 Batch = dict[str, Tensor]
+Rows = NDArray[np.int64]
+
+# ImageNet's mean and standard deviation per channel, as the published loaders use them for colour.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def load_images(prepared: Path, split: tuple[str, ...]) -> tuple[np.ndarray, Batch]:
-    """Read the samples of the named splits.
+class Column(NamedTuple):
+    """A data set of a file, one row per sample.
 
-    Returns
-    -------
-    Their indices in the file, and `image` (n, C, H, W) float32, normalised.
+    Attributes
+    ----------
+    thresholds
+        Of a data set of maps: the levels at which they are cut as they are read.
     """
-    with io.open_h5(prepared, "image", "split") as file:
-        index = np.flatnonzero(np.isin(io.read_strings(file, "split"), split))
-        return index, {"image": torch.from_numpy(normalise(file["image"][index]))}
+
+    path: Path
+    name: str
+    thresholds: tuple[float, ...] = ()
+
+    def read(self, file: h5py.File, rows: Rows) -> NDArray[Any]:
+        """Read rows from its opened file."""
+        stored = file[self.name]
+        values = np.empty((len(rows), *stored.shape[1:]), stored.dtype)
+        # One by one: a list of rows takes HDF5 ten times as long.
+        for i, row in enumerate(rows):
+            values[i] = stored[row]
+        return cut_levels(values, self.thresholds) if self.thresholds else values
 
 
-def add_masks(batch: Batch, prepared: Path, index: np.ndarray) -> None:
-    """Add `mask` (n, H, W) uint8 and `has_mask` (n,) bool."""
-    with io.open_h5(prepared, "mask", "has_mask") as file:
-        batch["mask"] = torch.from_numpy(file["mask"][index])
-        batch["has_mask"] = torch.from_numpy(file["has_mask"][index])
-
-
-def add_pseudomasks(
-    batch: Batch, prepared: Path, gaze: Path, quality: Path | None, index: np.ndarray
-) -> None:
-    """Add `precise` and `broad` (n, H, W) uint8 and `has_gaze` (n,) bool.
-
-    `has_gaze` is false, too, for the samples that the table `quality`, if given, leaves out.
-    """
-    names = ("pseudomask", "has_gaze", "sample_id")
-    with io.open_h5(prepared, "sample_id") as source, io.open_h5(gaze, *names) as file:
-        io.check_same_samples(source, file)
-        levels = file["pseudomask"][index]
-        has_gaze = file["has_gaze"][index]
-        has_gaze &= ~left_out(quality, io.read_strings(file, "sample_id")[index])
-    batch["precise"] = torch.from_numpy(levels[:, 0].copy())
-    batch["broad"] = torch.from_numpy(levels[:, -1].copy())
-    batch["has_gaze"] = torch.from_numpy(has_gaze)
-
-
-def add_text(batch: Batch, prepared: Path, explanations: Path, index: np.ndarray) -> None:
-    """Add `text` (n, K, D) float32, zeros where a sample has none."""
-    with (
-        io.open_h5(prepared, "sample_id") as source,
-        io.open_h5(explanations, "embedding", "sample_id") as file,
-    ):
-        io.check_same_samples(source, file)
-        batch["text"] = torch.from_numpy(file["embedding"][index])
-
-
-def keep(batch: Batch, chosen: Tensor, where: Path, wanted: str, mend: str) -> Batch:
-    """Keep the `chosen` (n,) samples, at least one.
+def pseudomasks(gaze: Path, levels: int | None) -> Column:
+    """Find a gaze file's own pseudomasks or, with `levels`, that many cut from its refined maps.
 
     Raises
     ------
     BadInput
-        None is chosen.
+        The file has one threshold, and nothing lies between.
     """
-    if not chosen.any():
+    if levels is None:
+        return Column(gaze, "pseudomask")
+    with io.open_h5(gaze, "threshold", "refined") as file:
+        thresholds = file["threshold"][()].tolist()
+    try:
+        return Column(gaze, "refined", spaced_thresholds(thresholds, levels))
+    except ValueError as error:
+        raise BadInput(
+            gaze,
+            "threshold",
+            found=error,
+            expected="a highest and a lowest threshold for `levels` to lie between",
+            mend="list two or more under gaze.thresholds, or leave `levels` out",
+        ) from None
+
+
+def rows_of(prepared: Path, *splits: str) -> Rows:
+    """Rows of the samples of the named splits."""
+    with io.open_h5(prepared, "split") as file:
+        return np.flatnonzero(np.isin(io.read_strings(file, "split"), splits))
+
+
+def with_mask(prepared: Path, rows: Rows) -> Rows:
+    """Those of `rows` that have a mask."""
+    with io.open_h5(prepared, "has_mask") as file:
+        chosen: Rows = rows[file["has_mask"][()][rows]]
+        return chosen
+
+
+def with_gaze(gaze: Path, quality: Path | None, rows: Rows) -> Rows:
+    """Those of `rows` that have gaze and that the table `quality`, if given, does not leave out.
+
+    Raises
+    ------
+    BadInput
+        There is none.
+    """
+    with io.open_h5(gaze, "has_gaze", "sample_id") as file:
+        chosen = file["has_gaze"][()] & ~left_out(quality, io.read_strings(file, "sample_id"))
+    mend = "check where the gaze comes from, and the limits under `quality`"
+    return at_least_one(rows[chosen[rows]], gaze, "gaze", mend)
+
+
+def at_least_one(rows: Rows, where: Path, wanted: str, mend: str) -> Rows:
+    """Pass `rows` on.
+
+    Raises
+    ------
+    BadInput
+        There is none.
+    """
+    if not len(rows):
         raise BadInput(
             where,
             "training split",
@@ -77,25 +113,100 @@ def keep(batch: Batch, chosen: Tensor, where: Path, wanted: str, mend: str) -> B
             expected="at least one",
             mend=mend,
         )
-    return {name: values[chosen] for name, values in batch.items()}
+    return rows
 
 
-def keep_looked_at(batch: Batch, gaze: Path) -> Batch:
-    """`keep` the samples of `add_pseudomasks` that have gaze."""
-    mend = "check where the gaze comes from, and the limits under `quality`"
-    return keep(batch, batch["has_gaze"], gaze, "gaze", mend)
+class Samples:
+    """Rows of several columns: on the device if they fit, else read as they are asked for.
 
+    Parameters
+    ----------
+    columns
+        Name in a batch → column; "image" is one of them. Their files hold the same samples.
+    rows
+        Which samples, ascending.
+    device
+        Where batches are.
+    resident_mb
+        What may stay on the device, in MB. Values stay in their file's type: a colour image takes
+        3 bytes a pixel.
 
-def flip(batch: Batch, generator: torch.Generator) -> Batch:
-    """Flip each sample with its labels, horizontally and vertically, each with probability ½.
-
-    The text of an explanation names no direction, so it stays true.
+    Raises
+    ------
+    BadInput
+        A file lacks its column or holds other samples than the first.
     """
-    flipped = dict(batch)
-    for axis in (-1, -2):
-        coin = torch.rand(len(batch["image"]), generator=generator) < 0.5
-        for name, values in flipped.items():
-            if values.dim() >= 3 and name != "text":
-                where = coin.reshape(-1, *[1] * (values.dim() - 1)).to(values.device)
-                flipped[name] = torch.where(where, values.flip(axis), values)
-    return flipped
+
+    def __init__(
+        self,
+        columns: Mapping[str, Column],
+        rows: Rows,
+        device: torch.device,
+        resident_mb: float,
+    ) -> None:
+        self.rows, self.device = rows, device
+        self._columns = columns
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        size = 0
+        with io.open_h5(columns["image"].path, "sample_id") as first:
+            for name, column in columns.items():
+                with io.open_h5(column.path, column.name, "sample_id") as file:
+                    io.check_same_samples(first, file)
+                    none = column.read(file, rows[:0])
+                    self._shapes[name] = shape = none.shape[1:]
+                    size += len(rows) * none.dtype.itemsize * math.prod(shape)
+        self.resident = size <= resident_mb * 1e6
+        self._values: Batch = {}
+        if self.resident:
+            self._values = {name: v.to(device) for name, v in self._read(rows).items()}
+        else:
+            log.info("%d MB of samples are read as they are needed", size // 1_000_000)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one sample's values; of an image (C, H, W)."""
+        shape = self._shapes[name]
+        return (shape[2], *shape[:2]) if name == "image" else shape
+
+    def _read(self, rows: Rows) -> Batch:
+        """Read rows."""
+        batch = {}
+        for name, column in self._columns.items():
+            with h5py.File(column.path, "r") as file:
+                values = torch.from_numpy(column.read(file, rows))
+            # A view: the channels stay last in memory, which convolutions like best.
+            batch[name] = values.permute(0, 3, 1, 2) if name == "image" else values
+        return batch
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        """Batch of the samples `index` (B,) int64, on the CPU, counted among `rows`.
+
+        `image` is (B, C, H, W), uint8 or float32, not yet normalised.
+        """
+        if self.resident:
+            index = index.to(self.device)
+            return {name: values[index] for name, values in self._values.items()}
+        batch = self._read(self.rows[index.numpy()])
+        return {name: values.to(self.device) for name, values in batch.items()}
+
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
+        """Batches of many `indices`; what is not on the device is read ahead."""
+        if self.resident:
+            return (self[index] for index in indices)
+        return parallel.ordered(self.__getitem__, indices, threads=1)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Normalise (B, C, H, W) images to float32 for the networks.
+
+    uint8 colour: ImageNet's mean and std. float32: z-score per image; a constant one becomes 0.
+    """
+    if images.dtype == torch.uint8:
+        mean, std = (
+            torch.tensor(v, device=images.device)[:, None, None] * 255 for v in (_MEAN, _STD)
+        )
+        return (images - mean) / std
+    std, mean = torch.std_mean(images, dim=(1, 2, 3), correction=0, keepdim=True)
+    return (images - mean) / torch.where(std > 0, std, 1)

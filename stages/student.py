@@ -1,103 +1,44 @@
 """prepared.h5, gaze.h5 and, to be distilled, a teacher → student.safetensors."""
 
+import importlib
 from pathlib import Path
 from typing import cast
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from stages import cli, io, models, samples, train
-from stages.losses import (
-    confidence_weighted_consistency,
-    feature_alignment,
-    partial_cross_entropy,
-    ramp_up,
-)
-from stages.masking import disagreement_mask
-from stages.samples import Batch
+from stages import cli, models, samples, train
+from stages.methods import Method
+from stages.samples import Batch, Column, Samples, normalise
+from stages.settings.modules import method_module
 from stages.settings.training import StudentSettings
 
 
-def cut_boxes(size: tuple[int, ...], count: int, beta: int, generator: torch.Generator) -> Tensor:
-    """Draw one CutMix box per sample; its share of the image is drawn from Beta(beta, beta).
-
-    Returns
-    -------
-    (count, H, W) bool on the CPU, True inside the box; boxes are cut off at the border.
-    """
-    height, width = size
-    # The median of 2β − 1 uniform numbers is a Beta(β, β) variate.
-    share = torch.rand(count, 2 * beta - 1, generator=generator).median(dim=1).values
-    side = share.sqrt()[:, None]
-    centre = torch.rand(2, count, 1, generator=generator)
-    y, x = torch.arange(height)[None] + 0.5, torch.arange(width)[None] + 0.5
-    inside_y = (y - centre[0] * height).abs() <= side * height / 2
-    inside_x = (x - centre[1] * width).abs() <= side * width / 2
-    return inside_y[:, :, None] & inside_x[:, None, :]
+def predict(model: nn.ModuleDict, batch: Batch) -> Tensor:
+    """Segment (B, H, W) bool."""
+    log_odds: Tensor = model["student"](normalise(batch["image"])).log_odds
+    return log_odds > 0
 
 
-def paste(values: Tensor, box: Tensor) -> Tensor:
-    """Paste each sample's box from the sample before it, in (B, C, H, W)."""
-    return torch.where(box[:, None], values.roll(1, dims=0), values)
-
-
-def plain_step(student: models.Student, label: str, generator: torch.Generator) -> train.Step:
-    """Make the step of a student without a teacher: cross-entropy on one label per pixel."""
-
-    def step(batch: Batch, iteration: int) -> train.Terms:
-        batch = samples.flip(batch, generator)
-        target = batch[label]
-        everywhere = torch.ones_like(target, dtype=torch.bool)
-        return {"loss": partial_cross_entropy(student(batch["image"]).logits, target, everywhere)}
-
-    return step
-
-
-def distillation_step(
-    student: models.Student,
-    teacher: models.Teacher,
-    settings: StudentSettings,
-    generator: torch.Generator,
-) -> train.Step:
-    """Make the student's step: gaze loss under DARM, AFC, and CWC on a perturbed view."""
-
-    def step(batch: Batch, iteration: int) -> train.Terms:
-        batch = samples.flip(batch, generator)
-        image, broad = batch["image"], batch["broad"]
-        with torch.no_grad():
-            taught = teacher(image, batch["text"])
-            target = taught.logits.softmax(dim=1)
-            own = student(image).logits.argmax(dim=1)
-            disagreement = own != target.argmax(dim=1)
-            masked = disagreement_mask(
-                disagreement.cpu(),
-                ratio=settings.darm_ratio,
-                block=settings.darm_block,
-                generator=generator,
-            ).to(image.device)
-            noise = torch.rand(image.shape, generator=generator) * 2 - 1
-            box = cut_boxes(image.shape[2:], len(image), settings.cutmix_beta, generator)
-            box = box.to(image.device)
-            perturbed = paste(image + settings.noise * noise.to(image.device), box)
-
-        seen = student(image * ~masked[:, None], align=True)
-        gaze = partial_cross_entropy(seen.logits, broad, ~masked)
-        afc = feature_alignment(seen.features, taught.features)
-        cwc = confidence_weighted_consistency(
-            student(perturbed).logits, paste(target, box), settings.cwc_threshold
-        )
-        ramp = ramp_up(iteration, settings.ramp_iterations)
-        loss = gaze + ramp * (settings.afc_weight * afc + settings.cwc_weight * cwc)
-        return {
-            "loss": loss,
-            "gaze": gaze,
-            "afc": afc,
-            "cwc": cwc,
-            "disagreement": disagreement.float().mean(),
-            "masked": masked.float().mean(),
-        }
-
-    return step
+def _check(inputs: dict[str, Path], settings: StudentSettings) -> None:
+    needed = {
+        "gaze": settings.labels == "pseudomask",
+        "explanations": settings.reads_text,
+        "teacher": settings.needs_teacher,
+        "pseudolabels": settings.reads_pseudolabels,
+    }
+    for name, wanted in needed.items():
+        if wanted and name not in inputs:
+            raise cli.BadInput(
+                f"--{name}", "option", found="none",
+                expected=f"a file, for method: {settings.method}, labels: {settings.labels}",
+                mend=f"name it, as in --{name} results/kvasir/{name}",
+            )  # fmt: skip
+    if settings.trains_teacher and settings.teacher_widths is None:
+        raise cli.BadInput(
+            "--settings", "teacher_widths", found="none",
+            expected=f"six numbers of channels, for method: {settings.method}",
+            mend="give those of the experiment's `teacher`",
+        )  # fmt: skip
 
 
 def train_student(
@@ -106,72 +47,62 @@ def train_student(
     history: Path,
     settings: StudentSettings,
     seed: int,
+    work: Path,
     threads: int,
     gpus: int,
     gaze: Path | None = None,
     quality: Path | None = None,
     explanations: Path | None = None,
     teacher: Path | None = None,
+    pseudolabels: Path | None = None,
 ) -> None:
-    """Train a student.
+    """Train a student by `settings.method`.
 
-    With `settings.distil` it needs gaze, explanations and teacher; with labels "pseudomask" the
-    gaze, less the samples that `quality` leaves out; with labels "mask" neither.
+    With labels "mask" it reads no gaze. With labels "pseudomask" it needs `gaze`, less the samples
+    that `quality` leaves out; some methods need `explanations`, a `teacher` and its `pseudolabels`
+    as well.
     """
+    named = {"gaze": gaze, "quality": quality, "explanations": explanations}
+    named |= {"teacher": teacher, "pseudolabels": pseudolabels}
+    inputs = {"prepared": prepared} | {name: path for name, path in named.items() if path}
+    _check(inputs, settings)
     device = train.start(threads, gpus)
-    index, data = samples.load_images(prepared, ("train",))
-    inputs = {"prepared": prepared}
-    guide = None
-    if settings.distil:
-        assert teacher is not None and explanations is not None
-        inputs |= {"explanations": explanations, "teacher": teacher}
-        samples.add_text(data, prepared, explanations, index)
-        guide = models.load(teacher, "teacher").to(device)
+    module = method_module(settings.method)
+    modules = ("stages.student", module)
+    run = train.Run("student", inputs, settings, seed, device, output, history, work, modules)
+    image, mask = Column(prepared, "image"), Column(prepared, "mask")
+    columns = {"image": image}
+    rows = samples.rows_of(prepared, "train")
     if settings.labels == "mask":
-        samples.add_masks(data, prepared, index)
-        data = samples.keep(
-            data,
-            data["has_mask"],
-            prepared,
-            "a mask",
+        columns |= {"mask": mask}
+        rows = samples.at_least_one(
+            samples.with_mask(prepared, rows), prepared, "a mask",
             "add masks, or leave this experiment out of the data set's `experiments`",
-        )
+        )  # fmt: skip
     else:
-        assert gaze is not None
-        inputs |= {"gaze": gaze} | ({"quality": quality} if quality else {})
-        samples.add_pseudomasks(data, prepared, gaze, quality, index)
-        data = samples.keep_looked_at(data, gaze)
-    index, val = samples.load_images(prepared, ("val",))
-    samples.add_masks(val, prepared, index)
-    data, val = ({k: v.to(device) for k, v in batch.items()} for batch in (data, val))
+        columns |= {"pseudomask": samples.pseudomasks(inputs["gaze"], settings.levels)}
+        rows = samples.with_gaze(inputs["gaze"], quality, rows)
+    if settings.reads_text:
+        columns |= {"text": Column(inputs["explanations"], "embedding")}
+    if settings.reads_pseudolabels:
+        columns |= {"pseudolabel": Column(inputs["pseudolabels"], "probability")}
+    data = Samples(columns, rows, device, settings.resident_mb)
+    rows = samples.with_mask(prepared, samples.rows_of(prepared, "val"))
+    val = Samples({"image": image, "mask": mask}, rows, device, settings.resident_mb)
 
     architecture = models.Architecture(
         role="student",
-        channels=data["image"].shape[1],
-        size=data["image"].shape[2:],
+        channels=data.shape("image")[0],
+        size=data.shape("image")[1:],
         widths=settings.widths,
         head_width=settings.head_width,
-        teacher_widths=guide.architecture.widths[1:5] if guide else (),
     )
-    model = cast(models.Student, models.build(architecture, seed)).to(device).train()
-    generator = torch.Generator().manual_seed(seed)
-    if guide is not None:
-        step = distillation_step(model, guide, settings, generator)
-    else:
-        step = plain_step(model, "mask" if settings.labels == "mask" else "broad", generator)
-
-    @torch.no_grad()
-    def predict(batch: Batch) -> Tensor:
-        logits: Tensor = model(batch["image"]).logits
-        return logits[:, 1] > logits[:, 0]
-
-    def validate() -> float:
-        return train.validation_dice(predict, val, settings.batch_size)
-
-    rows = train.fit(model, step, data, validate, settings, generator, "student")
-    made = io.provenance("student", inputs, settings.model_dump(mode="json") | {"seed": seed})
-    models.save(model, output, made)
-    io.write_csv(rows, history)
+    method = cast(Method, importlib.import_module(module))
+    text_width = data.shape("text")[1] if settings.reads_text else 0
+    model, step = method.make(settings, architecture, seed, device, teacher, text_width)
+    model = model.to(device).train()
+    found = train.fit(run, model, step, predict, data, val)
+    train.finish(run, cast(models.Student, model["student"]), found)
 
 
 if __name__ == "__main__":

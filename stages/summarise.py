@@ -1,7 +1,9 @@
 """metrics.csv of all runs → summary.csv: one row per experiment, model and split."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -62,20 +64,21 @@ def aggregate(rows: pd.DataFrame, seeds: int) -> dict[str, object]:
     }
 
 
-def _read_seeds(files: list[Path]) -> pd.DataFrame:
-    """Read one experiment's metrics, all seeds one below the other."""
-    tables = [io.read_csv(file, _TEXT, _NUMBERS) for file in files]
+def _read_seeds(files: dict[int, Path]) -> pd.DataFrame:
+    """Read one experiment's metrics, seed → file, all seeds one below the other."""
+    tables = {seed: io.read_csv(file, _TEXT, _NUMBERS) for seed, file in files.items()}
     key = ["sample_id", "split", "model"]
-    for file, table in zip(files[1:], tables[1:], strict=True):
-        if not table[key].equals(tables[0][key]):
+    (first, *_), (reference, *_) = files.values(), tables.values()
+    for seed, table in tables.items():
+        if not table[key].equals(reference[key]):
             raise cli.BadInput(
-                file,
+                files[seed],
                 "columns " + ", ".join(key),
-                found=f"{len(table)} rows, not those of {files[0]}",
-                expected=f"the same {len(tables[0])} samples and models in each seed",
+                found=f"{len(table)} rows, not those of {first}",
+                expected=f"the same {len(reference)} samples and models in each seed",
                 mend="delete both files and run snakemake again: they are of different data",
             )
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat([table.assign(seed=seed) for seed, table in tables.items()], ignore_index=True)
 
 
 def mean_dwell(gaze: h5py.File) -> float:
@@ -121,35 +124,62 @@ def _check(metrics: list[Path], gaze: list[Path], settings: SummariseSettings) -
                  "add the data set and its gaze.h5")  # fmt: skip
 
 
-def summarise(
-    metrics: list[Path], gaze: list[Path], output: Path, settings: SummariseSettings
-) -> None:
-    """Write summary.csv: data sets and experiments in the order of the runs, val before test.
+class Measured(NamedTuple):
+    """One experiment on one data set."""
 
-    `annotation_seconds_per_image` is what the labels took: the fixations' durations, where the
-    student learned from gaze (`gaze` then says whether it was recorded or simulated), else the
-    stated time of a mask. The other columns are those of `aggregate`.
+    dataset: str
+    experiment: str
+    seeds: int
+    # The columns of metrics.csv and `seed`, all seeds one below the other.
+    scores: pd.DataFrame
+    # `annotation_seconds_per_image` and `gaze`: what its labels took.
+    effort: dict[str, object]
+
+
+def measured(
+    metrics: list[Path], gaze: list[Path], settings: SummariseSettings
+) -> Iterator[Measured]:
+    """Yield each experiment of each data set, in the order of the runs.
+
+    The effort is the fixations' durations where the student learned from gaze (`gaze` then says
+    whether it was recorded or simulated), else the stated time of a mask.
+
+    Raises
+    ------
+    BadInput
+        Files and settings do not belong together, or seeds differ in their samples.
     """
     _check(metrics, gaze, settings)
     viewing = {name: read_viewing(file) for name, file in zip(settings.gaze, gaze, strict=True)}
     experiments: dict[tuple[str, str], list[int]] = {}
     for i, run in enumerate(settings.runs):
         experiments.setdefault((run.dataset, run.experiment), []).append(i)
-
-    rows = []
     for (dataset, experiment), members in experiments.items():
         run = settings.runs[members[0]]
-        effort = viewing[dataset] if run.labels == "pseudomask" else {
+        effort: dict[str, object] = viewing[dataset] if run.labels == "pseudomask" else {
             "annotation_seconds_per_image": run.mask_seconds, "gaze": "",
         }  # fmt: skip
-        table = _read_seeds([metrics[i] for i in members])
-        for model in table["model"].unique():
+        scores = _read_seeds({settings.runs[i].seed: metrics[i] for i in members})
+        yield Measured(dataset, experiment, len(members), scores, effort)
+
+
+def summarise(
+    metrics: list[Path], gaze: list[Path], output: Path, settings: SummariseSettings
+) -> None:
+    """Write summary.csv: data sets and experiments in the order of the runs, val before test.
+
+    `annotation_seconds_per_image` and `gaze` are those of `measured`, the other columns those of
+    `aggregate`.
+    """
+    rows = []
+    for dataset, experiment, seeds, scores, effort in measured(metrics, gaze, settings):
+        for model in scores["model"].unique():
             for split in ("val", "test"):
-                part = table[(table["model"] == model) & (table["split"] == split)]
+                part = scores[(scores["model"] == model) & (scores["split"] == split)]
                 if len(part):
                     name = {"dataset": dataset, "experiment": experiment,
                             "model": model, "split": split}  # fmt: skip
-                    rows.append(name | aggregate(part, len(members)) | effort)
+                    rows.append(name | aggregate(part, seeds) | effort)
     io.write_csv(pd.DataFrame(rows, columns=COLUMNS), output)
 
 

@@ -1,13 +1,70 @@
 """prepared.h5, gaze.h5, explanations.h5 → teacher.safetensors."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 
-from stages import cli, io, models, samples, train
+from stages import augment, cli, io, models, samples, train
 from stages.losses import partial_cross_entropy
-from stages.samples import Batch
+from stages.processes import share
+from stages.samples import Batch, Column, Samples, normalise
 from stages.settings.training import TeacherSettings
+
+
+def teacher_step(model: models.Teacher, settings: TeacherSettings) -> train.Step:
+    """Make the teacher's step.
+
+    Its loss is cross-entropy over the trusted pixels: the precise pseudomask is foreground, all
+    outside the broad one is background or, with `settings.background`, only what is further out;
+    the ring between them is left to the image and the text. Background is many times as frequent,
+    and would take the ring, of which no label says anything; with both classes weighing the same,
+    foreground does. `settings.class_balance` lies between.
+    """
+
+    def step(batch: Batch, iteration: int, generator: torch.Generator) -> train.Terms:
+        batch = augment.flip(batch, generator)
+        text = batch["text"]
+        draw = torch.rand(len(text), generator=generator, device=text.device)
+        text = share(text * (draw >= settings.text_dropout)[:, None, None])
+        levels = share(batch["pseudomask"]).bool()
+        precise, outside = levels[:, 0], ~levels[:, -1]
+        if settings.background is not None:
+            outside = share(batch["refined"]) < settings.background
+        logits = model(normalise(share(batch["image"])), text).logits
+        loss = partial_cross_entropy(
+            logits, precise, precise | outside, balance=settings.class_balance
+        )
+        return {"loss": loss}
+
+    return step
+
+
+def predict(model: models.Teacher, batch: Batch) -> torch.Tensor:
+    """Segment (B, H, W) bool."""
+    log_odds: torch.Tensor = model(normalise(batch["image"]), batch["text"]).log_odds
+    return log_odds > 0
+
+
+def _below_broad(gaze: Path, background: float) -> Column:
+    """Find the refined maps, of which what is below `background` is not foreground.
+
+    Raises
+    ------
+    BadInput
+        In the broad pseudomask there is less than `background`: a pixel would be both.
+    """
+    with io.open_h5(gaze, "threshold") as file:
+        broad = float(file["threshold"][-1])
+    if background > broad + 1e-6:
+        raise cli.BadInput(
+            gaze,
+            "threshold of the broad pseudomask",
+            found=f"{broad:g}, with `background` {background:g}",
+            expected="a `background` up to that threshold",
+            mend="lower `background` under `teacher`, or raise gaze.thresholds",
+        )
+    return Column(gaze, "refined")
 
 
 def train_teacher(
@@ -18,66 +75,38 @@ def train_teacher(
     history: Path,
     settings: TeacherSettings,
     seed: int,
+    work: Path,
     threads: int,
     gpus: int,
     quality: Path | None = None,
 ) -> None:
-    """Train the teacher on the training samples with gaze, less those that `quality` leaves out.
-
-    Its loss is cross-entropy over the trusted pixels: the precise pseudomask is foreground, all
-    outside the broad one is background, the ring between them is left to the image and the text.
-    With `settings.class_balance` both classes weigh the same: background is many times as
-    frequent, and would take the ring, of which no label says anything.
-    """
+    """Train the teacher on the training samples with gaze, less those that `quality` leaves out."""
+    inputs = {"prepared": prepared, "gaze": gaze, "explanations": explanations}
+    inputs |= {"quality": quality} if quality else {}
     device = train.start(threads, gpus)
-    index, data = samples.load_images(prepared, ("train",))
-    samples.add_pseudomasks(data, prepared, gaze, quality, index)
-    samples.add_text(data, prepared, explanations, index)
-    data = samples.keep_looked_at(data, gaze)
-    index, val = samples.load_images(prepared, ("val",))
-    samples.add_masks(val, prepared, index)
-    samples.add_text(val, prepared, explanations, index)
-    data, val = ({k: v.to(device) for k, v in batch.items()} for batch in (data, val))
+    run = train.Run(
+        "teacher", inputs, settings, seed, device, output, history, work, ("stages.teacher",)
+    )
+    columns = {"image": Column(prepared, "image"), "text": Column(explanations, "embedding")}
+    labels = {"pseudomask": samples.pseudomasks(gaze, settings.levels)}
+    if settings.background is not None:
+        labels |= {"refined": _below_broad(gaze, settings.background)}
+    rows = samples.with_gaze(gaze, quality, samples.rows_of(prepared, "train"))
+    data = Samples(columns | labels, rows, device, settings.resident_mb)
+    rows = samples.with_mask(prepared, samples.rows_of(prepared, "val"))
+    val = Samples(columns | {"mask": Column(prepared, "mask")}, rows, device, settings.resident_mb)
 
     architecture = models.Architecture(
         role="teacher",
-        channels=data["image"].shape[1],
-        size=data["image"].shape[2:],
+        channels=data.shape("image")[0],
+        size=data.shape("image")[1:],
         widths=settings.widths,
         head_width=settings.head_width,
-        text_width=data["text"].shape[2] if settings.text else 0,
+        text_width=data.shape("text")[1] if settings.text else 0,
     )
-    model = models.build(architecture, seed).to(device).train()
-    generator = torch.Generator().manual_seed(seed)
-
-    def step(batch: Batch, iteration: int) -> train.Terms:
-        batch = samples.flip(batch, generator)
-        read = torch.rand(len(batch["text"]), generator=generator) >= settings.text_dropout
-        text = batch["text"] * read[:, None, None].to(device)
-        precise, broad = batch["precise"].bool(), batch["broad"].bool()
-        logits = model(batch["image"], text).logits
-        loss = partial_cross_entropy(
-            logits, precise, precise | ~broad, balanced=settings.class_balance
-        )
-        return {"loss": loss}
-
-    @torch.no_grad()
-    def predict(batch: Batch) -> torch.Tensor:
-        logits: torch.Tensor = model(batch["image"], batch["text"]).logits
-        return logits[:, 1] > logits[:, 0]
-
-    def validate() -> float:
-        model.eval()
-        dice = train.validation_dice(predict, val, settings.batch_size)
-        model.train()
-        return dice
-
-    rows = train.fit(model, step, data, validate, settings, generator, "teacher")
-    inputs = {"prepared": prepared, "gaze": gaze, "explanations": explanations}
-    inputs |= {"quality": quality} if quality else {}
-    made = io.provenance("teacher", inputs, settings.model_dump(mode="json") | {"seed": seed})
-    models.save(model, output, made)
-    io.write_csv(rows, history)
+    model = cast(models.Teacher, models.build(architecture, seed)).to(device).train()
+    step = teacher_step(model, settings)
+    train.finish(run, model, train.fit(run, model, step, predict, data, val))
 
 
 if __name__ == "__main__":

@@ -1,44 +1,118 @@
 """The training loop. What a method does in a step is the function that it hands in."""
 
+import ctypes
 import math
 import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from stages.cli import log, progress
+from stages import io, models, processes
+from stages.checkpoint import Checkpoint, State, remove_checkpoints
+from stages.cli import BadInput, log, progress
 from stages.device import choose
-from stages.samples import Batch
+from stages.fingerprint import fingerprint
+from stages.samples import Batch, Samples
 from stages.settings.training import OptimisationSettings
 
 # A step's loss terms by name; "loss" is the one that is minimised.
 Terms = dict[str, Tensor]
-Step = Callable[[Batch, int], Terms]
+# The joined batch of all processes, the iteration (from 1), the source of all that is random.
+Step = Callable[[Batch, int, torch.Generator], Terms]
+# The network and a batch → (B, H, W) bool.
+Predict = Callable[[Any, Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what it depends on, and where its results go.
+
+    Attributes
+    ----------
+    name
+        Of the network and of the stage.
+    inputs
+        Role → file.
+    output, history
+        Weights and history, to be written at the end.
+    work
+        Folder of the checkpoints.
+    modules
+        Whose code it depends on.
+    """
+
+    name: str
+    inputs: Mapping[str, Path]
+    settings: OptimisationSettings
+    seed: int
+    device: torch.device
+    output: Path
+    history: Path
+    work: Path
+    modules: tuple[str, ...]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.settings.model_dump(mode="json") | {"seed": self.seed}
+
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def _keep_freed_memory() -> None:
+    """Have malloc keep what is freed, for the next step to use, where it is glibc's.
+
+    Else it maps each large activation anew and hands it back right after, and the kernel clears
+    every page of it: a fifth of a step at the published size.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def start(threads: int, gpus: int) -> torch.device:
-    """Fix what decides the result bit for bit, and return the device to run on.
+    """Fix what decides results bit for bit and how memory is kept; return the device to run on.
 
     Parameters
     ----------
     threads
-        Of the CPU.
+        Of the CPU, for all processes together.
     gpus
-        1: the GPU, and, with a warning, the CPU where none is seen; 0: the CPU. On a GPU some
-        operations have no deterministic form; PyTorch then warns and goes on.
+        From 1 on: a GPU, each process its own, and, with a warning, the CPU where none is seen; 0:
+        the CPU. On a GPU some operations have no deterministic form; PyTorch then warns and goes
+        on.
     """
-    device = choose(gpus)
+    device = processes.start(choose(gpus))
     # Without it cuBLAS refuses to be deterministic.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, threads // processes.count()))
+    _keep_freed_memory()
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     # Nothing here reads memory before it is written; filling it costs a tenth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Compute what may be in bfloat16: where `precision` is "bf16", or "auto" and it is fast."""
+    fast = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.type == "cuda"
+        else torch.cpu._is_avx512_bf16_supported()
+    )
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and fast)
+    )
 
 
 def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -51,98 +125,196 @@ def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         queue = queue[size:]
 
 
-def validation_dice(predict: Callable[[Batch], Tensor], batch: Batch, size: int) -> float:
-    """Mean Dice at the working size over the samples that have a mask; NaN where none has.
+def learning_rate(iteration: int, settings: OptimisationSettings) -> float:
+    """Step size of an iteration, from 1: along a cosine from the first to the final one."""
+    first, last = settings.learning_rate, settings.final_learning_rate
+    done = (iteration - 1) / settings.iterations
+    return last + (first - last) * (1 + math.cos(math.pi * done)) / 2
+
+
+def make_optimiser(model: nn.Module, settings: OptimisationSettings) -> torch.optim.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimiser == "adam":
+        return torch.optim.AdamW(model.parameters(), rate, weight_decay=decay, fused=True)
+    return torch.optim.SGD(
+        model.parameters(),
+        rate,
+        momentum=settings.momentum,
+        weight_decay=decay,
+        nesterov=True,
+        fused=True,
+    )
+
+
+@torch.no_grad()
+def validation_dice(predict: Callable[[Batch], Tensor], data: Samples, size: int) -> float:
+    """Mean Dice at the working size; NaN without a sample.
 
     Parameters
     ----------
     predict
         Batch → (B, H, W) bool.
-    batch
-        With `mask` and `has_mask`.
+    data
+        With `mask`.
     size
         Samples at a time.
     """
     scores = []
-    for chosen in torch.split(torch.nonzero(batch["has_mask"]).flatten(), size):
-        part = {name: values[chosen] for name, values in batch.items()}
-        predicted, truth = predict(part), part["mask"].bool()
+    for batch in data.batches(torch.split(torch.arange(len(data)), size) if len(data) else ()):
+        predicted, truth = predict(batch), batch["mask"].bool()
         area = predicted.sum((1, 2)) + truth.sum((1, 2))
         overlap = 2 * (predicted & truth).sum((1, 2))
         scores.append(torch.where(area > 0, overlap / area.clamp(min=1), 1.0))
-    return float(torch.cat(scores).mean()) if scores else math.nan
+    return float(processes.average(torch.cat(scores).mean())) if scores else math.nan
+
+
+def _read_out(state: State, name: str) -> dict[str, float]:
+    """Means of the loss terms since the last row, which begin anew.
+
+    Raises
+    ------
+    BadInput
+        One is no number.
+    """
+    means = {k: float(processes.average(v)) / state.counted for k, v in state.sums.items()}
+    if not all(map(math.isfinite, means.values())):
+        raise BadInput(
+            name,
+            "loss",
+            found=f"{means} in the {state.counted} iterations up to {state.iteration}",
+            expected="finite numbers",
+            mend="lower `learning_rate`; if it is `precision: auto` or bf16, try fp32",
+        )
+    state.sums.clear()
+    state.counted = 0
+    return means
+
+
+def _look(state: State, predict: Predict, val: Samples, settings: OptimisationSettings) -> float:
+    """Dice of the validation split, which early stopping takes note of."""
+    shown = state.shown.eval()
+    dice = validation_dice(lambda batch: predict(shown, batch), val, settings.batch_size)
+    state.model.train()
+    state.looks += 1
+    if settings.patience is not None and dice > state.best_dice:
+        state.best_dice, state.looks = dice, 0
+        state.best = {name: value.clone() for name, value in shown.state_dict().items()}
+    return dice
+
+
+def _check(run: Run, val: Samples) -> None:
+    settings, n = run.settings, processes.count()
+    if settings.batch_size % n:
+        raise BadInput(
+            "--settings", "batch_size", found=settings.batch_size,
+            expected=f"a multiple of the {n} processes", mend="change `batch_size` or `gpus`",
+        )  # fmt: skip
+    if settings.patience is not None and not len(val):
+        raise BadInput(
+            run.inputs["prepared"], "validation split", found="no sample with a mask",
+            expected="at least one, to end training early by",
+            mend="leave `patience` out, or add masks",
+        )  # fmt: skip
 
 
 def fit(
-    model: nn.Module,
-    step: Step,
-    data: Batch,
-    validate: Callable[[], float],
-    settings: OptimisationSettings,
-    generator: torch.Generator,
-    name: str,
+    run: Run, model: nn.Module, step: Step, predict: Predict, data: Samples, val: Samples
 ) -> pd.DataFrame:
-    """Train `model` for a fixed number of iterations; its last weights are the result.
+    """Train `model` and leave the result in it; no checkpoint is chosen unless it is asked for.
 
-    No checkpoint is chosen: the step size falls to 0 along a cosine, and validation is only
-    looked at.
+    The step size falls along a cosine over a fixed number of iterations, and the last weights are
+    the result: with `settings.ema` their moving average, with `settings.patience` those of the
+    best look at the validation split, after which it may end early. A job that was cut off goes on
+    from its checkpoint and ends with the same weights.
 
     Parameters
     ----------
     model
-        In training mode, on the data's device.
+        In training mode, on the run's device.
     step
-        Batch of samples and iteration (from 1) → loss terms.
-    data
-        All training samples.
-    validate
-        → Dice on the validation split.
-    settings
-        Iterations, batch size, step size and the rhythm of the history.
-    generator
-        Of the batches, on the CPU.
-    name
-        For the progress line.
+        Batch, iteration and generator → loss terms, under autocast.
+    predict
+        Network, in evaluation mode, and batch → (B, H, W) bool.
+    data, val
+        Training samples; validation samples that have a mask.
 
     Returns
     -------
     The history: iteration, the mean of every loss term since the row before, learning_rate,
-    seconds since the start, val_dice (NaN where it was not computed).
-    """
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.iterations)
-    order = batches(len(data["image"]), settings.batch_size, generator)
-    rows: list[dict[str, float]] = []
-    sums: dict[str, float] = defaultdict(float)
-    counted = 0
-    began = time.monotonic()
-    for iteration in progress(range(1, settings.iterations + 1), name):
-        index = next(order).to(data["image"].device)
-        terms = step({key: values[index] for key, values in data.items()}, iteration)
-        values = {key: term.item() for key, term in terms.items()}
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(f"{name}: loss {values['loss']} at iteration {iteration}")
-        optimiser.zero_grad()
-        terms["loss"].backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        rate = float(schedule.get_last_lr()[0])
-        optimiser.step()
-        schedule.step()
+    seconds of training, val_dice (NaN where it was not computed).
 
-        counted += 1
-        for key, value in values.items():
-            sums[key] += value
-        last = iteration == settings.iterations
-        look = last or iteration % settings.validate_every == 0
-        if look or iteration % settings.log_every == 0:
-            row: dict[str, float] = {"iteration": iteration}
-            row |= {key: value / counted for key, value in sums.items()}
-            row |= {"learning_rate": rate, "seconds": time.monotonic() - began}
-            row["val_dice"] = validate() if look else math.nan
-            rows.append(row)
-            sums.clear()
-            counted = 0
-            log.info(
-                "%s %d: %s", name, iteration, ", ".join(f"{k} {v:.4g}" for k, v in row.items())
-            )
-    return pd.DataFrame(rows)
+    Raises
+    ------
+    BadInput
+        A loss is no number; the batch does not divide among the processes; early stopping
+        without validation masks.
+    """
+    settings, name = run.settings, run.name
+    _check(run, val)
+    average = None
+    if settings.ema:
+        average = AveragedModel(
+            model,
+            multi_avg_fn=get_ema_multi_avg_fn(settings.ema),  # type: ignore[no-untyped-call]
+            use_buffers=True,
+        )
+    generator = torch.Generator(run.device).manual_seed(run.seed)
+    state = State(model, make_optimiser(model, settings), generator, average)
+    about = io.provenance(name, run.inputs, run.params)
+    # Bits depend on how many processes add up a sum.
+    about |= {"code": fingerprint(*run.modules), "processes": processes.count()}
+    checkpoint = Checkpoint(run.work, name, about)
+    checkpoint.resume(state)
+
+    order = batches(len(data), settings.batch_size, torch.Generator().manual_seed(run.seed))
+    for _ in range(state.iteration):
+        next(order)
+    iterations = range(state.iteration + 1, settings.iterations + 1)
+    ahead = data.batches(index for index, _ in zip(order, iterations))
+    began = time.monotonic() - state.seconds
+    with checkpoint.listening():
+        for iteration, batch in zip(progress(iterations, name), ahead):
+            if settings.patience is not None and state.looks >= settings.patience:
+                break
+            rate = learning_rate(iteration, settings)
+            for group in state.optimiser.param_groups:
+                group["lr"] = rate
+            with autocast(run.device, settings.precision):
+                terms = step(batch, iteration, generator)
+            state.optimiser.zero_grad()
+            terms["loss"].backward()  # type: ignore[no-untyped-call]
+            processes.average_gradients(model.parameters())
+            if settings.clip:
+                nn.utils.clip_grad_norm_(model.parameters(), settings.clip, foreach=True)
+            state.optimiser.step()
+            if average is not None:
+                average.update_parameters(model)
+
+            state.iteration = iteration
+            state.counted += 1
+            for key, term in terms.items():
+                state.sums[key] = state.sums.get(key, 0) + term.detach()
+            last = iteration == settings.iterations
+            look = last or iteration % settings.validate_every == 0
+            if look or iteration % settings.log_every == 0:
+                row = {"iteration": iteration, **_read_out(state, name), "learning_rate": rate}
+                row |= {"seconds": time.monotonic() - began, "val_dice": math.nan}
+                if look:
+                    with autocast(run.device, settings.precision):
+                        row["val_dice"] = _look(state, predict, val, settings)
+                state.rows.append(row)
+                shown = ", ".join(f"{k} {v:.4g}" for k, v in row.items())
+                log.info("%s %d: %s", name, iteration, shown)
+            state.seconds = time.monotonic() - began
+            checkpoint.after_iteration(state)
+    model.load_state_dict(state.best or state.shown.state_dict())
+    return pd.DataFrame(state.rows)
+
+
+def finish(run: Run, model: models.Teacher | models.Student, history: pd.DataFrame) -> None:
+    """Write weights and history; the checkpoint has served."""
+    if processes.rank() == 0:
+        models.save(model, run.output, io.provenance(run.name, run.inputs, run.params))
+        io.write_csv(history, run.history)
+        remove_checkpoints(run.work, run.name)
+    processes.stop()

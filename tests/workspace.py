@@ -88,11 +88,13 @@ class Workspace:
         assert status == 0, printed
         return printed
 
+    def job_counts(self, *targets: str) -> dict[str, int]:
+        """How often a dry run says that each rule would run."""
+        printed = self.must_run("-n", *targets, "--quiet", "rules")
+        lines = (line.split() for line in printed.splitlines())
+        counts = {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
+        return {rule: count for rule, count in counts.items() if rule != "total"}
+
     def planned(self, *targets: str) -> set[str]:
         """The rules that a dry run says would run."""
-        printed = self.must_run("-n", *targets, "--quiet", "rules")
-        return {
-            line.split()[0]
-            for line in printed.splitlines()
-            if len(line.split()) == 2 and line.split()[1].isdigit()
-        } - {"total"}
+        return set(self.job_counts(*targets))

@@ -3,19 +3,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stages.settings.base import Settings
+from stages.settings.crf import CrfSettings
 from stages.settings.recording import RecordingSettings
 from stages.settings.scanpath import ScanSettings
 
 Threshold = Annotated[float, Field(gt=0, lt=1)]
-
-
-class CrfSettings(Settings):
-    """The fully connected CRF that draws the heatmap to the image's own edges."""
-
-    sxy: float = Field(default=80, ge=1, description="spatial std, px of the original image")
-    srgb: float = Field(default=13, ge=1, description="colour std, 8-bit grey levels")
-    compat: float = Field(default=1, ge=0, description="weight of the pairwise term")
-    iterations: int = Field(default=10, ge=0, description="mean-field iterations")
 
 
 class GazeSettings(Settings):

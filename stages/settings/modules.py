@@ -22,3 +22,8 @@ def explain_module(backend: str) -> str:
 def encoder_module(encoder: str) -> str:
     """Return the module of an encoder, or of the import of what one made elsewhere."""
     return f"stages.encoders.{_ENCODERS[encoder]}"
+
+
+def method_module(method: str) -> str:
+    """Return the module with the function `make` of a student's method."""
+    return f"stages.methods.{method}"

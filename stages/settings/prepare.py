@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 from stages.settings.base import Settings
 
 # Four halvings lie between the input and the deepest scale of the networks.
-Side = Annotated[int, Field(ge=32, le=2048, multiple_of=16)]
+Side = Annotated[int, Field(ge=32, le=2048)]
 
 
 def _one_group(pattern: str) -> str:

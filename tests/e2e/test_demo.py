@@ -134,13 +134,15 @@ def test_a_second_run_has_nothing_to_do_and_says_so_at_once(demo):
 
 FINISH = {"summarise_together", "report_together", "demo"}
 STUDENT = FINISH | {"student", "predict", "evaluate"}
-TEACHER = STUDENT | {"teacher"}
+PSEUDOLABELS = STUDENT | {"pseudolabels"}
+TEACHER = PSEUDOLABELS | {"teacher"}
 
 
 @pytest.mark.parametrize(
     ("path", "value", "rules"),
     [
         ("student.learning_rate", 0.5, STUDENT),
+        ("student.target_crf", {"sxy": 9}, PSEUDOLABELS),
         ("teacher.learning_rate", 0.5, TEACHER),
         ("embed.batch_size", 3, TEACHER | {"embed"}),
         ("explain.seed", 3, TEACHER | {"explain", "texts", "embed"}),
@@ -174,6 +176,8 @@ def test_a_setting_reruns_exactly_what_it_changes(demo, path, value, rules):
     [
         ("losses", "\nEXTRA = 1\n", TEACHER),
         ("masking", "\nEXTRA = 1\n", STUDENT),
+        ("methods/distilled", "\nEXTRA = 1\n", STUDENT),
+        ("pseudolabels", "\nEXTRA = 1\n", PSEUDOLABELS),
         ("metrics", "\nEXTRA = 1\n", FINISH | {"quality", "evaluate"}),
         ("losses", "\n# A comment is no change.\n", set()),
     ],
@@ -195,7 +199,8 @@ def test_another_clone_makes_the_same_bytes(demo, tmp_path):
     for name in (
         "results/demo_kvasir/prepared.h5", "results/demo_kvasir/gaze.h5",
         "results/demo_kvasir/explanations.h5", f"{run}/teacher.safetensors",
-        f"{run}/student.safetensors", f"{run}/predictions.h5", f"{run}/metrics.csv",
+        f"{run}/pseudolabels.h5", f"{run}/student.safetensors", f"{run}/predictions.h5",
+        f"{run}/metrics.csv",
         "results/demo_kvasir/gaze_only/seed0/student.safetensors",
         "results/demo_kvasir/supervised/seed0/metrics.csv",
     ):  # fmt: skip

@@ -104,7 +104,16 @@ def test_another_encoder_asks_no_model_and_another_prompt_does(workspace):
     mine["experiments"] = ["full"]
     workspace.save_config()
     workspace.must_run("mine")
-    after = {"teacher", "student", "predict", "evaluate", "summarise", "report", "mine"}
+    after = {
+        "teacher",
+        "pseudolabels",
+        "student",
+        "predict",
+        "evaluate",
+        "summarise",
+        "report",
+        "mine",
+    }
     mine["embed"] = {"tokens": "one"}
     workspace.save_config()
     assert workspace.planned("mine") == after | {"embed"}

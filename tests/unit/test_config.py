@@ -10,13 +10,13 @@ from pydantic import BaseModel, ValidationError
 
 from stages import config
 from stages.config import ConfigError, parse
-from stages.settings.training import StudentSettings
+from stages.settings.training import OptimisationSettings, StudentSettings
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow/schemas/config.schema.json"
 
 SMALL = {
-    "experiments": {"full": {}, "supervised": {"student": {"distil": False, "labels": "mask"}}},
+    "experiments": {"full": {}, "supervised": {"student": {"method": "single", "labels": "mask"}}},
     "datasets": {
         "kvasir": {
             "title": "Kvasir",
@@ -66,7 +66,7 @@ def faults(*changes):
         ("datasets.kvasir.demo.seeed", 1, "seed"),
         ("datasets.kvasir.demo.scan.jiter", 1, "jitter"),
         ("experiments.full.students", {}, "student"),
-        ("experiments.full.student.ditsil", False, "distil"),
+        ("experiments.full.student.metod", "single", "method"),
         ("experiments.full.teacher.text_drop", 0.1, "text_dropout"),
     ],
 )
@@ -115,8 +115,8 @@ def test_allowed_keys_are_those_of_the_place_also_below_a_data_set_with_the_name
             "allowed: 2 entries"),
         ("datasets.kvasir.prepare.size", [224, 224, 3], "datasets.kvasir.prepare.size: found "
             "[224, 224, 3]; allowed: at most 2 entries"),
-        ("datasets.kvasir.prepare.size", [225, 224], "datasets.kvasir.prepare.size[0]: found 225; "
-            "allowed: a multiple of 16"),
+        ("datasets.kvasir.teacher.head_width", 9, "datasets.kvasir.teacher.head_width: found 9; "
+            "allowed: a multiple of 8"),
         ("datasets.kvasir.prepare.size", [16, 224], "datasets.kvasir.prepare.size[0]: found 16; "
             "allowed: a number from 32 on"),
         ("datasets.kvasir.prepare.layout", "kvasr", "datasets.kvasir.prepare.layout: found "
@@ -136,8 +136,8 @@ def test_allowed_keys_are_those_of_the_place_also_below_a_data_set_with_the_name
             "1.5; allowed: a number below 1.0"),
         ("defaults.student.learning_rate", "fast", 'defaults.student.learning_rate: found "fast"; '
             "allowed: a number"),
-        ("defaults.student.distil", "maybe", 'defaults.student.distil: found "maybe"; allowed: '
-            "true or false"),
+        ("defaults.student.cwc_weighted", "maybe", "defaults.student.cwc_weighted: found "
+            '"maybe"; allowed: true or false'),
         ("defaults.teacher.widths", [8, 16], "defaults.teacher.widths: found [8, 16]; allowed: 6 "
             "entries"),
         ("defaults.teacher.batch_size", 1, "defaults.teacher.batch_size: found 1; allowed: a "
@@ -190,13 +190,13 @@ def test_all_faults_are_reported_at_once():
     lines = faults(
         ("seeds", 3),
         ("defaults.teacher.widht", [8]),
-        ("datasets.kvasir.prepare.size", [225, 225]),
-        ("experiments.full.student.distil", "maybe"),
+        ("datasets.kvasir.prepare.size", [16, 16]),
+        ("experiments.full.student.method", "maybe"),
     )
     assert [line.split(": ")[0] for line in lines] == [
         "seeds",
         "defaults.teacher.widht",
-        "experiments.full.student.distil",
+        "experiments.full.student.method",
         "datasets.kvasir.prepare.size[0]",
         "datasets.kvasir.prepare.size[1]",
     ]
@@ -207,7 +207,7 @@ def test_all_parts_that_do_not_fit_together_are_reported_at_once():
         ("summary", ["kvasr"]),
         ("datasets.kvasir.experiments", ["fulll", "supervised"]),
         ("datasets.kvasir.fixations", None),
-        ("experiments.supervised.student.distil", True),
+        ("experiments.supervised.student.method", "distilled"),
     )
     assert lines == [
         "summary: found 'kvasr'; did you mean 'kvasir'? allowed: kvasir",
@@ -215,22 +215,25 @@ def test_all_parts_that_do_not_fit_together_are_reported_at_once():
         "supervised",
         "datasets.kvasir: found fixations: null and gaze.simulate not set; allowed: exactly one "
         "of the two, recorded fixations or the scan model that simulates them",
-        "experiments.supervised.student: labels: mask with distil: true is impossible: the teacher "
-        "is for weak labels; set distil: false (over datasets.kvasir and defaults)",
+        "experiments.supervised.student: labels: mask with method: distilled is impossible: it is "
+        "for weak labels; set method: single (over datasets.kvasir and defaults)",
     ]
 
 
 IMPOSSIBLE = {
-    "in one place": ([("defaults.student", {"labels": "mask", "distil": True})], "defaults."),
-    "data set, default distil": ([("datasets.kvasir.student.labels", "mask")], "datasets.kvasir."),
+    "in one place": (
+        [("defaults.student", {"labels": "mask", "method": "distilled"})],
+        "defaults.",
+    ),
+    "data set, default method": ([("datasets.kvasir.student.labels", "mask")], "datasets.kvasir."),
     "data set over defaults": (
-        [("datasets.kvasir.student.labels", "mask"), ("defaults.student.distil", True)],
+        [("datasets.kvasir.student.labels", "mask"), ("defaults.student.method", "gazemedseg")],
         "datasets.kvasir.",
     ),
     "experiment over data set": (
         [
-            ("datasets.kvasir.student", {"labels": "mask", "distil": False}),
-            ("experiments.full.student.distil", True),
+            ("datasets.kvasir.student", {"labels": "mask", "method": "single"}),
+            ("experiments.full.student.method", "published"),
         ],
         "experiments.full.",
     ),
@@ -242,18 +245,19 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_mask_labels_with_a_teacher_are_impossible_wherever_written(case):
+def test_mask_labels_for_a_weak_method_are_impossible_wherever_written(case):
     changes, where = IMPOSSIBLE[case]
     (line,) = faults(*changes)
-    assert line.startswith(f"{where}student: labels: mask with distil: true is impossible")
+    assert line.startswith(f"{where}student: labels: mask with method: ")
+    assert " is impossible" in line
 
 
 def test_an_impossible_part_is_possible_over_the_others():
     parsed = parse(
-        changed(("defaults.student.distil", False), ("experiments.full.student.labels", "mask"))
+        changed(("defaults.student.method", "single"), ("experiments.full.student.labels", "mask"))
     )
     student = parsed.experiment("kvasir", "full").student
-    assert (student.labels, student.distil) == ("mask", False)
+    assert (student.labels, student.method) == ("mask", "single")
     # A stage, which gets the whole, still refuses.
     with pytest.raises(ValidationError):
         StudentSettings.model_validate_json('{"labels": "mask"}')
@@ -426,6 +430,28 @@ def test_the_schema_file_is_in_step():
     )
 
 
+def test_each_shipped_experiment_is_possible_on_each_data_set():
+    parsed = parse(yaml.safe_load((ROOT / "config.yaml").read_text("utf-8")))
+    for dataset in parsed.datasets:
+        found = {name: parsed.experiment(dataset, name) for name in parsed.experiments}
+        # What is theirs does not follow a data set's own settings.
+        assert not found["paper"].teacher.class_balance
+        for name, optimiser, last in [
+            ("paper", "adam", 0), ("published_sgd", "sgd", 1e-4), ("gazemedseg_sgd", "sgd", 1e-4)
+        ]:  # fmt: skip
+            student = found[name].student
+            assert student.optimiser == optimiser
+            assert (student.learning_rate, student.final_learning_rate) == (0.01, last)
+        # Compared on equal terms.
+        for name in ("published", "gazemedseg", "supervised"):
+            for field in OptimisationSettings.model_fields:
+                ours, theirs = (found[n].student for n in ("full", name))
+                assert getattr(ours, field) == getattr(theirs, field), (name, field)
+        for levels in range(1, 6):
+            experiment = found[f"levels_{levels}"]
+            assert experiment.teacher.levels == experiment.student.levels == levels
+
+
 def test_the_shipped_config_parses_and_is_valid_for_the_schema():
     raw = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
     parsed = parse(raw)
@@ -439,7 +465,7 @@ def test_the_shipped_config_parses_and_is_valid_for_the_schema():
     [
         ("seeds", 3),
         ("datasets.kvasir.teacher.widht", [8]),
-        ("datasets.kvasir.prepare.size", [225, 224]),
+        ("datasets.kvasir.prepare.size", [16, 224]),
         ("datasets.Bad", SMALL["datasets"]["kvasir"]),
     ],
 )
@@ -475,3 +501,59 @@ def test_two_phantoms_in_one_folder():
     raw["datasets"]["other"] = copy.deepcopy(raw["datasets"]["kvasir"])
     with pytest.raises(ConfigError, match="found 'data/demo/a' 2 times; allowed: each once"):
         parse(raw)
+
+
+TABLE = {"reference": "full", "experiments": ["supervised"]}
+
+
+def test_the_rows_of_a_table_are_the_reference_and_the_others():
+    assert parse(changed(("tables.mine", TABLE))).tables["mine"].rows == ("full", "supervised")
+
+
+@pytest.mark.parametrize(
+    "name", ["kvasir", "demo", "compare", "summary", "gaze_quality", "verify_x"]
+)
+def test_a_table_cannot_take_a_name_that_is_taken(name):
+    (line,) = faults((f"tables.{name}", TABLE))
+    assert line.startswith(f"tables.{name}: the name is a target or a table of the workflow")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "reference",
+            "ful",
+            "reference: found 'ful'; did you mean 'full'? allowed: full, supervised",
+        ),
+        (
+            "experiments",
+            ["supervisd"],
+            "experiments: found 'supervisd'; did you mean 'supervised'? allowed: full, supervised",
+        ),
+        (
+            "experiments",
+            ["supervised"] * 2,
+            "experiments: found 'supervised' 2 times; allowed: each once",
+        ),
+        (
+            "experiments",
+            ["full", "supervised"],
+            "experiments: found 'full', the reference; allowed: what is held against it",
+        ),
+        ("experiments", [], "experiments: found []; allowed: at least 1 entries"),
+    ],
+)
+def test_a_table_that_cannot_be_made(key, value, message):
+    assert faults(("tables.mine", TABLE | {key: value})) == [f"tables.mine.{message}"]
+
+
+def test_what_a_table_has_must_be_possible_on_the_data_sets_of_the_summary():
+    odd = [
+        ("experiments.odd.student.labels", "mask"),
+        ("tables.mine", TABLE | {"reference": "odd"}),
+    ]
+    parse(changed(*odd))
+    (line,) = faults(*odd, ("summary", ["kvasir"]))
+    wanted = "experiments.odd.student: labels: mask with method: distilled is impossible"
+    assert line.startswith(wanted)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from stages import fingerprint as fp
+from stages.settings.modules import method_module
 
 
 @pytest.fixture
@@ -18,7 +19,13 @@ def project(tmp_path, monkeypatch):
 
 def prints():
     fp._tree.cache_clear()
-    return {name: fp.fingerprint(f"stages.{name}") for name in ("gaze", "teacher", "student")}
+    stages = {
+        "gaze": ["stages.gaze"],
+        "teacher": ["stages.teacher"],
+        "student": ["stages.student", method_module("distilled")],
+        "single": ["stages.student", method_module("single")],
+    }
+    return {name: fp.fingerprint(*modules) for name, modules in stages.items()}
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -37,10 +44,15 @@ def test_the_closure_holds_what_is_imported_indirectly():
     [
         ("heatmap.py", "CANVAS = 768", "CANVAS = 767", {"gaze"}),
         ("crf.py", "import", "import os\nimport", {"gaze"}),
-        ("losses.py", "* nll", "* nll * 2", {"teacher", "student"}),
+        ("losses.py", "* nll", "* nll * 2", {"teacher", "student", "single"}),
         ("masking.py", "smallest, largest + 1", "smallest, largest", {"student"}),
         ("settings/gaze.py", "default=70", "default=71", {"gaze"}),
-        ("io.py", "SCHEMA_VERSION = 1", "SCHEMA_VERSION = 2", {"gaze", "teacher", "student"}),
+        (
+            "io.py",
+            "SCHEMA_VERSION = 1",
+            "SCHEMA_VERSION = 2",
+            {"gaze", "teacher", "student", "single"},
+        ),
         ("report.py", "import", "import os\nimport", set()),
     ],
 )

@@ -11,7 +11,8 @@ from PIL import Image
 from stages import gaze as stage
 from stages import io
 from stages.cli import BadInput
-from stages.heatmap import cut_levels, draw_heatmap, draw_published_heatmap
+from stages.heatmap import draw_heatmap, draw_published_heatmap
+from stages.levels import cut_levels
 from stages.prepare import prepare
 from stages.settings.gaze import GazeSettings
 from stages.settings.prepare import PrepareSettings
@@ -128,7 +129,7 @@ def test_the_crfs_reach_is_the_same_part_of_the_image_at_any_working_size(
     seen = []
 
     monkeypatch.setattr(
-        "stages.gaze.crf.refine", lambda image, heat, *, sxy, **_: seen.append(sxy) or heat
+        "stages.crf.refine", lambda image, heat, *, sxy, **_: seen.append(sxy) or heat
     )
     make_gaze(prepared, tmp_path / "gaze.h5", GazeSettings(), kvasir / "fixations.csv")
     # Frame 2 is 68 × 84; its 80 px are 80 · 32 / 68 and 80 · 48 / 84 at the working size.

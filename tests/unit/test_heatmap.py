@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from stages.heatmap import CANVAS, cut_levels, draw_heatmap, draw_published_heatmap
+from stages.heatmap import CANVAS, draw_heatmap, draw_published_heatmap
 
 
 def fixations(*rows):
@@ -159,24 +158,3 @@ def test_a_published_map_without_any_difference_is_empty(rows):
 def test_any_published_map_lies_in_0_to_1(rows):
     heat = draw_published(fixations(*rows), (40, 24), sigma=30, original_size=(53, 31))
     assert 0 <= heat.min() <= heat.max() <= 1
-
-
-# Levels
-
-
-def test_a_level_holds_what_reaches_its_threshold_and_the_highest_comes_first():
-    refined = np.array([[0.125, 0.25, 0.375, 0.5, 1.0]], np.float16)
-    levels = cut_levels(refined, (0.25, 0.5))
-    assert levels.dtype == np.uint8
-    assert levels.tolist() == [[[0, 0, 0, 1, 1]], [[0, 1, 1, 1, 1]]]
-
-
-@given(
-    arrays(np.float16, (5, 6), elements=st.floats(0, 1, width=16)),
-    st.lists(st.floats(0.01, 0.99), min_size=2, max_size=5, unique=True),
-)
-def test_levels_are_nested_for_any_map(refined, thresholds):
-    levels = cut_levels(refined, tuple(thresholds))
-    assert levels.shape == (len(thresholds), 5, 6)
-    assert set(np.unique(levels)) <= {0, 1}
-    assert (np.diff(levels.astype(int), axis=0) >= 0).all()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stages import io
 from stages.cli import BadInput
-from stages.settings.gaze import CrfSettings
+from stages.settings.crf import CrfSettings
 
 ROOT = Path(__file__).parents[2]
 

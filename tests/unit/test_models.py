@@ -1,8 +1,11 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages import models
 from stages.cli import BadInput
+from stages.unet import UpCat
 
 WIDTHS = (8, 16, 24, 32, 40, 8)
 
@@ -86,6 +89,26 @@ def test_attention_lies_where_it_belongs_and_follows_its_token(teacher):
     assert torch.allclose(turned, shares.flip(1), atol=1e-5)
 
 
+def test_fusion_computes_what_multi_head_attention_does(teacher):
+    fusion = teacher.fusion_x4
+    x, text = images(3, 40, 2, 3).requires_grad_(), images(3, 5, 6)
+    with torch.no_grad():
+        for parameter in fusion.attn.parameters():
+            parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+    fused, _ = fusion(x, text)
+    tokens, words = x.flatten(2).transpose(1, 2) + fusion.pos_embedding, fusion.text_proj(text)
+    attended, _ = fusion.attn(tokens, words, words, need_weights=False)
+    expected = fusion.norm(tokens + attended).transpose(1, 2).reshape(x.shape)
+    assert torch.allclose(fused, expected, atol=1e-5)
+    cotangent = images(*x.shape)
+    wanted = [x, *fusion.parameters()]
+    for ours, theirs in zip(
+        torch.autograd.grad(fused, wanted, cotangent, retain_graph=True),
+        torch.autograd.grad(expected, wanted, cotangent),
+    ):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
 def test_each_scale_has_a_learned_weight_for_its_text(teacher):
     teacher.train()
     teacher(images(2, 3, 32, 48), images(2, 5, 6)).logits.square().sum().backward()
@@ -98,8 +121,56 @@ def test_each_scale_has_a_learned_weight_for_its_text(teacher):
     assert torch.equal(teacher(x, images(2, 5, 6)).logits, teacher(x).logits)
 
 
-def test_another_input_size_runs_with_interpolated_positions(teacher):
-    assert teacher(images(1, 3, 64, 64), images(1, 5, 6)).logits.shape == (1, 2, 64, 64)
+@settings(deadline=None, max_examples=30)
+@given(
+    height=st.integers(16, 70),
+    width=st.integers(16, 70),
+    channels=st.integers(1, 4),
+    text_width=st.integers(1, 9),
+    tokens=st.integers(1, 3),
+)
+def test_any_image_and_any_text_run(height, width, channels, text_width, tokens):
+    x, text = images(2, channels, height, width), images(2, tokens, text_width)
+    made = architecture("teacher", channels=channels, text_width=text_width)
+    out = models.build(made, seed=0).eval()(x, text, attention=True)
+    assert out.logits.shape == (2, 2, height, width)
+    grids = [(height >> s, width >> s) for s in (1, 2, 3, 4)]
+    assert [tuple(f.shape[2:]) for f in out.features] == grids
+    assert [tuple(a.shape[1:]) for a in out.attention] == [(tokens, *grid) for grid in grids]
+    student = models.build(architecture("student", channels=channels), seed=0)
+    assert student(x).logits.shape == (2, 2, height, width)
+
+
+def test_another_size_changes_the_positions_by_interpolation_alone(teacher):
+    fusion = teacher.fusion_x1
+    assert fusion.position((16, 24)) is fusion.pos_embedding
+    with torch.no_grad():
+        rows = torch.arange(16.0)[:, None, None].expand(16, 24, 16)
+        fusion.pos_embedding.copy_(rows.flatten(0, 1))
+        finer = fusion.position((32, 48)).reshape(32, 48, 16)
+    # Twice as many rows, centres on centres; torch's cubic kernel strays from a plane by 3/64.
+    expected = (torch.arange(32.0) - 0.5) / 2
+    assert torch.allclose(finer[4:-4, 7, 3], expected[4:-4], atol=0.05)
+
+
+def test_an_odd_side_repeats_the_doubled_features_edge():
+    up = UpCat(inputs=4, skip=4, outputs=4, upsampled=4)
+    joined = []
+    up.convs.register_forward_pre_hook(lambda _, x: joined.append(x[0]))
+    x, skip = images(1, 4, 2, 3), images(1, 4, 5, 7, seed=1)
+    up(x, skip)
+    doubled = up.upsample(x)
+    assert torch.equal(joined[0][:, :4], skip)
+    padded = joined[0][:, 4:]
+    assert torch.equal(padded[:, :, :4, :6], doubled)
+    assert torch.equal(padded[:, :, 4, :6], doubled[:, :, 3])
+    assert torch.equal(padded[:, :, :, 6], padded[:, :, :, 5])
+
+
+def test_all_of_a_teacher_learns_at_an_odd_size_from_one_token():
+    model = models.build(architecture("teacher", channels=1, text_width=6), seed=0)
+    model(images(2, 1, 33, 47), images(2, 1, 6)).logits.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_alignment_parts_do_not_touch_the_students_answer():
@@ -140,6 +211,20 @@ def test_files_that_are_not_the_asked_network_are_refused(teacher, tmp_path):
     file.write_bytes(b"junk")
     with pytest.raises(BadInput, match="safetensors"):
         models.load(file, "teacher")
+
+
+def test_published_networks_compute_as_the_authors_do_and_say_so_in_their_file(tmp_path):
+    theirs = models.build(architecture("teacher", text_width=6, published=True), seed=0).eval()
+    ours = models.build(architecture("teacher", text_width=6), seed=0).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x, text = images(1, 3, 32, 48), images(1, 2, 6)
+    assert not torch.allclose(theirs(x, text).logits, ours(x, text).logits, atol=1e-3)
+    # The alignment is the same function: what differs comes after it.
+    for found, expected in zip(theirs(x, text).features, ours(x, text).features, strict=True):
+        assert torch.equal(found, expected)
+    models.save(theirs, tmp_path / "teacher.safetensors", {})
+    loaded = models.load(tmp_path / "teacher.safetensors", "teacher")
+    assert torch.equal(loaded(x, text).logits, theirs(x, text).logits)
 
 
 # Parameters of the published networks, worked out by hand from their published widths: a 1 × 1 or

@@ -1,15 +1,15 @@
-"""What a network trains on, and that its labels stay true when the image is changed."""
+"""What a network trains on."""
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages import io, samples
 from stages.cli import BadInput
-from stages.student import cut_boxes, paste
+from stages.samples import Column, Samples
 
 N, SIZE = 5, (4, 6)
 
@@ -35,6 +35,9 @@ def files(tmp_path):
         levels = io.sample_dataset(file, "pseudomask", (N, 3, *SIZE), np.uint8)
         for level in range(3):
             levels[:, level, : level + 1] = 1
+        refined = io.sample_dataset(file, "refined", (N, *SIZE), np.float16)
+        refined[...] = (number / 8)[:, None, None]
+        file["threshold"] = np.array([0.5, 0.25], np.float32)
         file["has_gaze"] = number > 0
         io.write_strings(file, "sample_id", number.astype(str))
     with io.create_h5(paths["explanations"], "embed", {}, {}) as file:
@@ -44,157 +47,132 @@ def files(tmp_path):
     return paths
 
 
+CPU = torch.device("cpu")
+
+
+def columns(files):
+    return {
+        "image": Column(files["prepared"], "image"),
+        "mask": Column(files["prepared"], "mask"),
+        "pseudomask": Column(files["gaze"], "pseudomask"),
+        "text": Column(files["explanations"], "embedding"),
+    }
+
+
+@pytest.mark.parametrize("resident_mb", [1, 0])
 @pytest.mark.parametrize(
     ("split", "expected"), [(("train",), [0, 2, 4]), (("val", "test"), [1, 3]), ((), [])]
 )
-def test_the_named_splits_are_read_with_everything_that_belongs_to_them(files, split, expected):
-    index, batch = samples.load_images(files["prepared"], split)
-    samples.add_masks(batch, files["prepared"], index)
-    samples.add_pseudomasks(batch, files["prepared"], files["gaze"], None, index)
-    samples.add_text(batch, files["prepared"], files["explanations"], index)
-    assert index.tolist() == expected
+def test_the_named_splits_are_read_with_everything_that_belongs_to_them(
+    files, split, expected, resident_mb
+):
+    rows = samples.rows_of(files["prepared"], *split)
+    assert rows.tolist() == expected
+    data = Samples(columns(files), rows, CPU, resident_mb)
+    assert data.resident == (resident_mb == 1 or not expected)
+    assert len(data) == len(expected)
+    assert data.shape("image") == (3, *SIZE)
+    assert data.shape("text") == (2, 7)
+    index = torch.arange(len(expected)).flip(0)
+    batch = data[index]
+    expected = expected[::-1]
     assert batch["image"].shape == (len(expected), 3, *SIZE)
-    # ImageNet's mean and std of red.
-    red = [(10 * i / 255 - 0.485) / 0.229 for i in expected]
-    assert batch["image"][:, 0, 0, 0].tolist() == pytest.approx(red, abs=1e-5)
+    assert batch["image"].dtype == torch.uint8
+    assert batch["image"][:, 0, 0, 0].tolist() == [10 * i for i in expected]
     assert batch["mask"][:, 0, 0].tolist() == [i % 2 for i in expected]
-    assert batch["has_mask"].tolist() == [i != 4 for i in expected]
-    assert batch["has_gaze"].tolist() == [i > 0 for i in expected]
     assert batch["text"][:, 0, 0].tolist() == expected
-    assert batch["precise"].sum(dim=(1, 2)).tolist() == [6] * len(expected)
-    assert batch["broad"].sum(dim=(1, 2)).tolist() == [18] * len(expected)
+    # The three levels of a sample: one, two, three rows of 6 px.
+    assert batch["pseudomask"].sum(dim=(2, 3)).tolist() == [[6, 12, 18]] * len(expected)
 
 
-def test_samples_that_the_quality_leaves_out_have_no_gaze(files, tmp_path):
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), max_size=6))
+def test_what_is_streamed_is_what_would_be_resident(files, indices):
+    rows = samples.rows_of(files["prepared"], "train")
+    resident, streamed = (Samples(columns(files), rows, CPU, mb) for mb in (1, 0))
+    indices = [torch.tensor(index) for index in indices]
+    for one, other in zip(resident.batches(indices), streamed.batches(indices), strict=True):
+        assert set(one) == set(other)
+        for name in one:
+            assert torch.equal(one[name], other[name]), name
+
+
+def test_only_the_samples_with_gaze_that_the_quality_leaves_in_are_learned_from(files, tmp_path):
     table = tmp_path / "gaze_quality.csv"
     table.write_text("sample_id,left_out,flags\n0,True,\n1,False,\n2,True,\n3,False,\n4,False,x\n")
-    index, batch = samples.load_images(files["prepared"], ("train",))
-    samples.add_pseudomasks(batch, files["prepared"], files["gaze"], table, index)
-    assert index.tolist() == [0, 2, 4]
-    assert batch["has_gaze"].tolist() == [False, False, True]
+    rows = samples.rows_of(files["prepared"], "train")
+    assert samples.with_gaze(files["gaze"], None, rows).tolist() == [2, 4]
+    assert samples.with_gaze(files["gaze"], table, rows).tolist() == [4]
+    with pytest.raises(BadInput, match=r"gaze\.h5[^$]*no sample with gaze[^$]*`quality`"):
+        samples.with_gaze(files["gaze"], None, rows[:1])
+
+
+def test_samples_with_a_mask(files):
+    rows = samples.rows_of(files["prepared"], "train")
+    assert samples.with_mask(files["prepared"], rows).tolist() == [0, 2]
+    assert samples.at_least_one(rows, files["prepared"], "a mask", "draw one") is rows
+    with pytest.raises(BadInput, match=r"no sample with a mask[^$]*to mend:  draw one"):
+        samples.at_least_one(rows[:0], files["prepared"], "a mask", "draw one")
 
 
 @pytest.mark.parametrize("name", ["gaze", "explanations"])
 def test_files_of_other_samples_are_refused(files, name):
     with h5py.File(files[name], "r+") as file:
         file["sample_id"][0] = "another"
-    index, batch = samples.load_images(files["prepared"], ("train",))
     with pytest.raises(BadInput, match=rf"{name}\.h5"):
-        if name == "gaze":
-            samples.add_pseudomasks(batch, files["prepared"], files["gaze"], None, index)
-        else:
-            samples.add_text(batch, files["prepared"], files["explanations"], index)
+        Samples(columns(files), np.array([0]), CPU, 1)
 
 
-def test_chosen_samples_are_kept_and_none_is_an_error(tmp_path):
-    batch = {"image": torch.arange(3.0), "text": torch.arange(3)}
-    kept = samples.keep(batch, torch.tensor([True, False, True]), tmp_path, "fixations", "look")
-    assert {name: values.tolist() for name, values in kept.items()} == {
-        "image": [0, 2],
-        "text": [0, 2],
-    }
-    with pytest.raises(BadInput, match=r"no sample with fixations[^$]*to mend:  look"):
-        samples.keep(batch, torch.zeros(3, dtype=torch.bool), tmp_path, "fixations", "look")
+def test_colour_is_normalised_by_imagenets_statistics():
+    image = torch.tensor([0, 128, 255], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    # (v / 255 − mean) / std of red, green and blue.
+    expected = [-0.485 / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    assert samples.normalise(image).flatten().tolist() == pytest.approx(expected, abs=1e-6)
 
 
-# Flips
+def test_a_scan_is_normalised_to_mean_0_and_deviation_1_and_a_constant_one_to_0():
+    scans = torch.stack([torch.arange(6.0).reshape(1, 2, 3), torch.full((1, 2, 3), 7.0)])
+    found = samples.normalise(scans)
+    # 0 … 5: mean 2.5, variance 35 / 12.
+    expected = [(v - 2.5) / (35 / 12) ** 0.5 for v in range(6)]
+    assert found[0].flatten().tolist() == pytest.approx(expected, abs=1e-6)
+    assert not found[1].any()
 
 
-def batch_of(n=64, seed=0):
-    """Images whose channel 0 is their label, and a text of the same shape as an image."""
-    label = torch.randint(0, 2, (n, *SIZE), generator=generator(seed))
-    image = torch.stack([label.float(), torch.rand(n, *SIZE, generator=generator(seed))], dim=1)
-    return {
-        "image": image,
-        "precise": label.to(torch.uint8),
-        "mask": label,
-        "text": torch.rand(n, *SIZE, generator=generator(seed + 1)),
-        "has_gaze": torch.rand(n, generator=generator(seed)) < 0.5,
-    }
+def test_the_channels_of_a_batch_are_last_in_memory(files):
+    for mb in (1, 0):
+        data = Samples(columns(files), np.array([0, 2]), CPU, mb)
+        image = samples.normalise(data[torch.tensor([1, 0, 1])]["image"])
+        assert image.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_labels_move_with_the_image_and_the_text_stays():
-    batch = batch_of()
-    flipped = samples.flip(batch, generator())
-    assert torch.equal(flipped["precise"], flipped["image"][:, 0].to(torch.uint8))
-    assert torch.equal(flipped["mask"], flipped["image"][:, 0].long())
-    for name in ("text", "has_gaze"):
-        assert torch.equal(flipped[name], batch[name])
-    assert flipped["precise"].dtype == torch.uint8
-    assert not torch.equal(flipped["image"], batch["image"])
+# Levels
 
 
-def test_each_of_the_four_ways_comes_about_as_often():
-    batch = batch_of(400)
-    flipped = samples.flip(batch, generator())["image"]
-    ways = {(): 0, (2,): 0, (1,): 0, (1, 2): 0}
-    for before, after in zip(batch["image"], flipped):
-        (way,) = [axes for axes in ways if torch.equal(after, before.flip(axes))]
-        ways[way] += 1
-    # Binomial, 400 of ¼: 100 ± 8.7; five standard deviations.
-    assert all(57 <= count <= 143 for count in ways.values()), ways
+def test_without_levels_the_pseudomasks_are_the_files_own(files):
+    assert samples.pseudomasks(files["gaze"], None) == Column(files["gaze"], "pseudomask")
 
 
-def test_the_batch_itself_is_not_changed_and_a_seed_fixes_the_flips():
-    batch = batch_of()
-    before = {name: values.clone() for name, values in batch.items()}
-    first, second = samples.flip(batch, generator(3)), samples.flip(batch, generator(3))
-    for name, values in batch.items():
-        assert torch.equal(values, before[name])
-        assert torch.equal(first[name], second[name])
+@pytest.mark.parametrize("resident_mb", [1, 0])
+def test_levels_are_cut_from_the_refined_maps_as_they_are_read(files, resident_mb):
+    found = {"pseudomask": samples.pseudomasks(files["gaze"], 3)}
+    rows = np.arange(N)
+    data = Samples(columns(files) | found, rows, CPU, resident_mb)
+    assert data.resident == (resident_mb == 1)
+    assert data.shape("pseudomask") == (3, *SIZE)
+    batch = data[torch.tensor([4, 0, 3, 2])]["pseudomask"]
+    assert batch.dtype == torch.uint8
+    # Sample i is i / 8 everywhere; thresholds 0.5, 0.375, 0.25.
+    assert batch[:, :, 0, 0].tolist() == [[1, 1, 1], [0, 0, 0], [0, 1, 1], [0, 0, 1]]
 
 
-# CutMix
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.integers(1, 40), st.integers(1, 40), st.integers(1, 6), st.integers(1, 6), st.integers(0, 99)
-)
-def test_a_box_is_a_rectangle_that_a_seed_fixes(height, width, count, beta, seed):
-    boxes = cut_boxes((height, width), count, beta, generator(seed))
-    assert boxes.shape == (count, height, width)
-    assert boxes.dtype == torch.bool
-    assert torch.equal(boxes, cut_boxes((height, width), count, beta, generator(seed)))
-    for box in boxes:
-        rows, columns = box.any(dim=1), box.any(dim=0)
-        assert torch.equal(box, rows[:, None] & columns[None])
-        for along in (rows, columns):
-            assert (along.int().diff() != 0).sum() <= 2  # in one piece
-
-
-@pytest.mark.parametrize("beta", [1, 4])
-def test_a_boxs_share_is_beta_distributed_but_for_what_the_border_cuts_off(beta):
-    boxes = cut_boxes((64, 64), 4000, beta, generator())
-    rows, columns = boxes.any(dim=2).float().mean(dim=1), boxes.any(dim=1).float().mean(dim=1)
-    # Where no border cuts it, a side is the square root of the share along both axes.
-    uncut = ~(boxes[:, [0, -1]].any(dim=2).any(dim=1) | boxes[:, :, [0, -1]].any(dim=2).any(dim=1))
-    assert rows[uncut].numpy() == pytest.approx(columns[uncut].numpy(), abs=1.01 / 64)
-
-    # A centre drawn evenly leaves of a side s the mean part s − s² / 4 of it (s ≤ 1, ½ · s² / 4 off
-    # each end). For s = √B the mean area is E[(s − s² / 4)²] with E[s^k] of Beta(β, β):
-    # Γ(β + k/2) Γ(2β) / (Γ(β) Γ(2β + k/2)).
-    def moment(k):
-        terms = torch.lgamma(torch.tensor([beta + k / 2, 2 * beta, beta, 2 * beta + k / 2]))
-        return float((terms[0] + terms[1] - terms[2] - terms[3]).exp())
-
-    expected = moment(2) - moment(3) / 2 + moment(4) / 16
-    assert boxes.float().mean().item() == pytest.approx(expected, rel=0.05)
-
-
-def test_a_box_is_pasted_from_the_sample_before():
-    values = torch.arange(3.0)[:, None, None, None].expand(3, 2, 4, 4)
-    box = torch.zeros(3, 4, 4, dtype=torch.bool)
-    box[0, 0, 0], box[1, :2] = True, True
-    mixed = paste(values, box)
-    # The first takes from the last.
-    assert mixed[0, :, 0, 0].tolist() == [2, 2]
-    assert mixed[0].sum() == 2 * 2
-    assert mixed[1, 0].tolist() == [[0] * 4] * 2 + [[1] * 4] * 2
-    assert torch.equal(mixed[2], values[2])
-
-
-def test_image_and_target_are_pasted_alike():
-    label = torch.randint(0, 2, (6, 1, 16, 16), generator=generator())
-    box = cut_boxes((16, 16), 6, 4, generator(1))
-    assert torch.equal(paste(label.float(), box).long(), paste(label, box))
+def test_levels_of_a_file_with_one_threshold(files):
+    with h5py.File(files["gaze"], "r+") as file:
+        del file["threshold"]
+        file["threshold"] = np.array([0.5], np.float32)
+    assert samples.pseudomasks(files["gaze"], 1).thresholds == (0.5,)
+    wanted = r"gaze\.h5: threshold[^$]*no 2 levels fit between 0\.5 and 0\.5[^$]*gaze\.thresholds"
+    with pytest.raises(BadInput, match=wanted):
+        samples.pseudomasks(files["gaze"], 2)

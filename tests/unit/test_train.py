@@ -3,35 +3,26 @@
 import json
 import math
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import disc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tiny_training import LOOKED_AT, SIZE, SPLIT, history, make_files, same, study, teach
 from torch import nn
 
-from stages import images, io, models, train
+from stages import io, models, train
 from stages.cli import BadInput
 from stages.predict import predict
+from stages.samples import normalise
 from stages.settings.predict import PredictSettings
-from stages.settings.training import OptimisationSettings, StudentSettings, TeacherSettings
-from stages.student import train_student
-from stages.teacher import train_teacher
-
-SIZE = (32, 32)
-SPLIT = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
-# Nobody looked at the first sample, at validation and at test.
-LOOKED_AT = np.array([0] + [1] * 7 + [0] * 4)
-TINY = {
-    "widths": (8,) * 6, "head_width": 8, "iterations": 3, "batch_size": 2, "log_every": 1,
-    "validate_every": 2,
-}  # fmt: skip
+from stages.settings.training import OptimisationSettings
 
 
 def generator(seed=0):
@@ -64,26 +55,38 @@ def test_epochs_differ_in_their_order_and_a_seed_fixes_them():
     assert draw(0) == [first, second] != draw(1)
 
 
+class Held:
+    """Samples in memory."""
+
+    def __init__(self, **values):
+        self.values = values
+
+    def __len__(self):
+        return len(next(iter(self.values.values())))
+
+    def batches(self, indices):
+        return ({name: v[index] for name, v in self.values.items()} for index in indices)
+
+
 # Validation
 
 
-def test_validation_dice_is_the_mean_over_the_samples_with_a_mask():
-    # Prediction and truth of 4 px: 2 · 1 / (2 + 1), both empty: 1, no mask: left out, 0 of 3: 0.
-    predicted = [[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]]
-    truth = [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
-    batch = {
-        "image": torch.tensor(predicted).reshape(4, 1, 2, 2),
-        "mask": torch.tensor(truth, dtype=torch.uint8).reshape(4, 2, 2),
-        "has_mask": torch.tensor([True, True, False, True]),
-    }
+def test_validation_dice_is_the_mean_over_the_samples():
+    # Prediction and truth of 4 px: 2 · 1 / (2 + 1), both empty: 1, 0 of 3: 0.
+    predicted = [[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]]
+    truth = [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    data = Held(
+        image=torch.tensor(predicted).reshape(3, 1, 2, 2),
+        mask=torch.tensor(truth, dtype=torch.uint8).reshape(3, 2, 2),
+    )
     for size in (1, 2, 8):
-        dice = train.validation_dice(lambda part: part["image"][:, 0].bool(), batch, size)
+        dice = train.validation_dice(lambda part: part["image"][:, 0].bool(), data, size)
         assert dice == pytest.approx((2 / 3 + 1 + 0) / 3)
 
 
 def test_validation_dice_is_nan_where_nothing_can_be_compared():
-    batch = {"mask": torch.zeros(2, 2, 2), "has_mask": torch.tensor([False, False])}
-    assert math.isnan(train.validation_dice(lambda part: part["mask"].bool(), batch, 8))
+    data = Held(mask=torch.zeros(0, 2, 2))
+    assert math.isnan(train.validation_dice(lambda part: part["mask"].bool(), data, 8))
 
 
 # The loop
@@ -97,24 +100,42 @@ class Point(nn.Module):
         self.at = nn.Parameter(torch.tensor(5.0))
 
 
-def fit(step, model=None, **changes):
+def run_of(folder, **changes):
     options = {"iterations": 7, "batch_size": 2, "learning_rate": 0.1, "log_every": 2,
                "validate_every": 3} | changes  # fmt: skip
-    data = {"image": torch.arange(6.0)}
-    point = model or Point()
-    rows = train.fit(
-        point,
-        lambda batch, iteration: step(point, batch, iteration),
-        data,
-        lambda: 0.5,
-        OptimisationSettings(**options),
-        generator(),
-        "point",
-    )
-    return point, rows
+    return train.Run(
+        name="student", inputs={"prepared": PROVENANCE}, settings=OptimisationSettings(**options),
+        seed=0, device=torch.device("cpu"), output=folder / "w", history=folder / "h",
+        work=folder / "work", modules=("stages.train",),
+    )  # fmt: skip
 
 
-def test_the_history_has_the_mean_of_each_term_since_the_row_before():
+# Any file: a run says what it was made of.
+PROVENANCE = Path(__file__)
+NO_MASKS = Held(mask=torch.zeros(0, 2, 2))
+MASKS = Held(mask=torch.ones(1, 2, 2))
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """Train a point; return it and its history."""
+
+    def do(step, val=NO_MASKS, predict=None, **changes):
+        point = Point()
+        rows = train.fit(
+            run_of(tmp_path, **changes),
+            point,
+            lambda batch, iteration, generator: step(point, batch, iteration),
+            predict,
+            Held(image=torch.arange(6.0)),
+            val,
+        )
+        return point, rows
+
+    return do
+
+
+def test_the_history_has_the_mean_of_each_term_since_the_row_before(fit):
     def step(point, batch, iteration):
         return {"loss": point.at**2, "count": torch.tensor(float(iteration))}
 
@@ -123,7 +144,7 @@ def test_the_history_has_the_mean_of_each_term_since_the_row_before():
     # Every second, every third for validation, and the last.
     assert list(rows["iteration"]) == [2, 3, 4, 6, 7]
     assert list(rows["count"]) == [1.5, 3, 4, 5.5, 7]
-    assert list(rows["val_dice"].fillna(-1)) == [-1, 0.5, -1, 0.5, 0.5]
+    assert rows["val_dice"].isna().all()
     # The step size of iteration i along the cosine: 0.1 (1 + cos π (i − 1) / 7) / 2.
     cosine = [0.05 * (1 + math.cos(math.pi * (i - 1) / 7)) for i in (2, 3, 4, 6, 7)]
     assert list(rows["learning_rate"]) == pytest.approx(cosine)
@@ -131,12 +152,37 @@ def test_the_history_has_the_mean_of_each_term_since_the_row_before():
     assert rows["seconds"].is_monotonic_increasing
 
 
-def test_the_first_step_of_adam_is_the_learning_rate():
+def test_the_step_size_falls_to_the_final_one():
+    options = OptimisationSettings(iterations=4, learning_rate=1, final_learning_rate=0.2)
+    # Half way of the cosine: the mean of both ends.
+    assert train.learning_rate(1, options) == 1
+    assert train.learning_rate(3, options) == pytest.approx(0.6)
+    assert train.learning_rate(5, options) == pytest.approx(0.2)
+
+
+def test_the_first_step_of_adam_is_the_learning_rate(fit):
     point, _ = fit(lambda point, *_: {"loss": point.at**2}, iterations=1)
     assert point.at.item() == pytest.approx(5 - 0.1)
 
 
-def test_it_minimises_the_term_loss_and_no_other():
+def test_the_first_step_of_sgd_follows_the_gradient_with_momentum_and_decay(fit):
+    # Gradient 2 · 5 + 0.5 · 5 = 12.5; Nesterov's first step is (1 + momentum) · gradient.
+    point, _ = fit(
+        lambda point, *_: {"loss": point.at**2},
+        iterations=1, optimiser="sgd", momentum=0.6, weight_decay=0.5, clip=0, learning_rate=0.01,
+    )  # fmt: skip
+    assert point.at.item() == pytest.approx(5 - 0.01 * 1.6 * 12.5)
+
+
+def test_a_gradient_is_cut_to_the_largest_norm(fit):
+    point, _ = fit(
+        lambda point, *_: {"loss": point.at**2},
+        iterations=1, optimiser="sgd", clip=2, learning_rate=0.1,
+    )  # fmt: skip
+    assert point.at.item() == pytest.approx(5 - 0.1 * 1.9 * 2)
+
+
+def test_it_minimises_the_term_loss_and_no_other(fit):
     def step(point, *_):
         return {"loss": (point.at - 4) ** 2, "other": (point.at + 100) ** 2}
 
@@ -145,7 +191,7 @@ def test_it_minimises_the_term_loss_and_no_other():
     assert rows["loss"].iloc[-1] < rows["loss"].iloc[0]
 
 
-def test_a_step_gets_its_batch_and_iterations_from_1():
+def test_a_step_gets_its_batch_and_iterations_from_1(fit):
     seen = []
 
     def step(point, batch, iteration):
@@ -158,12 +204,59 @@ def test_a_step_gets_its_batch_and_iterations_from_1():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_with_its_iteration(value):
+def test_a_loss_that_is_no_number_stops_at_the_next_row(value, fit):
     def step(point, batch, iteration):
         return {"loss": point.at * (value if iteration == 3 else 1)}
 
-    with pytest.raises(FloatingPointError, match=f"point: loss {value} at iteration 3"):
-        fit(step, log_every=1)
+    wanted = r"student: loss[^$]*nan[^$]*2 iterations up to 4[^$]*learning_rate"
+    with pytest.raises(BadInput, match=wanted):
+        fit(step, log_every=2, validate_every=8)
+
+
+def test_the_moving_average_of_the_weights_is_the_result(fit):
+    # Nothing but the step size, 0.1, moves the point: 4.9, 4.8, 4.7. The average starts at the
+    # first: 4.9, then half of it and half of the next: 4.85, 4.775.
+    point, _ = fit(
+        lambda point, *_: {"loss": point.at},
+        iterations=3, ema=0.5, optimiser="adam", final_learning_rate=0.1,
+    )  # fmt: skip
+    assert point.at.item() == pytest.approx(4.775, abs=1e-4)
+
+
+def shares(*dice):
+    """A prediction whose Dice with four foreground pixels is as listed, look by look."""
+    looks = iter(dice)
+
+    def predict(model, batch):
+        # k of 4 predicted: 2k / (k + 4).
+        k = round(4 * next(looks))
+        return (torch.arange(4) < k).reshape(1, 2, 2)
+
+    return predict
+
+
+def test_with_patience_it_ends_early_with_the_weights_of_the_best_look(fit):
+    # Looks at 1, 2, 3, …: the second is the best; two worse ones end it at 4.
+    point, rows = fit(
+        lambda point, *_: {"loss": point.at}, val=MASKS, predict=shares(0.25, 0.75, 0.5, 0.5, 1),
+        iterations=9, validate_every=1, patience=2, final_learning_rate=0.1,
+    )  # fmt: skip
+    assert list(rows["iteration"]) == [1, 2, 3, 4]
+    assert point.at.item() == pytest.approx(5 - 2 * 0.1, abs=1e-4)
+
+
+def test_without_patience_it_does_not_choose(fit):
+    point, rows = fit(
+        lambda point, *_: {"loss": point.at}, val=MASKS, predict=shares(0.25, 0.75, 0.5),
+        iterations=3, validate_every=1, final_learning_rate=0.1,
+    )  # fmt: skip
+    assert list(rows["val_dice"]) == pytest.approx([2 / 5, 6 / 7, 4 / 6])
+    assert point.at.item() == pytest.approx(5 - 3 * 0.1, abs=1e-4)
+
+
+def test_patience_without_validation_masks_is_refused(fit):
+    with pytest.raises(BadInput, match=r"no sample with a mask[^$]*leave `patience` out"):
+        fit(lambda point, *_: {"loss": point.at}, patience=2)
 
 
 # The stages
@@ -171,64 +264,7 @@ def test_a_loss_that_is_no_number_stops_with_its_iteration(value):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Twelve images with a brighter disc, gaze on seven of them, two words of text each."""
-    folder = tmp_path_factory.mktemp("files")
-    rng = np.random.default_rng(0)
-    n, ids = len(SPLIT), [f"sample {i}" for i in range(len(SPLIT))]
-    discs = [[disc(SIZE, (16, 10 + i), radius) for radius in (4, 6, 8)] for i in range(n)]
-    precise, mask, broad = (np.array(masks, np.uint8) for masks in zip(*discs))
-    paths = {name: folder / f"{name}.h5" for name in ("prepared", "gaze", "explanations")}
-    with io.create_h5(paths["prepared"], "prepare", {}, {}) as file:
-        image = io.sample_dataset(file, "image", (n, *SIZE, 3), np.uint8)
-        image[...] = rng.integers(60, 100, (n, *SIZE, 3)) + 90 * mask[..., None]
-        file["mask"], file["has_mask"] = mask, np.ones(n, bool)
-        io.write_strings(file, "split", SPLIT)
-        io.write_strings(file, "sample_id", ids)
-    with io.create_h5(paths["gaze"], "gaze", {}, {}) as file:
-        file["pseudomask"] = np.stack([precise, broad], 1) * LOOKED_AT[:, None, None, None]
-        file["has_gaze"] = LOOKED_AT > 0
-        io.write_strings(file, "sample_id", ids)
-    with io.create_h5(paths["explanations"], "embed", {}, {}) as file:
-        text = rng.normal(size=(n, 2, 16)) * LOOKED_AT[:, None, None]
-        file["embedding"] = text.astype(np.float32)
-        io.write_strings(file, "sample_id", ids)
-    return paths
-
-
-def teach(files, folder, seed=0, **changes):
-    """Train a teacher; return its weights file."""
-    output = folder / "teacher.safetensors"
-    train_teacher(
-        **files,
-        output=output,
-        history=folder / "teacher_history.csv",
-        settings=TeacherSettings(**TINY | changes),
-        seed=seed,
-        threads=1,
-        gpus=0,
-    )
-    return output
-
-
-def study(files, folder, teacher=None, seed=0, **changes):
-    """Train a student of `teacher`, or without one; return its weights file."""
-    output = folder / "student.safetensors"
-    options = StudentSettings(**TINY | {"distil": teacher is not None} | changes)
-    inputs = {"prepared": files["prepared"]}
-    if options.labels == "pseudomask":
-        inputs["gaze"] = files["gaze"]
-    if teacher is not None:
-        inputs |= {"explanations": files["explanations"], "teacher": teacher}
-    train_student(
-        **inputs,
-        output=output,
-        history=folder / "student_history.csv",
-        settings=options,
-        seed=seed,
-        threads=1,
-        gpus=0,
-    )
-    return output
+    return make_files(tmp_path_factory.mktemp("files"))
 
 
 @pytest.fixture(scope="module")
@@ -241,18 +277,9 @@ def student(files, teacher, tmp_path_factory):
     return study(files, tmp_path_factory.mktemp("student"), teacher)
 
 
-def history(weights):
-    return pd.read_csv(weights.with_name(f"{weights.stem}_history.csv"))
-
-
 def copies(files, folder):
     """The files again, free to be changed."""
     return {name: shutil.copy(path, folder / path.name) for name, path in files.items()}
-
-
-def same(first, second):
-    one, two = load_file(first), load_file(second)
-    return all(torch.equal(one[name], two[name]) for name in one | two)
 
 
 def rerun(role, files, teacher, folder, seed=0):
@@ -402,6 +429,20 @@ def test_a_teacher_without_text_has_nothing_to_fuse(files, tmp_path):
     assert not fusion_weights(plain)
 
 
+# What the teacher trusts
+
+
+def test_a_teacher_that_trusts_less_background_is_another(files, teacher, tmp_path):
+    # The broad pseudomask has 0.31 and more, all outside it 0.
+    assert same(teach(files, tmp_path / "same", background=0.3), teacher)
+    assert same(teach(files, tmp_path / "none", background=None), teacher)
+
+
+def test_a_background_inside_the_broad_pseudomask_is_refused(files, tmp_path):
+    with pytest.raises(BadInput, match=r"gaze\.h5[^$]*0\.3, with `background` 0\.4"):
+        teach(files, tmp_path, background=0.4)
+
+
 # A student without a teacher
 
 
@@ -451,7 +492,7 @@ def test_predictions_are_of_validation_and_test_alone(predictions, files, teache
 
 def test_probability_is_what_the_rebuilt_network_says_of_the_image(predictions, files, student):
     with h5py.File(files["prepared"]) as source:
-        image = torch.from_numpy(images.normalise(source["image"][8:]))
+        image = normalise(torch.from_numpy(source["image"][8:]).permute(0, 3, 1, 2))
     with torch.no_grad():
         expected = models.load(student, "student")(image).logits.softmax(dim=1)[:, 1]
     with h5py.File(predictions) as file:

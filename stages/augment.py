@@ -1,0 +1,54 @@
+"""What is done to a batch before a network sees it: flips, noise, CutMix."""
+
+import torch
+from torch import Tensor
+
+from stages.samples import Batch
+
+
+def flip(batch: Batch, generator: torch.Generator) -> Batch:
+    """Flip each sample with its labels, horizontally and vertically, each with probability ½.
+
+    The text of an explanation names no direction, so it stays true.
+    """
+    flipped = dict(batch)
+    device = batch["image"].device
+    for axis in (-1, -2):
+        coin = torch.rand(len(batch["image"]), generator=generator, device=device) < 0.5
+        for name, values in flipped.items():
+            if values.dim() >= 3 and name != "text":
+                where = coin.reshape(-1, *[1] * (values.dim() - 1))
+                flipped[name] = torch.where(where, values.flip(axis), values)
+    return flipped
+
+
+def add_noise(images: Tensor, amplitude: float, generator: torch.Generator) -> Tensor:
+    """Add uniform noise in ± `amplitude` to each value."""
+    noise = torch.empty_like(images).uniform_(-amplitude, amplitude, generator=generator)
+    return images + noise
+
+
+def cut_boxes(size: tuple[int, ...], count: int, beta: int, generator: torch.Generator) -> Tensor:
+    """Draw one CutMix box per sample; its share of the image is drawn from Beta(beta, beta).
+
+    Returns
+    -------
+    (count, H, W) bool on the generator's device, True inside the box; boxes are cut off at the
+    border.
+    """
+    height, width = size
+    device = generator.device
+    # The median of 2β − 1 uniform numbers is a Beta(β, β) variate.
+    share = torch.rand(count, 2 * beta - 1, generator=generator, device=device).median(dim=1).values
+    side = share.sqrt()[:, None]
+    centre = torch.rand(2, count, 1, generator=generator, device=device)
+    y = torch.arange(height, device=device)[None] + 0.5
+    x = torch.arange(width, device=device)[None] + 0.5
+    inside_y = (y - centre[0] * height).abs() <= side * height / 2
+    inside_x = (x - centre[1] * width).abs() <= side * width / 2
+    return inside_y[:, :, None] & inside_x[:, None, :]
+
+
+def paste(values: Tensor, box: Tensor) -> Tensor:
+    """Paste each sample's box from the sample before it, in (B, C, H, W)."""
+    return torch.where(box[:, None], values.roll(1, dims=0), values)

@@ -1,0 +1,194 @@
+"""Where a training is, kept on disk, so that a job that was cut off goes on and ends the same."""
+
+import hashlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from stages import io, processes
+from stages.cli import log
+
+# Seconds between checkpoints: about what a crash may cost.
+EVERY = 300
+# What SLURM sends before it takes a node away, and what a user may ask it to send.
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Interrupted(SystemExit):
+    """A signal asked the training to end; its checkpoint is written."""
+
+
+@dataclass
+class State:
+    """All that changes while a network is trained.
+
+    Attributes
+    ----------
+    average
+        The moving average of the weights, where one is kept.
+    generator
+        Of everything random but the order of the samples, which follows from seed and iteration.
+    best
+        The weights of the best look at the validation split so far, where they are asked for.
+    best_dice, looks
+        Its Dice, and how many looks there were since.
+    rows
+        The history so far.
+    sums, counted
+        Of the loss terms since the last row, and the number of iterations in them.
+    seconds
+        Of training, in all jobs together.
+    """
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    generator: torch.Generator
+    average: AveragedModel | None = None
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_dice: float = -1.0
+    looks: int = 0
+    iteration: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counted: int = 0
+    seconds: float = 0.0
+
+    @property
+    def shown(self) -> nn.Module:
+        """The network whose weights are the result."""
+        return self.average.module if self.average else self.model
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model} | ({"average": self.average} if self.average else {})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, by a name each."""
+        found = {"generator": self.generator.get_state()}
+        for part, module in self._modules().items():
+            found |= {f"{part}/{name}": value for name, value in module.state_dict().items()}
+        for i, state in self.optimiser.state_dict()["state"].items():
+            found |= {f"optimiser/{i}/{name}": value for name, value in state.items()}
+        for part, named in (("best", self.best), ("sums", self.sums)):
+            found |= {f"{part}/{name}": value for name, value in named.items()}
+        return found
+
+    def numbers(self) -> dict[str, Any]:
+        """All else, as JSON."""
+        names = ("best_dice", "looks", "iteration", "rows", "counted", "seconds")
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Take the state over that `tensors` and `numbers` returned."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            part, _, rest = name.partition("/")
+            parts.setdefault(part, {})[rest] = value
+        self.generator.set_state(tensors["generator"])
+        for part, module in self._modules().items():
+            module.load_state_dict(parts[part])
+        self._restore_optimiser(parts.get("optimiser", {}))
+        device = next(self.model.parameters()).device
+        self.best = {name: value.to(device) for name, value in parts.get("best", {}).items()}
+        self.sums = {name: value.to(device) for name, value in parts.get("sums", {}).items()}
+        for name, number in numbers.items():
+            setattr(self, name, number)
+
+    def _restore_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
+        found = self.optimiser.state_dict()
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        for name, value in tensors.items():
+            i, _, entry = name.partition("/")
+            like = parameters[int(i)]
+            if value.shape == like.shape:
+                # Fused optimisers walk through memory: moments must lie as their weights do.
+                value = torch.empty_like(like).copy_(value)
+            found["state"].setdefault(int(i), {})[entry] = value
+        self.optimiser.load_state_dict(found)
+
+
+class Checkpoint:
+    """The file of one training's state. Another setting, input, seed or code is another file.
+
+    Parameters
+    ----------
+    folder
+        Of the checkpoints of one run.
+    name
+        Of the network.
+    about
+        What the training depends on, JSON.
+    """
+
+    def __init__(self, folder: Path, name: str, about: Mapping[str, Any]) -> None:
+        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        self.path = folder / f"{name}-{key}.safetensors"
+        self._saved = time.monotonic()
+        self._signal = 0
+
+    def resume(self, state: State) -> None:
+        """Bring `state` to where an earlier job left it, if one did."""
+        if self.path.exists():
+            with safe_open(self.path, "pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                state.restore(tensors, json.loads(file.metadata()["numbers"]))
+            log.info("resumed at iteration %d from %s", state.iteration, self.path)
+
+    def save(self, state: State) -> None:
+        """Keep `state` in place of the one before."""
+        if processes.rank() == 0:
+            # Cloned: safetensors refuses tensors that share memory.
+            kept = {k: v.detach().cpu().contiguous().clone() for k, v in state.tensors().items()}
+            with io.atomic(self.path) as temporary:
+                save_file(kept, temporary, {"numbers": json.dumps(state.numbers())})
+        self._saved = time.monotonic()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take note of the signals to end, instead of ending at once."""
+
+        def note(number: int, _: object) -> None:
+            self._signal = number
+
+        # Python lets no other thread handle signals.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, note) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def after_iteration(self, state: State) -> None:
+        """Save `state` if it is time to, and leave the process if a signal has asked for it.
+
+        Raises
+        ------
+        Interrupted
+            With the exit status that a shell gives a process that the signal ended.
+        """
+        asked = processes.largest(self._signal)
+        if asked or time.monotonic() - self._saved >= EVERY:
+            self.save(state)
+        if asked:
+            log.info("signal %d: iteration %d is kept in %s", asked, state.iteration, self.path)
+            raise Interrupted(128 + asked)
+
+
+def remove_checkpoints(folder: Path, name: str) -> None:
+    """Delete all checkpoints of a run's network."""
+    for file in folder.glob(f"{name}-*.safetensors"):
+        file.unlink()

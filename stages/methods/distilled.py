@@ -1,0 +1,85 @@
+"""The method: a student that learns from the pseudomasks and from a trained teacher."""
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from stages import augment, models, train
+from stages.losses import consistency, feature_alignment, partial_cross_entropy, ramp_up
+from stages.masking import disagreement_mask
+from stages.methods import label
+from stages.processes import gather, share
+from stages.samples import Batch, normalise
+from stages.settings.training import StudentSettings
+
+
+def make(
+    settings: StudentSettings,
+    architecture: models.Architecture,
+    seed: int,
+    device: torch.device,
+    teacher: Path | None,
+    text_width: int,
+) -> tuple[nn.ModuleDict, train.Step]:
+    """Build a student and its step: gaze loss under DARM, AFC, and CWC on a perturbed view.
+
+    Where batches have a `pseudolabel` (B, H, W), the teacher's foreground probability as the CRF
+    left it, that is the teacher's answer, and the gaze loss is asked only where the pseudomask
+    agrees with it: what the image itself contradicts is left to consistency.
+    """
+    assert teacher is not None
+    guide = models.load(teacher, "teacher").to(device)
+    aligned = architecture.model_copy(update={"teacher_widths": guide.architecture.widths[1:5]})
+    student = cast(models.Student, models.build(aligned, seed))
+
+    def step(batch: Batch, iteration: int, generator: torch.Generator) -> train.Terms:
+        batch = augment.flip(batch, generator)
+        joined = normalise(batch["image"])
+        image, gazed = share(joined), share(label(batch, settings))
+        with torch.no_grad():
+            trusted = torch.ones_like(gazed, dtype=torch.bool)
+            if settings.reads_pseudolabels:
+                features = guide.features(image, share(batch["text"]))
+                foreground = share(batch["pseudolabel"]).float()
+                target = torch.stack([1 - foreground, foreground], dim=1)
+                trusted = (foreground > 0.5) == (gazed > 0.5)
+            else:
+                taught = guide(image, share(batch["text"]))
+                features, target = taught.features, taught.logits.softmax(dim=1)
+            own = student(image).logits
+            disagreement = (own[:, 1] > own[:, 0]) != (target[:, 1] > target[:, 0])
+            masked = disagreement_mask(
+                gather(disagreement),
+                ratio=settings.darm_ratio,
+                block=settings.darm_block,
+                generator=generator,
+            )
+            masked = share(masked)
+            box = augment.cut_boxes(joined.shape[2:], len(joined), settings.cutmix_beta, generator)
+            noisy = augment.add_noise(joined, settings.noise, generator)
+            perturbed = share(augment.paste(noisy, box))
+            mixed = share(augment.paste(gather(target), box))
+
+        seen = student(image * ~masked[:, None], align=True)
+        gaze = partial_cross_entropy(seen.logits, gazed, trusted & ~masked)
+        afc = feature_alignment(seen.features, features)
+        cwc = consistency(
+            student(perturbed).logits,
+            mixed,
+            settings.cwc_threshold,
+            weighted=settings.cwc_weighted,
+        )
+        ramp = ramp_up(iteration, settings.ramp_iterations)
+        loss = gaze + ramp * (settings.afc_weight * afc + settings.cwc_weight * cwc)
+        return {
+            "loss": loss,
+            "gaze": gaze,
+            "afc": afc,
+            "cwc": cwc,
+            "disagreement": disagreement.float().mean(),
+            "masked": masked.float().mean(),
+        }
+
+    return nn.ModuleDict({"student": student}), step

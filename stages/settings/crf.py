@@ -1,0 +1,12 @@
+from pydantic import Field
+
+from stages.settings.base import Settings
+
+
+class CrfSettings(Settings):
+    """The fully connected CRF that draws a map to the image's own edges."""
+
+    sxy: float = Field(default=80, ge=1, description="spatial std, px of the original image")
+    srgb: float = Field(default=13, ge=1, description="colour std, 8-bit grey levels")
+    compat: float = Field(default=1, ge=0, description="weight of the pairwise term")
+    iterations: int = Field(default=10, ge=0, description="mean-field iterations")

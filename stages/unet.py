@@ -1,0 +1,107 @@
+"""A U-Net for images of any size.
+
+It is the BasicUNet of MONAI (group norm, LeakyReLU 0.1) with its names, written out here because
+importing MONAI alone takes longer than a small job trains.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+GROUPS = 4
+
+
+class ConvBlock(nn.Module):
+    """3 × 3 convolution, group norm, LeakyReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.adn = nn.Sequential()
+        self.adn.add_module("N", nn.GroupNorm(GROUPS, outputs))
+        self.adn.add_module("A", nn.LeakyReLU(0.1, inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.adn(self.conv(x))  # type: ignore[no-any-return]
+
+
+def two_conv(inputs: int, outputs: int) -> nn.Sequential:
+    """Stack two convolution blocks."""
+    block = nn.Sequential()
+    block.add_module("conv_0", ConvBlock(inputs, outputs))
+    block.add_module("conv_1", ConvBlock(outputs, outputs))
+    return block
+
+
+def down(inputs: int, outputs: int) -> nn.Sequential:
+    """Halve the size, then two convolution blocks."""
+    block = nn.Sequential()
+    block.add_module("max_pooling", nn.MaxPool2d(2))
+    block.add_module("convs", two_conv(inputs, outputs))
+    return block
+
+
+class UpCat(nn.Module):
+    """Double the size by a transposed convolution, join the skip, two convolution blocks.
+
+    Halving a skip with an odd side dropped its last row: the doubled feature's edge is repeated.
+    """
+
+    def __init__(self, inputs: int, skip: int, outputs: int, upsampled: int) -> None:
+        super().__init__()
+        self.upsample = nn.Sequential()
+        self.upsample.add_module("deconv", nn.ConvTranspose2d(inputs, upsampled, 2, stride=2))
+        self.convs = two_conv(skip + upsampled, outputs)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = self.upsample(x)
+        rows, columns = skip.shape[2] - x.shape[2], skip.shape[3] - x.shape[3]
+        if rows or columns:
+            x = functional.pad(x, (0, columns, 0, rows), mode="replicate")
+        return self.convs(torch.cat([skip, x], dim=1))  # type: ignore[no-any-return]
+
+
+class UNet(nn.Module):
+    """A BasicUNet in two halves, so that a network can work on the scales in between.
+
+    Images have at least 16 × 16 pixels, one for the lowest scale.
+
+    Parameters
+    ----------
+    channels
+        Of the image.
+    widths
+        Channels of the five encoder scales and of the last decoder, multiples of 4.
+    outputs
+        Channels of the decoder's feature.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        w = widths
+        self.conv_0 = two_conv(channels, w[0])
+        self.down_1 = down(w[0], w[1])
+        self.down_2 = down(w[1], w[2])
+        self.down_3 = down(w[2], w[3])
+        self.down_4 = down(w[3], w[4])
+        self.upcat_4 = UpCat(w[4], w[3], w[3], w[4] // 2)
+        self.upcat_3 = UpCat(w[3], w[2], w[2], w[3] // 2)
+        self.upcat_2 = UpCat(w[2], w[1], w[1], w[2] // 2)
+        self.upcat_1 = UpCat(w[1], w[0], w[5], w[1])
+        self.final_conv = nn.Conv2d(w[5], outputs, 1)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the full-size feature and the four scales at strides 2, 4, 8 and 16."""
+        x0 = self.conv_0(x)
+        x1 = self.down_1(x0)
+        x2 = self.down_2(x1)
+        x3 = self.down_3(x2)
+        return x0, [x1, x2, x3, self.down_4(x3)]
+
+    def decode(self, x0: Tensor, scales: list[Tensor]) -> Tensor:
+        """Return the full-size decoder feature."""
+        x1, x2, x3, x4 = scales
+        u3 = self.upcat_4(x4, x3)
+        u2 = self.upcat_3(u3, x2)
+        u1 = self.upcat_2(u2, x1)
+        return self.final_conv(self.upcat_1(u1, x0))  # type: ignore[no-any-return]

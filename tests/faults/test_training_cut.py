@@ -1,0 +1,184 @@
+"""A training that is cut off anywhere goes on and ends with the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_training import TINY, history, make_files, study, teach
+
+from stages import checkpoint, train
+from stages.checkpoint import Interrupted
+from stages.settings.training import StudentSettings, TeacherSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG = {"iterations": 9, "log_every": 4, "validate_every": 3}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture(scope="module")
+def teacher(files, tmp_path_factory):
+    return teach(files, tmp_path_factory.mktemp("teacher"), **LONG)
+
+
+def cut(monkeypatch, after, end):
+    """Have `end` called once, in the step behind iteration `after`."""
+    make, calls = train.make_optimiser, []
+
+    def optimiser(*arguments):
+        made = make(*arguments)
+        step = made.step
+
+        def counted(*rest):
+            calls.append(1)
+            if len(calls) == after:
+                end()
+            return step(*rest)
+
+        made.step = counted
+        return made
+
+    monkeypatch.setattr(train, "make_optimiser", optimiser)
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.7}, {"patience": 2}, {"optimiser": "sgd"}])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_teacher_told_to_end_goes_on_from_there(files, tmp_path, monkeypatch, number, options):
+    whole = teach(files, tmp_path / "whole", **LONG | options)
+    folder = tmp_path / "cut"
+    for after in (2, 3):
+        with monkeypatch.context() as patch:
+            cut(patch, after, lambda: os.kill(os.getpid(), number))
+            with pytest.raises(Interrupted) as raised:
+                teach(files, folder, **LONG | options)
+        assert raised.value.code == 128 + number
+        assert len(list((folder / "work").iterdir())) == 1
+        assert not (folder / "teacher.safetensors").exists()
+    resumed = teach(files, folder, **LONG | options)
+    assert resumed.read_bytes() == whole.read_bytes()
+    one, other = (history(file).drop(columns="seconds") for file in (resumed, whole))
+    assert one.equals(other)
+    # The checkpoint has served, and the handlers are as they were.
+    assert not list((folder / "work").iterdir())
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+# What a method's student needs beside the settings of all.
+METHODS = {
+    "distilled": {},
+    "gazemedseg": {"method": "gazemedseg"},
+    "published": {"method": "published", "teacher_widths": TINY["widths"]},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=4, deadline=None)
+@given(after=st.integers(1, 9))
+def test_a_student_killed_at_any_iteration_goes_on_from_its_last_checkpoint(
+    files, teacher, tmp_path_factory, method, after
+):
+    folder = tmp_path_factory.mktemp("student")
+    guide, options = teacher if method == "distilled" else None, LONG | METHODS[method]
+    whole = study(files, folder / "whole", guide, **options)
+
+    class Killed(Exception):
+        pass
+
+    def die():
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "EVERY", 0)
+        cut(patch, after, die)
+        with pytest.raises(Killed):
+            study(files, folder / "cut", guide, **options)
+    found = study(files, folder / "cut", guide, **options)
+    assert found.read_bytes() == whole.read_bytes()
+
+
+def test_another_setting_starts_anew_and_leaves_nothing_behind(files, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        cut(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            teach(files, tmp_path / "cut", **LONG)
+    changed = LONG | {"learning_rate": 0.02}
+    found = teach(files, tmp_path / "cut", **changed)
+    assert found.read_bytes() == teach(files, tmp_path / "whole", **changed).read_bytes()
+    assert not list((tmp_path / "cut" / "work").iterdir())
+
+
+def command(role, settings, files, folder):
+    """Arguments of `python -m` that train a network of `files` in `folder`."""
+    paths = files | {"output": folder / f"{role}.safetensors", "work": folder / "work"}
+    paths |= {"history": folder / f"{role}_history.csv"}
+    named = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
+    return [f"stages.{role}", *named, "--settings", settings.model_dump_json(), "--seed", "0",
+            "--threads", "1", "--gpus", "0"]  # fmt: skip
+
+
+def test_a_process_told_to_end_leaves_its_checkpoint_and_a_signals_exit_status(files, tmp_path):
+    many = {"iterations": 10**6, "log_every": 10**6, "validate_every": 10**6}
+    options = TeacherSettings(**TINY | many)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command("teacher", options, files, tmp_path)],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        while "device" not in process.stderr.readline():
+            pass
+        # The handler is set when the first iteration begins.
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    finally:
+        process.kill()
+    assert len(list((tmp_path / "work").glob("teacher-*.safetensors"))) == 1
+    assert "is kept in" in process.stderr.read()
+
+
+def train_on_two_processes(role, options, files, folder):
+    """Train as two processes; return the weights file."""
+    subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone",
+            "--nproc-per-node", "2", "-m", *command(role, options, files, folder),
+        ],
+        cwd=ROOT, check=True, timeout=120,
+    )  # fmt: skip
+    return folder / f"{role}.safetensors"
+
+
+JOINED = {"iterations": 4, "batch_size": 4, "optimiser": "sgd", "learning_rate": 0.01}
+
+
+def test_two_processes_train_what_one_does_with_the_joined_batch(files, tmp_path):
+    one = teach(files, tmp_path / "one", **JOINED)
+    options = TeacherSettings(**TINY | JOINED)
+    two = train_on_two_processes("teacher", options, files, tmp_path / "two")
+    rows, others = history(one), history(two)
+    assert torch.allclose(torch.tensor(rows["loss"]), torch.tensor(others["loss"]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_train_the_student_that_one_does(files, teacher, tmp_path, method):
+    changes = JOINED | METHODS[method] | {"ramp_iterations": 2}
+    guide = {"teacher": teacher} if method == "distilled" else {}
+    one = study(files, tmp_path / "one", **guide, **changes)
+    options, inputs = StudentSettings(**TINY | changes), files | guide
+    if options.reads_pseudolabels:
+        inputs |= {"pseudolabels": tmp_path / "one" / "pseudolabels.h5"}
+    two = train_on_two_processes("student", options, inputs, tmp_path / "two")
+    rows, others = history(one), history(two)
+    terms = [name for name in rows if name not in ("seconds", "val_dice")]
+    difference = (rows[terms] - others[terms]).abs().max()
+    assert (difference < 1e-4).all(), difference

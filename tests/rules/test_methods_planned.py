@@ -1,0 +1,43 @@
+"""What each method's student is made of, as a dry run tells it."""
+
+import json
+import re
+
+import pytest
+
+from stages.settings.training import StudentSettings
+from tests.workspace import Workspace, tiny_config
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    config = tiny_config()
+    config["datasets"]["demo_kvasir"]["teacher"]["widths"] = [16] * 6
+    return Workspace(tmp_path_factory.mktemp("workspace"), config)
+
+
+def student(experiment):
+    return f"results/demo_kvasir/{experiment}/seed0/student.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "teacher", "text"),
+    [("full", True, True), ("paper", True, True), ("levels_3", True, True),
+     ("published", False, True), ("gazemedseg", False, False), ("gaze_only", False, False)],
+)  # fmt: skip
+def test_a_teacher_and_a_text_are_made_for_those_who_need_them(
+    workspace, experiment, teacher, text
+):
+    planned = workspace.planned(student(experiment))
+    assert {"gaze", "student"} <= planned
+    assert ("teacher" in planned, "embed" in planned) == (teacher, text)
+
+
+@pytest.mark.parametrize(("experiment", "widths"), [("published", (16,) * 6), ("full", None)])
+def test_the_teachers_widths_reach_the_student_that_trains_it_along(workspace, experiment, widths):
+    printed = workspace.must_run("-n", "-p", student(experiment))
+    (command,) = re.findall(r"python -m stages\.student .*", printed)
+    (options,) = re.findall(r"--settings '(.*?)'", command)
+    settings = StudentSettings(**json.loads(options))
+    assert settings.teacher_widths == widths
+    assert ("--explanations" in command, "--teacher" in command) == (True, widths is None)
