@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
+from published_reference import DARM_BLOCK, DARM_RATIO, lay_blocks  # noqa: E402
 
 from stages.masking import disagreement_mask  # noqa: E402
 
-RATIO, BLOCK = 0.3, (3, 10)
 BATCH = 8
 SIDES = (64, 224)
 # Half the ring's width over the image's side.
@@ -50,27 +50,9 @@ def draw_rings(side: int, width: float, rng: np.random.Generator) -> Bools:
     return np.stack(rings)
 
 
-def loop(disagreement: Bools, rng: np.random.Generator, *, recount: bool) -> Bools:
-    """Return the mask of blocks laid one by one."""
-    masks = np.zeros_like(disagreement)
-    for mask, image in zip(masks, disagreement):
-        centres = np.argwhere(image)
-        rng.shuffle(centres)
-        area = 0
-        for y, x in centres:
-            if area >= RATIO * len(centres):
-                break
-            side = rng.integers(BLOCK[0], BLOCK[1] + 1)
-            top, left = y - side // 2, x - side // 2
-            block = mask[max(top, 0) : top + side, max(left, 0) : left + side]
-            block[...] = True
-            area = mask.sum() if recount else area + block.size
-    return masks
-
-
 def whole_batch(disagreement: Bools, generator: torch.Generator) -> Bools:
     mask = disagreement_mask(
-        torch.from_numpy(disagreement), ratio=RATIO, block=BLOCK, generator=generator
+        torch.from_numpy(disagreement), ratio=DARM_RATIO, block=DARM_BLOCK, generator=generator
     )
     return mask.numpy()
 
@@ -85,8 +67,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     methods: dict[str, Callable[[Bools], Bools]] = {
         "ours": partial(whole_batch, generator=torch.Generator().manual_seed(0)),
-        "published loop": partial(loop, rng=rng, recount=False),
-        "exact loop": partial(loop, rng=rng, recount=True),
+        "published loop": partial(lay_blocks, rng=rng, recount=False),
+        "exact loop": partial(lay_blocks, rng=rng, recount=True),
     }
 
     columns = "".join(f"{name:>16}" for name in methods)

@@ -68,11 +68,16 @@ def load_batch(
     return Batch(*(torch.from_numpy(np.stack(values)) for values in columns))
 
 
-def draw_darm(precise: Tensor, broad: Tensor, rng: np.random.Generator) -> Tensor:
-    """Draw blocks, (B, H, W) of 0 and 1, in the disagreement of the two pseudomasks."""
-    masks = np.zeros(precise.shape, np.float32)
-    for mask, disagreement in zip(masks, (precise != broad).numpy()):
-        centres = np.argwhere(disagreement)
+def lay_blocks(
+    disagreement: NDArray[np.bool_], rng: np.random.Generator, *, recount: bool
+) -> NDArray[np.bool_]:
+    """Return the mask of blocks laid one by one, (B, H, W).
+
+    Overlaps count as often as they occur or, with `recount`, once.
+    """
+    masks = np.zeros_like(disagreement)
+    for mask, image in zip(masks, disagreement):
+        centres = np.argwhere(image)
         rng.shuffle(centres)
         area = 0
         for y, x in centres:
@@ -81,9 +86,15 @@ def draw_darm(precise: Tensor, broad: Tensor, rng: np.random.Generator) -> Tenso
             side = rng.integers(DARM_BLOCK[0], DARM_BLOCK[1] + 1)
             top, left = y - side // 2, x - side // 2
             block = mask[max(top, 0) : top + side, max(left, 0) : left + side]
-            block[...] = 1
-            area += block.size  # overlaps count as often as they occur
-    return torch.from_numpy(masks)
+            block[...] = True
+            area = mask.sum() if recount else area + block.size
+    return masks
+
+
+def draw_darm(precise: Tensor, broad: Tensor, rng: np.random.Generator) -> Tensor:
+    """Draw blocks, (B, H, W) of 0 and 1, in the disagreement of the two pseudomasks."""
+    masks = lay_blocks((precise != broad).numpy(), rng, recount=False)
+    return torch.from_numpy(masks).float()
 
 
 def draw_cut_mix(shape: torch.Size, rng: np.random.Generator) -> Tensor:
