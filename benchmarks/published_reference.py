@@ -2,7 +2,8 @@
 
 Teacher and student train at once, each the other's target for consistency. At every step the files
 of eight images are decoded and resized, DARM loops over pixels, and everything is float32 in
-PyTorch's own layout. The networks are ours.
+PyTorch's own layout. The networks have our weights, and compute them with the layers that the
+authors use: PyTorch's attention and transposed convolution.
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from stages import models
 from stages.losses import ramp_up
+from stages.unet import Doubling
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 THRESHOLDS = (0.5, 0.3)
@@ -36,6 +38,24 @@ class Batch(NamedTuple):
     text: Tensor
     precise: Tensor
     broad: Tensor
+
+
+class Attention(models.TextFusion):
+    """Cross-attention by PyTorch's layer."""
+
+    def _attend(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        attended, shares = self.attn(tokens, words, words, need_weights=False)
+        return attended, shares
+
+
+def as_published(model: nn.Module) -> nn.Module:
+    """Have a network of ours compute in float32, NCHW and by PyTorch's layers."""
+    for module in model.modules():
+        if isinstance(module, models.TextFusion):
+            module.__class__ = Attention
+        elif isinstance(module, Doubling):
+            module.__class__ = nn.ConvTranspose2d
+    return model.to(memory_format=torch.contiguous_format).train()
 
 
 def read(

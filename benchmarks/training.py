@@ -230,7 +230,7 @@ def run_published(case: Case, folder: Path) -> dict[str, Timed]:
     watch.over(published, "gaze_loss", "alignment", "consistency")
     shape = {"channels": 3, "size": size}
     both = [
-        models.build(architecture, seed=0).to(memory_format=torch.contiguous_format).train()
+        published.as_published(models.build(architecture, seed=0))
         for architecture in (
             models.Architecture(
                 role="teacher", widths=found.teacher.widths, head_width=found.teacher.head_width,

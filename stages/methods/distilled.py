@@ -62,14 +62,14 @@ def make(
             perturbed = share(augment.paste(noisy, box))
             mixed = share(augment.paste(gather(target), box))
 
-        seen = student(image * ~masked[:, None], align=True)
-        gaze = partial_cross_entropy(seen.logits, gazed, trusted & ~masked)
+        # Both views at once; only the batch norm of the masked one's features mixes samples.
+        views = torch.cat([image * ~masked[:, None], perturbed])
+        seen = student(views, align=len(image))
+        seen_masked, seen_perturbed = seen.logits.chunk(2)
+        gaze = partial_cross_entropy(seen_masked, gazed, trusted & ~masked)
         afc = feature_alignment(seen.features, features)
         cwc = consistency(
-            student(perturbed).logits,
-            mixed,
-            settings.cwc_threshold,
-            weighted=settings.cwc_weighted,
+            seen_perturbed, mixed, settings.cwc_threshold, weighted=settings.cwc_weighted
         )
         ramp = ramp_up(iteration, settings.ramp_iterations)
         loss = gaze + ramp * (settings.afc_weight * afc + settings.cwc_weight * cwc)
