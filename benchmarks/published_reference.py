@@ -177,7 +177,7 @@ def joint_step(
     kept = 1 - draw_darm(batch.precise, batch.broad, rng)
     box = draw_cut_mix(batch.image.shape, rng)
     taught = teacher(batch.image, batch.text)
-    seen = student(batch.image * kept[:, None], align=True)
+    seen = student(batch.image * kept[:, None], aligned=len(kept))
 
     noise = torch.empty_like(batch.image).uniform_(-NOISE, NOISE)
     mixed = torch.where(box, (batch.image + noise).roll(1, dims=0), batch.image + noise)

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from stages.processes import gather, share
 from stages.samples import Batch
+from stages.settings.training import StudentSettings
 
 
 def flip(batch: Batch, generator: torch.Generator) -> Batch:
@@ -47,6 +49,27 @@ def cut_boxes(size: tuple[int, ...], count: int, beta: int, generator: torch.Gen
     inside_y = (y - centre[0] * height).abs() <= side * height / 2
     inside_x = (x - centre[1] * width).abs() <= side * width / 2
     return inside_y[:, :, None] & inside_x[:, None, :]
+
+
+def perturb(
+    joined: Tensor, target: Tensor, settings: StudentSettings, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mix noisy images and their targets by the same CutMix boxes.
+
+    Parameters
+    ----------
+    joined
+        (B, C, H, W), the images of all processes.
+    target
+        (b, 2, H, W), for this process's share of them.
+
+    Returns
+    -------
+    This process's share of both.
+    """
+    box = cut_boxes(joined.shape[2:], len(joined), settings.cutmix_beta, generator)
+    noisy = add_noise(joined, settings.noise, generator)
+    return share(paste(noisy, box)), share(paste(gather(target), box))
 
 
 def paste(values: Tensor, box: Tensor) -> Tensor:

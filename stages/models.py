@@ -267,21 +267,21 @@ class Student(nn.Module):
         x0, scales = self.encoder.encode(image)
         return self.head(self.encoder.decode(x0, scales)), scales
 
-    def forward(self, image: Tensor, align: int = 0) -> Output:
+    def forward(self, image: Tensor, aligned: int = 0) -> Output:
         """Segment an image.
 
         Parameters
         ----------
         image
             (B, C, H, W) float, normalised; H and W at least 16.
-        align
-            Also return the features of so many of the samples, at the teacher's channels.
+        aligned
+            Of how many samples, the first, the features are returned, at the teacher's channels.
         """
         described, scales = self.describe(image)
         logits = self.classifier(described).float()
         features = []
-        for s, x in enumerate(scales if align else [], start=1):
-            projected = self.get_submodule(f"distill_proj_x{s}")(x[:align])
+        for s, x in enumerate(scales if aligned else [], start=1):
+            projected = self.get_submodule(f"distill_proj_x{s}")(x[:aligned])
             features.append(self.get_submodule(f"student_adapter_x{s}")(projected))
         return Output(logits, features, published=self.architecture.published)
 

@@ -266,7 +266,8 @@ def fit(
     checkpoint = Checkpoint(run.work, name, about)
     checkpoint.resume(state)
 
-    order = batches(len(data), settings.batch_size, torch.Generator().manual_seed(run.seed))
+    # Not the seed of the augmentation: the same numbers would decide on both.
+    order = batches(len(data), settings.batch_size, torch.Generator().manual_seed(~run.seed))
     for _ in range(state.iteration):
         next(order)
     iterations = range(state.iteration + 1, settings.iterations + 1)

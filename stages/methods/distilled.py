@@ -57,14 +57,11 @@ def make(
                 generator=generator,
             )
             masked = share(masked)
-            box = augment.cut_boxes(joined.shape[2:], len(joined), settings.cutmix_beta, generator)
-            noisy = augment.add_noise(joined, settings.noise, generator)
-            perturbed = share(augment.paste(noisy, box))
-            mixed = share(augment.paste(gather(target), box))
+            perturbed, mixed = augment.perturb(joined, target, settings, generator)
 
         # Both views at once; only the batch norm of the masked one's features mixes samples.
         views = torch.cat([image * ~masked[:, None], perturbed])
-        seen = student(views, align=len(image))
+        seen = student(views, aligned=len(image))
         seen_masked, seen_perturbed = seen.logits.chunk(2)
         gaze = partial_cross_entropy(seen_masked, gazed, trusted & ~masked)
         afc = feature_alignment(seen.features, features)

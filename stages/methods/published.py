@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from stages import augment, models, train
 from stages.losses import feature_alignment, mean_over, ramp_up
-from stages.processes import gather, share
+from stages.processes import share
 from stages.samples import Batch, normalise
 from stages.settings.training import StudentSettings
 
@@ -146,14 +146,6 @@ def make(
     aligned = architecture.model_copy(update={"teacher_widths": widths[1:5], "published": True})
     student = cast(models.Student, models.build(aligned, seed))
 
-    def perturb(
-        joined: Tensor, target: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Mix noisy images and targets by the same boxes; of both, this process's share."""
-        box = augment.cut_boxes(joined.shape[2:], len(joined), settings.cutmix_beta, generator)
-        noisy = augment.add_noise(joined, settings.noise, generator)
-        return share(augment.paste(noisy, box)), share(augment.paste(gather(target), box))
-
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> train.Terms:
         batch = augment.flip(batch, generator)
         joined, text = normalise(batch["image"]), share(batch["text"])
@@ -166,17 +158,18 @@ def make(
             generator=generator,
         )
         taught = guide(share(joined), text)
-        seen = student(share(joined * ~masked[:, None]), align=True)
+        kept = share(joined * ~masked[:, None])
+        seen = student(kept, aligned=len(kept))
         teacher_gaze = foreground_cross_entropy(taught.logits, share(precise))
         student_gaze = foreground_cross_entropy(seen.logits, share(broad & ~masked))
         afc = feature_alignment(seen.features, taught.features) / 2
 
         said, told = (output.logits.detach().softmax(dim=1) for output in (seen, taught))
-        perturbed, mixed = perturb(joined, said, generator)
+        perturbed, mixed = augment.perturb(joined, said, settings, generator)
         teacher_cwc = two_term_consistency(
             guide(perturbed, text).logits, mixed, settings.cwc_threshold
         )
-        perturbed, mixed = perturb(joined, told, generator)
+        perturbed, mixed = augment.perturb(joined, told, settings, generator)
         student_cwc = two_term_consistency(student(perturbed).logits, mixed, settings.cwc_threshold)
         ramp = ramp_up(iteration, settings.ramp_iterations)
         consistency = settings.cwc_weight * (teacher_cwc + student_cwc)

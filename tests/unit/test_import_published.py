@@ -168,7 +168,7 @@ def test_a_student_answers_as_the_authors_code_does(published, imported, size):
     student = models.load(imported["student"], "student")
     image = random(1, 3, *size)
     with torch.no_grad():
-        output = student(image, align=True)
+        output = student(image, aligned=len(image))
     assert_same(output, forward(published["student"], image))
 
 

@@ -2,10 +2,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from stages import models
 from stages.cli import BadInput
-from stages.unet import UpCat
+from stages.unet import Doubling, GroupNorm, UpCat
 
 WIDTHS = (8, 16, 24, 32, 40, 8)
 
@@ -32,7 +33,7 @@ def test_outputs_have_the_contracted_shapes(teacher):
         (16, 16, 24), (24, 8, 12), (32, 4, 6), (40, 2, 3),
     ]  # fmt: skip
     student = models.build(architecture("student", teacher_widths=(24, 32, 40, 48)), seed=0)
-    aligned = student(x, align=True)
+    aligned = student(x, aligned=len(x))
     assert [f.shape[1] for f in aligned.features] == [24, 32, 40, 48]
     assert student(x).features == []
 
@@ -176,7 +177,40 @@ def test_all_of_a_teacher_learns_at_an_odd_size_from_one_token():
 def test_alignment_parts_do_not_touch_the_students_answer():
     student = models.build(architecture("student", teacher_widths=WIDTHS[1:5]), seed=0).eval()
     x = images(1, 3, 32, 48)
-    assert torch.equal(student(x).logits, student(x, align=True).logits)
+    assert torch.equal(student(x).logits, student(x, aligned=len(x)).logits)
+
+
+def test_the_aligned_samples_alone_make_their_features():
+    student = models.build(architecture("student", teacher_widths=WIDTHS[1:5]), seed=0).train()
+    x = images(5, 3, 32, 48)
+    of_five, of_two = student(x, aligned=2).features, student(x[:2], aligned=2).features
+    for some, alone in zip(of_five, of_two, strict=True):
+        assert len(some) == 2
+        assert torch.allclose(some, alone, atol=1e-5)
+
+
+def test_doubling_is_a_transposed_convolution():
+    layer = Doubling(6, 4)
+    x = images(2, 6, 3, 5).requires_grad_()
+    expected = functional.conv_transpose2d(x, layer.weight, layer.bias, stride=2)
+    upstream = images(2, 4, 6, 10, seed=1)
+    assert torch.allclose(layer(x), expected, atol=1e-6)
+    over = [x, layer.weight, layer.bias]
+    for ours, theirs in zip(
+        torch.autograd.grad(layer(x), over, upstream),
+        torch.autograd.grad(expected, over, upstream),
+        strict=True,
+    ):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("width, computed", [(32, torch.float32), (64, torch.bfloat16)])
+def test_thin_groups_are_normalised_in_float32(width, computed):
+    x = images(2, width, 3, 5).bfloat16()
+    layer = GroupNorm(4, width)
+    assert layer(x).dtype == computed
+    expected = functional.group_norm(x.float(), 4)
+    assert torch.allclose(layer(x).float(), expected, atol=0.02)
 
 
 def test_a_seed_fixes_the_weights_and_leaves_the_global_generator_alone():
