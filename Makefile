@@ -3,16 +3,22 @@ PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: demo test test-slow lint bench lock schema clean
+.PHONY: demo test test-slow slurm-test lint bench lock schema clean
 
 demo: $(VENV)/installed
 	snakemake demo
 
 test: $(VENV)/installed
-	python -m pytest -m "not slow"
+	python -m pytest -m "not slow and not slurm"
 
 test-slow: $(VENV)/installed
 	python -m pytest -m slow
+
+# The tests skip themselves, and say why, where SLURM could not be installed.
+slurm-test: $(VENV)/installed
+	-command -v munged slurmctld slurmd || (apt-get update --quiet && \
+		DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends slurm-wlm munge)
+	python -m pytest -m slurm -rs
 
 lint: $(VENV)/installed
 	ruff check .

@@ -1,5 +1,6 @@
 """Configuration, and the choice of files that several rules share."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +23,15 @@ try:
     CONFIG: Config = parse_config(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+
+# On a cluster, where a job has its own: --profile leaves the default profile's limits in force,
+# which are those of one machine.
+if workflow.is_main_process and workflow.resource_scopes.is_local("gpu"):
+    for name in ("gpu", "_cores"):
+        workflow.register_resource(name, None)
+
+# SLURM signals all processes of a job: Snakemake is to outlive the training that it waits for.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 wildcard_constraints:
@@ -149,14 +159,21 @@ def teacher_inputs(wildcards):
     }
 
 
+def count_gpus(wildcards, resources):
+    """How many GPUs a job asks for: `gpu`, or `gres` (gpu:2, gpu:a100:2) where a profile has it."""
+    gres = resources.get("gres")
+    return int(gres.rpartition(":")[2]) if gres else resources.gpu
+
+
 def launch(wildcards, resources):
-    """How a training starts: a process per GPU."""
-    if resources.gpu > 1:
+    """How a training starts: a process per GPU, in place of the shell, which signals would end."""
+    gpus = count_gpus(wildcards, resources)
+    if gpus > 1:
         return (
-            "python -m torch.distributed.run --standalone"
-            f" --nproc-per-node {resources.gpu} -m"
+            "exec python -m torch.distributed.run --standalone"
+            f" --nproc-per-node {gpus} -m"
         )
-    return "python -m"
+    return "exec python -m"
 
 
 def optional(name):

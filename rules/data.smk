@@ -17,9 +17,6 @@ rule verify:
     conda:
         "../envs/images.yaml"
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
-    resources:
-        mem_mb=2000,
-        runtime=240,
     params:
         root=lambda wildcards: CONFIG.dataset(wildcards.dataset).root,
         fixations=lambda wildcards: CONFIG.dataset(wildcards.dataset).fixations or "",
@@ -47,9 +44,6 @@ rule prepare:
     conda:
         "../envs/images.yaml"
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
-    resources:
-        mem_mb=2000,
-        runtime=240,
     params:
         root=lambda wildcards: CONFIG.dataset(wildcards.dataset).root,
         settings=lambda wildcards: CONFIG.dataset(
@@ -80,8 +74,6 @@ rule gaze:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=one_gpu,
-        mem_mb=2000,
-        runtime=120,
     params:
         fixations=lambda wildcards: CONFIG.dataset(wildcards.dataset).fixations or "",
         settings=lambda wildcards: CONFIG.dataset(
@@ -108,9 +100,6 @@ rule quality:
     conda:
         "../envs/report.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
     params:
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
@@ -137,9 +126,6 @@ rule export_published:
     conda:
         "../envs/images.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=60,
     params:
         form=lambda wildcards: layouts.LAYOUTS[
             CONFIG.dataset(wildcards.dataset).prepare.layout

@@ -15,9 +15,6 @@ rule evaluate:
     conda:
         "../envs/report.yaml"
     threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=360,
     params:
         code=fingerprint("stages.evaluate"),
     shell:
@@ -38,9 +35,6 @@ rule summarise:
     conda:
         "../envs/report.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         settings=lambda wildcards: measured_settings(
             runs([wildcards.dataset])
@@ -79,9 +73,6 @@ rule report:
     conda:
         "../envs/report.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
     params:
         settings=lambda wildcards: report_settings([wildcards.dataset]),
         code=fingerprint("stages.report"),
@@ -123,9 +114,6 @@ rule compare:
     conda:
         "../envs/report.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
     params:
         settings=lambda wildcards: compare_settings(
             wildcards.table, [wildcards.dataset]
@@ -163,9 +151,6 @@ rule tabulate:
     conda:
         "../envs/report.yaml"
     threads: 1
-    resources:
-        mem_mb=500,
-        runtime=10,
     params:
         settings=lambda wildcards: TabulateSettings(
             table=wildcards.table, datasets=described(CONFIG.summary)

@@ -15,9 +15,6 @@ rule demo_data:
     conda:
         "../envs/images.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         settings=lambda wildcards: DEMO[
             f"data/demo/{wildcards.phantom}"
@@ -36,12 +33,11 @@ rule fetch_lesions:
         "results/logs/fetch_lesions.log",
     benchmark:
         "results/benchmarks/fetch_lesions.tsv"
+    # Compute nodes see no internet.
+    localrule: True
     conda:
         "../envs/images.yaml"
     threads: 1
-    resources:
-        mem_mb=500,
-        runtime=10,
     params:
         code=fingerprint("stages.fetch_lesions"),
     shell:

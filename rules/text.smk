@@ -16,11 +16,10 @@ rule explain:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=explain_gpus,
-        mem_mb=8000,
-        runtime=1440,
     params:
         # Not an output: answers outlive a killed job, and a changed setting is asked anew.
         work="results/{dataset}/work/explain",
+        gpus=count_gpus,
         prompt=optional("prompt"),
         source=optional("source"),
         settings=lambda wildcards: CONFIG.dataset(
@@ -31,11 +30,11 @@ rule explain:
             explain_module(CONFIG.dataset(wildcards.dataset).explain.backend),
         ),
     shell:
-        "python -m stages.explain --prepared {input.prepared:q} --gaze {input.gaze:q}"
+        "exec python -m stages.explain --prepared {input.prepared:q} --gaze {input.gaze:q}"
         " {params.prompt} {params.source} --output {output.answers:q}"
         " --settings {params.settings:q} --shard {wildcards.shard}"
         " --shards {wildcards.shards} --work {params.work:q} --threads {threads}"
-        " --gpus {resources.gpu} --log {log:q}"
+        " --gpus {params.gpus} --log {log:q}"
 
 
 rule texts:
@@ -58,9 +57,6 @@ rule texts:
     conda:
         "../envs/explain.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
     params:
         settings=lambda wildcards: TextsSettings(
             max_failed=CONFIG.dataset(wildcards.dataset).explain.max_failed
@@ -88,8 +84,6 @@ rule embed:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=one_gpu,
-        mem_mb=4000,
-        runtime=60,
     params:
         source=optional("source"),
         settings=lambda wildcards: CONFIG.dataset(

@@ -20,10 +20,9 @@ rule teacher:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
-        mem_mb=8000,
-        runtime=1440,
     params:
         launch=launch,
+        gpus=count_gpus,
         # Not an output: a checkpoint outlives a killed job.
         work="results/{dataset}/{experiment}/seed{seed}/work",
         quality=optional("quality"),
@@ -36,7 +35,7 @@ rule teacher:
         " {params.quality} --explanations {input.explanations:q} --output {output.weights:q}"
         " --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
-        " --gpus {resources.gpu} --log {log:q}"
+        " --gpus {params.gpus} --log {log:q}"
 
 
 rule pseudolabels:
@@ -55,8 +54,6 @@ rule pseudolabels:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=one_gpu,
-        mem_mb=4000,
-        runtime=240,
     params:
         settings=lambda wildcards: CONFIG.experiment(
             wildcards.dataset, wildcards.experiment
@@ -85,10 +82,9 @@ rule student:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
-        mem_mb=8000,
-        runtime=1440,
     params:
         launch=launch,
+        gpus=count_gpus,
         work="results/{dataset}/{experiment}/seed{seed}/work",
         gaze=optional("gaze"),
         quality=optional("quality"),
@@ -109,7 +105,7 @@ rule student:
         " {params.quality} {params.explanations} {params.teacher} {params.pseudolabels}"
         " --output {output.weights:q} --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
-        " --gpus {resources.gpu} --log {log:q}"
+        " --gpus {params.gpus} --log {log:q}"
 
 
 rule predict:
@@ -129,9 +125,8 @@ rule predict:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=one_gpu,
-        mem_mb=4000,
-        runtime=60,
     params:
+        gpus=count_gpus,
         explanations=optional("explanations"),
         teacher=optional("teacher"),
         settings=lambda wildcards: CONFIG.dataset(
@@ -142,4 +137,4 @@ rule predict:
         "python -m stages.predict --prepared {input.prepared:q}"
         " --student {input.student:q} {params.explanations} {params.teacher}"
         " --output {output.predictions:q} --settings {params.settings:q}"
-        " --threads {threads} --gpus {resources.gpu} --log {log:q}"
+        " --threads {threads} --gpus {params.gpus} --log {log:q}"

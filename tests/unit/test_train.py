@@ -55,6 +55,16 @@ def test_epochs_differ_in_their_order_and_a_seed_fixes_them():
     assert draw(0) == [first, second] != draw(1)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_training_takes_as_many_threads_as_it_is_given(threads):
+    before = torch.get_num_threads()
+    try:
+        train.start(threads, gpus=0)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 class Held:
     """Samples in memory."""
 

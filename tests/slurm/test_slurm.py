@@ -1,0 +1,292 @@
+"""The smallest DAG of the demo on a real SLURM cluster, with trainings that are taken away."""
+
+import os
+import re
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.slurm.cluster import AT_WORK, DAEMONS, cluster, lacking, processes, tell, wait_until
+from tests.workspace import DEMO, ROOT, Workspace, tiny_config
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(lacking() is not None, reason=str(lacking())),
+]
+
+DATASET = DEMO[0]
+RUN = f"results/{DATASET}/full/seed0"
+PROFILE = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+# The node has few real cores, and networks as small as these are slow on more than one.
+THREADS = PROFILE["set-threads"] | dict.fromkeys(("embed", "teacher", "student", "predict"), 1)
+# What a site sets.
+DEFAULTS = PROFILE["default-resources"] | {"slurm_account": "lab"}
+ON_A_GPU = {"teacher", "student", "predict"}
+# Name of each job → its rules.
+JOBS = {
+    name: (name,)
+    for name in ("demo_data", "prepare", "verify", "explain", "pseudolabels", "evaluate", *ON_A_GPU)
+} | {
+    "gaze_gaze_quality": ("gaze", "quality"),
+    "text_embed_texts": ("texts", "embed"),
+    "report_report_summarise": ("summarise", "report"),
+}  # fmt: skip
+RESTARTS = 3
+SIGNALS = ("USR1", "TERM")
+
+
+def smallest() -> dict:
+    """One data set and one experiment, for which a GPU is asked, and trainings of some seconds."""
+    config = tiny_config()
+    config["summary"] = [DATASET]
+    for other in set(DEMO) - {DATASET}:
+        config["datasets"].pop(other)
+    dataset = config["datasets"][DATASET]
+    dataset |= {"experiments": ["full"], "gpus": 1}
+    for network in ("teacher", "student"):
+        dataset[network] |= {"iterations": 300, "log_every": 10, "validate_every": 300}
+    return config
+
+
+def jobs() -> dict[str, str]:
+    """Id of each job → the rule, or the group and its rules, that it was submitted for."""
+    lines = tell("squeue", "--noheader", "--states=all", "--format=%i|%k").split()
+    found = dict(line.split("|") for line in lines)
+    return {
+        number: re.sub(r"^rule_|_wildcards_.*", "", comment) for number, comment in found.items()
+    }
+
+
+def job_of(rule: str, attempt: int = 1) -> str:
+    """Id of the job that an attempt at a rule is, once it is there."""
+
+    def attempts() -> list[str]:
+        return sorted((number for number, name in jobs().items() if name == rule), key=int)
+
+    wait_until(lambda: len(attempts()) >= attempt, f"attempt {attempt} at the {rule}", 300)
+    return attempts()[attempt - 1]
+
+
+def described(number: str) -> dict[str, str]:
+    """What SLURM knows of a job: its request and its state."""
+    words = tell("scontrol", "show", "job", number).split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def state(number: str) -> str:
+    return described(number)["JobState"]
+
+
+def minutes(limit: str) -> int:
+    """Minutes of SLURM's [days-]hours:minutes:seconds."""
+    days, _, clock = limit.rpartition("-")
+    hours, minute, _ = map(int, clock.split(":"))
+    return (int(days or 0) * 24 + hours) * 60 + minute
+
+
+def asked(rule: str, resource: str, attempt: int = 1) -> int:
+    """What the profile says that an attempt at a rule gets."""
+    return eval(PROFILE["set-resources"][rule][resource], {"attempt": attempt})
+
+
+@dataclass
+class Training:
+    """A network that is trained, by what it logs."""
+
+    workspace: Workspace
+    network: str
+
+    def log(self) -> str:
+        file = self.workspace.folder / RUN / f"logs/{self.network}.log"
+        return file.read_text() if file.exists() else ""
+
+    def kept(self) -> list[str]:
+        """The iteration in the checkpoint that a signal had written."""
+        return re.findall(r"iteration (\d+) is kept in", self.log())
+
+    def wait_until_it_trains(self, kept: str | None) -> None:
+        """Wait for the first iterations, or those behind iteration `kept`."""
+        begun = "" if kept is None else rf"resumed at iteration {kept} (?s:.*)"
+        row = re.compile(rf"{begun}{self.network} \d+: iteration")
+        wait_until(lambda: row.search(self.log()) is not None, f"{self.network} behind {kept}")
+
+    def interrupt(self, kept: str | None, *command: str) -> str:
+        """Have SLURM signal the training in its midst; return the iteration that it has kept."""
+        self.wait_until_it_trains(kept)
+        tell(*command)
+        wait_until(lambda: self.kept() not in ([], [kept]), f"a checkpoint of the {self.network}")
+        (iteration,) = self.kept()
+        return iteration
+
+
+def requeue_the_teacher(workspace: Workspace) -> None:
+    number = job_of("teacher")
+    teacher, kept = Training(workspace, "teacher"), None
+    for _ in range(RESTARTS):
+        kept = teacher.interrupt(kept, "scontrol", "requeue", number)
+        wait_until(lambda: state(number) == "PENDING", "the requeued job")
+        # SLURM would let two minutes pass.
+        tell("scontrol", "update", f"jobid={number}", "starttime=now")
+
+
+def signal_the_student(workspace: Workspace) -> None:
+    student, kept = Training(workspace, "student"), None
+    for attempt, name in enumerate(SIGNALS, start=1):
+        number = job_of("student", attempt)
+        kept = student.interrupt(kept, "scancel", f"--signal={name}", number)
+
+
+def environment(stage: str, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Command and variables of a stage's process in `folder`, once it is there."""
+    found: list[tuple[list[str], dict[str, str]]] = []
+
+    def look() -> bool:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_text().split("\0")
+                if command[1:3] == ["-m", stage] and (process / "cwd").readlink() == folder:
+                    lines = (process / "environ").read_text().split("\0")
+                    found.append((command, dict(line.split("=", 1) for line in lines if line)))
+            except OSError:
+                continue
+        return bool(found)
+
+    wait_until(look, stage, 300)
+    return found[0]
+
+
+@dataclass
+class Ran:
+    """What is known of the run in the end."""
+
+    folder: Path
+    requests: dict[str, list[dict[str, str]]]
+    prepare: tuple[list[str], dict[str, str]]
+    undisturbed: dict[str, bytes]
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {
+        network: (folder / RUN / f"{network}.safetensors").read_bytes()
+        for network in ("teacher", "student")
+    }
+
+
+def undisturbed(workspace: Workspace, folder: Path) -> dict[str, bytes]:
+    """The weights that the same data give without a cluster."""
+    reference = Workspace(folder, workspace.config)
+    for name in ("data", "results"):
+        shutil.copytree(
+            workspace.folder / name, folder / name, ignore=shutil.ignore_patterns("full")
+        )
+    reference.must_run("--rerun-triggers", "mtime", "--", f"{RUN}/student.safetensors")
+    return weights(folder)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Run the DAG on the cluster, and take its trainings away while it does."""
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"), smallest())
+    with (
+        cluster(tmp_path_factory.mktemp("cluster")),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        process = workspace.start(
+            DATASET, "--profile", "workflow/profiles/slurm",
+            # Nothing but squeue tells how a job ended, where accounting is off.
+            "--slurm-status-command", "squeue",
+            "--default-resources", *(f"{name}={value}" for name, value in DEFAULTS.items()),
+            "--set-threads", *(f"{rule}={n}" for rule, n in THREADS.items()),
+            program=[str(Path(__file__).with_name("polling.py"))],
+        )  # fmt: skip
+        output = pool.submit(process.communicate)
+        try:
+            prepare = environment("stages.prepare", workspace.folder)
+            requeue_the_teacher(workspace)
+            expected = pool.submit(undisturbed, workspace, tmp_path_factory.mktemp("reference"))
+            signal_the_student(workspace)
+            printed, _ = output.result(600)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            print(output.result()[0])
+            raise
+        assert process.returncode == 0, printed
+        requests: dict[str, list[dict[str, str]]] = {}
+        for number, name in sorted(jobs().items(), key=lambda item: int(item[0])):
+            requests.setdefault(name, []).append(described(number))
+    return Ran(workspace.folder, requests, prepare, expected.result())
+
+
+def test_the_whole_dag_has_run(ran):
+    folder = ran.folder / "results" / DATASET
+    assert (folder / "report.html").exists() and (folder / "verified.csv").exists()
+
+
+def test_small_rules_share_a_job_and_the_others_have_their_own(ran):
+    assert set(ran.requests) == set(JOBS)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_asks_for_what_the_profile_says_of_its_rules(ran, name):
+    for attempt, request in enumerate(ran.requests[name], start=1):
+        memory = max(asked(rule, "mem_mb", attempt) for rule in JOBS[name])
+        assert request["MinMemoryNode"] == f"{memory}M"
+        # One after the other.
+        time = sum(asked(rule, "runtime", attempt) for rule in JOBS[name])
+        assert minutes(request["TimeLimit"]) == time
+        assert int(request["NumCPUs"]) == max(THREADS.get(rule, 1) for rule in JOBS[name])
+
+
+def test_only_what_needs_a_gpu_asks_for_one(ran):
+    for name, requests in ran.requests.items():
+        gpus = {request.get("TresPerJob") for request in requests}
+        assert gpus == ({"gres:gpu:1"} if name in ON_A_GPU else {None}), name
+        partitions = {request["Partition"] for request in requests}
+        assert partitions == ({"gpu"} if name in ON_A_GPU else {"cpu"}), name
+
+
+def test_the_account_pays_for_all(ran):
+    assert {request["Account"] for found in ran.requests.values() for request in found} == {"lab"}
+
+
+def test_a_job_uses_as_many_threads_as_it_has_cpus(ran):
+    command, variables = ran.prepare
+    threads = command[command.index("--threads") + 1]
+    assert threads == str(min(THREADS["prepare"], os.cpu_count()))
+    for name in ("OMP", "MKL", "OPENBLAS"):
+        assert variables[f"{name}_NUM_THREADS"] == threads
+
+
+def test_preempted_and_signalled_trainings_end_as_undisturbed_ones(ran):
+    (teacher,) = ran.requests["teacher"]
+    assert teacher["Restarts"] == str(RESTARTS)
+    # A signal ends an attempt.
+    states = [request["JobState"] for request in ran.requests["student"]]
+    assert states == ["FAILED"] * len(SIGNALS) + ["COMPLETED"]
+    assert not list((ran.folder / RUN / "work").iterdir())
+
+    assert weights(ran.folder) == ran.undisturbed
+
+
+def test_no_process_and_no_configuration_is_left(ran):
+    assert lacking() is None
+    assert not processes(*DAEMONS, *AT_WORK)
+
+
+def test_nor_is_any_after_a_failure(ran, tmp_path):
+    class Failure(Exception):
+        pass
+
+    job = tmp_path / "id"
+    with pytest.raises(Failure), cluster(tmp_path):
+        tell("sbatch", "--output=/dev/null", f"--wrap=sleep 600 & echo $! > {tmp_path}/id; wait")
+        wait_until(lambda: job.exists() and job.read_text() != "", "a job")
+        raise Failure
+    assert lacking() is None
+    assert not processes(*DAEMONS, *AT_WORK)
+    assert not Path("/proc", job.read_text().strip()).exists()
