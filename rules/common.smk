@@ -282,6 +282,75 @@ def described(names):
     ]
 
 
+def text_jobs(name):
+    """(rule, wildcards) of each job from gaze to embedded text."""
+    shards = CONFIG.dataset(name).explain.shards
+    explained = [
+        (rules.explain, {"dataset": name, "shard": shard, "shards": shards})
+        for shard in range(shards)
+    ]
+    return explained + [
+        (rule, {"dataset": name}) for rule in (rules.texts, rules.embed)
+    ]
+
+
+def run_jobs(name, experiment, seed):
+    """(rule, wildcards) of each job of a training, from its networks to its metrics."""
+    student = CONFIG.experiment(name, experiment).student
+    needed = [rules.teacher] if student.needs_teacher else []
+    needed += [rules.pseudolabels] if student.reads_pseudolabels else []
+    needed += [rules.student, rules.predict, rules.evaluate]
+    of = {"dataset": name, "experiment": experiment, "seed": seed}
+    return [(rule, of) for rule in needed]
+
+
+def jobs(chosen, shown):
+    """(rule, wildcards) of each job behind trainings and, if it is shown, behind a report on them."""
+    found = []
+    for name in distinct(chosen):
+        own = [run for run in chosen if run[0] == name]
+        students = [CONFIG.experiment(name, run[1]).student for run in own]
+        shared = [rules.prepare, rules.gaze]
+        if shown or CONFIG.dataset(name).quality.leave_out:
+            shared.append(rules.quality)
+        found += [(rule, {"dataset": name}) for rule in shared]
+        if shown or any(student.reads_text for student in students):
+            found += text_jobs(name)
+        found += [job for run in own for job in run_jobs(*run)]
+    return found
+
+
+def results(jobs):
+    """What jobs make."""
+    return [file for rule, of in jobs for file in expand(rule.output, **of)]
+
+
+def logs(jobs):
+    """The log of each of `results`."""
+    return [
+        log for rule, of in jobs for log in expand(rule.log, **of) for _ in rule.output
+    ]
+
+
+def dataset_report_jobs(name):
+    """What the report on one data set rests on."""
+    return jobs(runs([name]), shown=True) + [(rules.summarise, {"dataset": name})]
+
+
+def joint_report_jobs():
+    """What the report on all data sets of `summary` rests on."""
+    return jobs(runs(CONFIG.summary), shown=True) + [(rules.summarise_together, {})]
+
+
+def table_jobs(table):
+    """What a table's page rests on."""
+    own = [
+        (rules.compare, {"dataset": name, "table": table}) for name in CONFIG.summary
+    ]
+    needed = jobs(compared(table, CONFIG.summary), shown=False)
+    return needed + own + [(rules.compare_together, {"table": table})]
+
+
 def report_inputs(names):
     """What a report over data sets is made of: pictures of each experiment's first seed."""
     shown = runs(names, CONFIG.seeds[:1])

@@ -28,7 +28,7 @@ rule verify:
     shell:
         "python -m stages.verify --raw {params.root:q} --fixations {params.fixations:q}"
         " --output {output.verified:q} --settings {params.settings:q} --threads {threads}"
-        " --log {log:q}"
+        " --code {params.code} --log {log:q}"
 
 
 rule prepare:
@@ -55,7 +55,8 @@ rule prepare:
         ),
     shell:
         "python -m stages.prepare --raw {params.root:q} --output {output.prepared:q}"
-        " --settings {params.settings:q} --threads {threads} --log {log:q}"
+        " --settings {params.settings:q} --threads {threads}"
+        " --code {params.code} --log {log:q}"
 
 
 rule gaze:
@@ -83,7 +84,8 @@ rule gaze:
     shell:
         "python -m stages.gaze --prepared {input.prepared:q}"
         " --fixations {params.fixations:q} --output {output.gaze:q}"
-        " --settings {params.settings:q} --threads {threads} --gpus {resources.gpu} --log {log:q}"
+        " --settings {params.settings:q} --threads {threads} --gpus {resources.gpu}"
+        " --code {params.code} --log {log:q}"
 
 
 rule quality:
@@ -107,7 +109,8 @@ rule quality:
         code=fingerprint("stages.quality"),
     shell:
         "python -m stages.quality --prepared {input.prepared:q} --gaze {input.gaze:q}"
-        " --output {output.quality:q} --settings {params.settings:q} --log {log:q}"
+        " --output {output.quality:q} --settings {params.settings:q}"
+        " --code {params.code} --log {log:q}"
 
 
 rule export_published:
@@ -135,4 +138,4 @@ rule export_published:
     shell:
         "python -m stages.export_published --prepared {input.prepared:q} {params.quality}"
         " --form {params.form:q} --gaze {input.gaze:q} --explanations {input.explanations:q}"
-        " --output {output.folder:q} --log {log:q}"
+        " --output {output.folder:q} --code {params.code} --log {log:q}"

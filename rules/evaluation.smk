@@ -19,7 +19,8 @@ rule evaluate:
         code=fingerprint("stages.evaluate"),
     shell:
         "python -m stages.evaluate --prepared {input.prepared:q}"
-        " --predictions {input.predictions:q} --output {output.metrics:q} --log {log:q}"
+        " --predictions {input.predictions:q} --output {output.metrics:q}"
+        " --code {params.code} --log {log:q}"
 
 
 rule summarise:
@@ -42,7 +43,8 @@ rule summarise:
         code=fingerprint("stages.summarise"),
     shell:
         "python -m stages.summarise --metrics {input.metrics:q} --gaze {input.gaze:q}"
-        " --output {output.summary:q} --settings {params.settings:q} --log {log:q}"
+        " --output {output.summary:q} --settings {params.settings:q}"
+        " --code {params.code} --log {log:q}"
 
 
 use rule summarise as summarise_together with:
@@ -59,11 +61,61 @@ use rule summarise as summarise_together with:
         code=fingerprint("stages.summarise"),
 
 
+rule provenance:
+    """Tell how each result behind a data set's report came to be: by what, where, how fast."""
+    input:
+        results=lambda wildcards: results(dataset_report_jobs(wildcards.dataset)),
+    output:
+        provenance="results/{dataset}/provenance.json",
+    log:
+        "results/{dataset}/logs/provenance.log",
+    benchmark:
+        "results/{dataset}/benchmarks/provenance.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    params:
+        logs=lambda wildcards: logs(dataset_report_jobs(wildcards.dataset)),
+        code=fingerprint("stages.provenance"),
+    shell:
+        "python -m stages.provenance --results {input.results:q} --logs {params.logs:q}"
+        " --output {output.provenance:q} --code {params.code} --log {log:q}"
+
+
+use rule provenance as provenance_together with:
+    input:
+        results=lambda wildcards: results(joint_report_jobs()),
+    output:
+        provenance="results/provenance.json",
+    log:
+        "results/logs/provenance.log",
+    benchmark:
+        "results/benchmarks/provenance.tsv"
+    params:
+        logs=lambda wildcards: logs(joint_report_jobs()),
+        code=fingerprint("stages.provenance"),
+
+
+use rule provenance as provenance_table with:
+    input:
+        results=lambda wildcards: results(table_jobs(wildcards.table)),
+    output:
+        provenance="results/{table}_provenance.json",
+    log:
+        "results/logs/provenance_{table}.log",
+    benchmark:
+        "results/benchmarks/provenance_{table}.tsv"
+    params:
+        logs=lambda wildcards: logs(table_jobs(wildcards.table)),
+        code=fingerprint("stages.provenance"),
+
+
 rule report:
     """Show a data set's tables, curves and overlays on one page."""
     input:
         unpack(lambda wildcards: report_inputs([wildcards.dataset])),
         summary="results/{dataset}/summary.csv",
+        provenance="results/{dataset}/provenance.json",
     output:
         report="results/{dataset}/report.html",
     log:
@@ -77,17 +129,19 @@ rule report:
         settings=lambda wildcards: report_settings([wildcards.dataset]),
         code=fingerprint("stages.report"),
     shell:
-        "python -m stages.report --summary {input.summary:q}"
+        "python -m stages.report --summary {input.summary:q} --provenance {input.provenance:q}"
         " --prepared {input.prepared:q} --gaze {input.gaze:q} --quality {input.quality:q}"
         " --explanations {input.explanations:q} --predictions {input.predictions:q}"
         " --metrics {input.metrics:q} --histories {input.histories:q}"
-        " --output {output.report:q} --settings {params.settings:q} --log {log:q}"
+        " --output {output.report:q} --settings {params.settings:q}"
+        " --code {params.code} --log {log:q}"
 
 
 use rule report as report_together with:
     input:
         unpack(lambda wildcards: report_inputs(CONFIG.summary)),
         summary="results/summary.csv",
+        provenance="results/provenance.json",
     output:
         report="results/report.html",
     log:
@@ -121,7 +175,8 @@ rule compare:
         code=fingerprint("stages.compare"),
     shell:
         "python -m stages.compare --metrics {input.metrics:q} --gaze {input.gaze:q}"
-        " --output {output.table:q} --settings {params.settings:q} --log {log:q}"
+        " --output {output.table:q} --settings {params.settings:q}"
+        " --code {params.code} --log {log:q}"
 
 
 use rule compare as compare_together with:
@@ -158,4 +213,4 @@ rule tabulate:
         code=fingerprint("stages.tabulate"),
     shell:
         "python -m stages.tabulate --table {input.table:q} --output {output.page:q}"
-        " --settings {params.settings:q} --log {log:q}"
+        " --settings {params.settings:q} --code {params.code} --log {log:q}"

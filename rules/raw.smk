@@ -22,7 +22,7 @@ rule demo_data:
         code=fingerprint("stages.demo_data"),
     shell:
         "python -m stages.demo_data --output {output.raw:q}"
-        " --settings {params.settings:q} --log {log:q}"
+        " --settings {params.settings:q} --code {params.code} --log {log:q}"
 
 
 rule fetch_lesions:
@@ -41,4 +41,5 @@ rule fetch_lesions:
     params:
         code=fingerprint("stages.fetch_lesions"),
     shell:
-        "python -m stages.fetch_lesions --output {output.raw:q} --log {log:q}"
+        "python -m stages.fetch_lesions --output {output.raw:q}"
+        " --code {params.code} --log {log:q}"

@@ -52,4 +52,5 @@ for name in CONFIG.tables:
             per_dataset(f"{name}.csv", CONFIG.summary),
             f"results/{name}.csv",
             f"results/{name}.html",
+            f"results/{name}_provenance.json",
         localrule: True

@@ -1,6 +1,7 @@
 """What each looked-at region is, in words and in vectors."""
 
 
+# What `cache` says changes where a result comes from, not what it is: it reruns nothing.
 rule explain:
     """Explain a share of the images that somebody looked at."""
     input:
@@ -34,7 +35,8 @@ rule explain:
         " {params.prompt} {params.source} --output {output.answers:q}"
         " --settings {params.settings:q} --shard {wildcards.shard}"
         " --shards {wildcards.shards} --work {params.work:q} --threads {threads}"
-        " --gpus {params.gpus} --log {log:q}"
+        " --gpus {params.gpus} --cache {CONFIG.cache:q}"
+        " --code {params.code} --log {log:q}"
 
 
 rule texts:
@@ -65,7 +67,7 @@ rule texts:
     shell:
         "python -m stages.texts --prepared {input.prepared:q} --gaze {input.gaze:q}"
         " --answers {input.answers:q} --output {output.texts:q}"
-        " --settings {params.settings:q} --log {log:q}"
+        " --settings {params.settings:q} --code {params.code} --log {log:q}"
 
 
 rule embed:
@@ -96,4 +98,5 @@ rule embed:
     shell:
         "python -m stages.embed --texts {input.texts:q} {params.source}"
         " --output {output.explanations:q} --settings {params.settings:q}"
-        " --threads {threads} --gpus {resources.gpu} --log {log:q}"
+        " --threads {threads} --gpus {resources.gpu} --cache {CONFIG.cache:q}"
+        " --code {params.code} --log {log:q}"

@@ -35,7 +35,7 @@ rule teacher:
         " {params.quality} --explanations {input.explanations:q} --output {output.weights:q}"
         " --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
-        " --gpus {params.gpus} --log {log:q}"
+        " --gpus {params.gpus} --code {params.code} --log {log:q}"
 
 
 rule pseudolabels:
@@ -63,7 +63,7 @@ rule pseudolabels:
         "python -m stages.pseudolabels --prepared {input.prepared:q}"
         " --explanations {input.explanations:q} --teacher {input.teacher:q}"
         " --output {output.pseudolabels:q} --settings {params.settings:q}"
-        " --threads {threads} --gpus {resources.gpu} --log {log:q}"
+        " --threads {threads} --gpus {resources.gpu} --code {params.code} --log {log:q}"
 
 
 rule student:
@@ -105,7 +105,7 @@ rule student:
         " {params.quality} {params.explanations} {params.teacher} {params.pseudolabels}"
         " --output {output.weights:q} --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
-        " --gpus {params.gpus} --log {log:q}"
+        " --gpus {params.gpus} --code {params.code} --log {log:q}"
 
 
 rule predict:
@@ -137,4 +137,4 @@ rule predict:
         "python -m stages.predict --prepared {input.prepared:q}"
         " --student {input.student:q} {params.explanations} {params.teacher}"
         " --output {output.predictions:q} --settings {params.settings:q}"
-        " --threads {threads} --gpus {params.gpus} --log {log:q}"
+        " --threads {threads} --gpus {params.gpus} --code {params.code} --log {log:q}"

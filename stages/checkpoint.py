@@ -191,4 +191,5 @@ class Checkpoint:
 def remove_checkpoints(folder: Path, name: str) -> None:
     """Delete all checkpoints of a run's network."""
     for file in folder.glob(f"{name}-*.safetensors"):
-        file.unlink()
+        # A job that outlived its Snakemake may be at it, too.
+        file.unlink(missing_ok=True)

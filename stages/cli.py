@@ -14,6 +14,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
+from stages import job_log
+
 log = logging.getLogger("stages")
 T = TypeVar("T")
 
@@ -137,7 +139,8 @@ def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
 
     Each parameter of `stage` is an option of its name: a path, a number, a list of paths, an
     optional path, or a pydantic model given as JSON. `--log FILE` also writes the messages to a
-    file. Exit status 0: done. 1: a `BadInput`, printed without a traceback, or a failure, with.
+    file, `--code NAME` has them begin with the version of the code and where it runs. Exit status
+    0: done. 1: a `BadInput`, printed without a traceback, or a failure, with.
     """
     name = Path(inspect.getfile(stage)).stem
     parser = argparse.ArgumentParser(
@@ -146,6 +149,7 @@ def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
     for parameter in inspect.signature(stage).parameters.values():
         _add_option(parser, parameter)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--code")
     options = vars(parser.parse_args(argv))
 
     # Of several processes, which torchrun numbers, the first speaks.
@@ -160,6 +164,8 @@ def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
         handlers=handlers,
         force=True,
     )
+    if (code := options.pop("code")) is not None:
+        job_log.begin(code)
     try:
         stage(**{option: value for option, value in options.items() if value is not None})
     except BadInput as error:

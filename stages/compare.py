@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages import cli, io
+from stages import cli, io, job_log
 from stages.settings.compare import CompareSettings
 from stages.statistics import bootstrap_interval, holm, sign_flip_p
-from stages.summarise import Measured, measured
+from stages.summarise import Measured, measured, name_inputs
 
 COLUMNS = [
     "dataset", "experiment", "reference", "seeds", "n", "subjects",
@@ -173,6 +173,7 @@ def compare(metrics: list[Path], gaze: list[Path], output: Path, settings: Compa
     for found in measured(metrics, gaze, settings):
         datasets.setdefault(found.dataset, []).append(found)
     rows = [row for part in datasets.values() for row in _compare_dataset(part, settings)]
+    job_log.made_from(io.provenance("compare", name_inputs(metrics, gaze, settings), settings))
     io.write_csv(pd.DataFrame(rows, columns=COLUMNS), output)
 
 

@@ -48,6 +48,7 @@ RESERVED = frozenset(
     }
     | {"summarise_together", "report", "report_together", "export_published", "logs"}
     | {"benchmarks", "compare", "compare_together", "tabulate"}
+    | {"provenance", "provenance_together", "provenance_table"}
 )
 # Files and folders of a data set's results, beside which the folders of its experiments lie.
 TAKEN = frozenset({"benchmarks", "export", "logs", "texts", "work"})
@@ -145,6 +146,11 @@ class Config(Settings):
     )
     summary: tuple[Name, ...] = Field(
         default=(), description="data sets side by side in results/summary.csv and report.html"
+    )
+    cache: str = Field(
+        default="",
+        description="folder of answers and vectors that workflows share: explain and embed take "
+        "from it what any of them has made, and put there what they make; empty: none",
     )
     defaults: Defaults = Defaults()
     experiments: dict[Name, Experiment] = Field(min_length=1, json_schema_extra=_NO_OTHER_NAMES)

@@ -1,18 +1,24 @@
 """texts.h5 → explanations.h5: the words, and a vector for each sentence."""
 
+import hashlib
 import importlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import cli, io
+from stages import cli, io, job_log
 from stages.encoders import Encoder, imported
+from stages.fingerprint import fingerprint
 from stages.settings.explain import EmbedSettings
 from stages.settings.modules import encoder_module
 
+_READ = ("text", "attributes", "sample_id")
 # What io.create_h5 says of a file's own making.
 _OWN = {"schema_version", "stage", "inputs", "params", "versions"}
 
@@ -63,6 +69,56 @@ def _copy_rest(source: h5py.File, file: h5py.File) -> None:
             file.attrs[name] = value
 
 
+def _write(
+    read: h5py.File,
+    file: h5py.File,
+    text: NDArray[np.object_],
+    fields: Sequence[str],
+    vectors: NDArray[np.float32],
+    encoder: tuple[str, str],
+) -> None:
+    """Write texts and vectors, and what else is known of the samples."""
+    io.write_strings(file, "text", text)
+    embedding = io.sample_dataset(file, "embedding", vectors.shape, np.float32)
+    embedding[...] = vectors
+    file.attrs["encoder"], file.attrs["encoder_version"] = encoder
+    file.attrs["D"], file.attrs["fields"] = vectors.shape[2], fields
+    _copy_rest(read, file)
+
+
+def _import(texts: Path, output: Path, settings: EmbedSettings, source: Path) -> None:
+    with (
+        io.open_h5(texts, *_READ) as read,
+        io.create_h5(output, "embed", {"texts": texts, "source": source}, settings) as file,
+    ):
+        text, fields = io.read_strings(read, "text"), list(read.attrs["fields"])
+        explained = (text != "").any(axis=1)
+        vectors = imported.read_vectors(source, io.read_strings(read, "sample_id"), explained)
+        if vectors.shape[1] != text.shape[1]:
+            fields = [""] * vectors.shape[1]
+            text = np.full(vectors.shape[:2], "", object)
+        _write(read, file, text, fields, vectors, ("import", f"sha256:{io.sha256(source)}"))
+
+
+def _encode(texts: Path, output: Path, settings: EmbedSettings, encoder: Encoder) -> None:
+    with (
+        io.open_h5(texts, *_READ) as read,
+        io.create_h5(output, "embed", {"texts": texts}, settings) as file,
+    ):
+        text, fields = io.read_strings(read, "text"), list(read.attrs["fields"])
+        if settings.tokens == "one":
+            text, fields = join_fields(text), ["all"]
+        vectors = encode_text(encoder, text, settings.batch_size)
+        _write(read, file, text, fields, vectors, (encoder.name, encoder.version))
+
+
+def _key(made: Mapping[str, Any], settings: EmbedSettings, encoder: Encoder) -> str:
+    """Name what an explanations.h5 depends on; `made` is its provenance."""
+    code = fingerprint("stages.embed", encoder_module(settings.encoder))
+    about = {**made, "encoder": [encoder.name, encoder.version], "code": code}
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def embed(
     texts: Path,
     output: Path,
@@ -70,6 +126,7 @@ def embed(
     threads: int,
     gpus: int,
     source: Path | None = None,
+    cache: Path | None = None,
 ) -> None:
     """Write `embedding` (N, K, D) float32, `text` (N, K), and what else texts.h5 holds.
 
@@ -81,39 +138,32 @@ def embed(
     source
         For the encoder "import": the folder of <id>.npy, whose K counts. The sentences are kept
         where there are K of them; else `text` is empty, since no vector stands for one of them.
+    cache
+        A folder that workflows share. What one has made of the same texts with the same encoder
+        and settings is taken from there; what is made of them here is put there.
 
     Raises
     ------
     BadInput
         The encoder's model, or a file of vectors, is absent or cannot be used.
     """
-    inputs = {"texts": texts} | ({"source": source} if source else {})
-    with (
-        io.open_h5(texts, "text", "attributes", "sample_id") as read,
-        io.create_h5(output, "embed", inputs, settings) as file,
-    ):
-        text, fields = io.read_strings(read, "text"), list(read.attrs["fields"])
-        if settings.encoder == "import":
-            assert source is not None
-            explained = (text != "").any(axis=1)
-            vectors = imported.read_vectors(source, io.read_strings(read, "sample_id"), explained)
-            if vectors.shape[1] != text.shape[1]:
-                fields = [""] * vectors.shape[1]
-                text = np.full(vectors.shape[:2], "", object)
-            name, version = "import", f"sha256:{io.sha256(source)}"
-        else:
-            if settings.tokens == "one":
-                text, fields = join_fields(text), ["all"]
-            module = importlib.import_module(encoder_module(settings.encoder))
-            encoder = cast(Encoder, module.make(settings, threads, gpus))
-            vectors = encode_text(encoder, text, settings.batch_size)
-            name, version = encoder.name, encoder.version
-        io.write_strings(file, "text", text)
-        embedding = io.sample_dataset(file, "embedding", vectors.shape, np.float32)
-        embedding[...] = vectors
-        file.attrs["encoder"], file.attrs["encoder_version"] = name, version
-        file.attrs["D"], file.attrs["fields"] = vectors.shape[2], fields
-        _copy_rest(read, file)
+    if settings.encoder == "import":
+        assert source is not None
+        _import(texts, output, settings, source)
+        return
+    module = importlib.import_module(encoder_module(settings.encoder))
+    encoder = cast(Encoder, module.make(settings, threads, gpus))
+    if cache is None:
+        _encode(texts, output, settings, encoder)
+        return
+    made = io.provenance("embed", {"texts": texts}, settings)
+    shared = cache / "embed" / f"{_key(made, settings, encoder)}.h5"
+    if shared.exists():
+        job_log.taken_from(shared)
+    else:
+        _encode(texts, shared, settings, encoder)
+    with io.atomic(output) as temporary:
+        shutil.copyfile(shared, temporary)
 
 
 if __name__ == "__main__":

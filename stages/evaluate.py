@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 import pandas as pd
 
-from stages import cli, io
+from stages import cli, io, job_log
 from stages.metrics import diagonal, pixel_size, score
 from stages.resize import resize
 
@@ -85,6 +85,9 @@ def evaluate(prepared: Path, predictions: Path, output: Path) -> None:
             cli.log.warning(
                 "%s: %d of %d samples have no mask", prepared, int((~has_mask).sum()), len(has_mask)
             )
+    job_log.made_from(
+        io.provenance("evaluate", {"prepared": prepared, "predictions": predictions}, {})
+    )
     io.write_csv(pd.DataFrame(rows, columns=COLUMNS), output)
 
 

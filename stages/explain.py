@@ -10,7 +10,7 @@ from typing import Any, cast
 import h5py
 import numpy as np
 
-from stages import cli, io, journal
+from stages import cli, io, job_log, journal
 from stages.describers import Describer, Sample
 from stages.fingerprint import fingerprint
 from stages.images import to_rgb8
@@ -71,12 +71,14 @@ def explain(
     gpus: int,
     prompt: Path | None = None,
     source: Path | None = None,
+    cache: Path | None = None,
 ) -> None:
     """Explain every `shards`-th sample with gaze, from the `shard`-th on, and write the answers.
 
     `output` has a first line that says what answered, and a line per sample: its id and its
     answer, in the order of the samples. Answers are kept in the folder `work` as they come, so that
-    a killed job asks only for what it lacks; those that failed are asked for again.
+    a killed job asks only for what it lacks; those that failed are asked for again. What a job of
+    any workflow has put into the folder `cache` is not asked for either.
     """
     inputs = {"prepared": prepared, "gaze": gaze}
     inputs |= {"prompt": prompt} if prompt else {}
@@ -89,7 +91,8 @@ def explain(
         module = importlib.import_module(explain_module(settings.backend))
         describer = cast(Describer, module.make(settings, prompt, source, threads, gpus))
         key = _key(inputs, settings, describer.revision)
-        finished = journal.Journal(work / key, f"{shard}of{shards}")
+        shared = cache / "explain" / key if cache else None
+        finished = journal.Journal(work / key, f"{shard}of{shards}", shared)
         kept = {
             name for name, answer in finished.finished.items()
             if name != _REVISIONS and not answer["problem"]
@@ -97,6 +100,8 @@ def explain(
         open_ones = [i for i in indices if sample_ids[i] not in kept]
         if len(open_ones) < len(indices):
             cli.log.info("%d answers are there from before", len(indices) - len(open_ones))
+        if not open_ones:
+            job_log.taken_from(shared or work / key)
         size = settings.batch_size
         batches = [open_ones[i : i + size] for i in range(0, len(open_ones), size)]
         for batch in cli.progress(batches, "explain"):
@@ -108,6 +113,12 @@ def explain(
         "prompt": prompt.read_text("utf-8") if prompt else "",
     }
     answers = [(name, finished.finished[name]) for name in sample_ids[indices]]
+    if shared and answers:
+        good = [(name, answer) for name, answer in answers if not answer["problem"]]
+        told = [(_REVISIONS, finished.finished[_REVISIONS]), *good]
+        with io.atomic(shared / f"{shard}of{shards}.jsonl") as temporary:
+            temporary.write_text("".join(journal.lines(told)), "utf-8")
+    job_log.made_from(io.provenance("explain", inputs, settings))
     with io.atomic(output) as temporary:
         temporary.write_text("".join(journal.lines([("", about), *answers])), "utf-8")
 

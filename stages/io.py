@@ -8,6 +8,7 @@ import shutil
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,38 @@ def provenance(
     }
 
 
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _temporary(path: Path) -> Path:
+    """Name what this process writes before it is `path`; remove what killed ones left of theirs.
+
+    A job whose Snakemake was killed may live on while the next one writes the same, and workflows
+    that share a cache may, on other hosts: none touches what is another's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = f".{path.name}.{platform.node()}"
+    for left in path.parent.glob(f"{escape(own)}.*.tmp"):
+        process = left.name.split(".")[-2]
+        if process.isdecimal() and not _runs(int(process)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return path.with_name(f"{own}.{os.getpid()}.tmp")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` on success, else remove it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -95,14 +123,15 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`; rename it to `path`, replacing it, on success."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    """Yield a new folder; on success it takes the place of `path` at once."""
+    temporary = _temporary(path)
+    new, old = temporary / "new", temporary / "old"
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.rename(path)
+        new.mkdir(parents=True)
+        yield new
+        with suppress(FileNotFoundError):
+            path.rename(old)
+        new.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

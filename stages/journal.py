@@ -20,12 +20,15 @@ class Journal:
         Of one job's journals: another setting or input is another folder.
     writer
         Names the file to which this job appends; no other job at the time may have the same.
+    shared
+        A folder of more of them, which is read alone.
     """
 
-    def __init__(self, folder: Path, writer: str) -> None:
+    def __init__(self, folder: Path, writer: str, shared: Path | None = None) -> None:
         self.finished: dict[str, Any] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        for file in sorted(folder.glob("*.jsonl")):
+        others = sorted(shared.glob("*.jsonl")) if shared else []
+        for file in [*others, *sorted(folder.glob("*.jsonl"))]:
             for line in file.read_bytes().splitlines(keepends=True):
                 if line.endswith(b"\n"):
                     name, entry = json.loads(line)
@@ -38,9 +41,9 @@ class Journal:
 
     def add(self, entries: Mapping[str, Any]) -> None:
         """Append entries; when this returns, they outlive a kill."""
-        with self._file.open("a", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(lines(entries.items()))
-            stream.flush()
+        # At once: a job that outlives its Snakemake may append as well.
+        with self._file.open("ab", buffering=0) as stream:
+            stream.write("".join(lines(entries.items())).encode())
             os.fsync(stream.fileno())
         self.finished |= entries
 

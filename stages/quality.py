@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages import cli, io
+from stages import cli, io, job_log
 from stages.metrics import dice
 from stages.recordings.scan import Scan
 from stages.settings.quality import QualitySettings
@@ -231,6 +231,7 @@ def measure_quality(prepared: Path, gaze: Path, output: Path, settings: QualityS
         (flagged != "").sum(), len(flagged), made.loc[training, "left_out"].sum(),
         f" ({reasons})" if reasons else "",
     )  # fmt: skip
+    job_log.made_from(io.provenance("quality", {"prepared": prepared, "gaze": gaze}, settings))
     io.write_csv(made, output)
 
 

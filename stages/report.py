@@ -8,6 +8,7 @@ import pandas as pd
 
 from stages import charts, cli, io
 from stages.report_page import MISSING, Page, Picture, notes, number, render, spread
+from stages.report_provenance import describe
 from stages.report_sections import Trained, section
 from stages.settings.report import ReportDataset, ReportSettings
 from stages.summarise import COLUMNS
@@ -143,6 +144,7 @@ def _name_inputs(
 
 def report(
     summary: Path,
+    provenance: Path,
     prepared: list[Path],
     gaze: list[Path],
     quality: list[Path],
@@ -158,7 +160,7 @@ def report(
     The summary's tables and a chart; then per data set its numbers, three training images from
     gaze to pseudomask, the quality of the gaze (`quality`: each gaze_quality.csv), three test
     images with the predictions, the training curves and, where it was written, the attention to the
-    text. The same files give the same bytes.
+    text; last, how each result came to be. The same files give the same bytes.
     """
     per_dataset = {
         "prepared": prepared,
@@ -208,6 +210,7 @@ def report(
         simulated=", ".join(simulated),
         full=full_table(table, titles),
         sections=sections,
+        provenance=describe(provenance),
         versions=json.loads(str(made["versions"])),
         inputs=json.loads(str(made["inputs"])),
         settings=json.dumps(json.loads(str(made["params"])), indent=1, ensure_ascii=False),

@@ -97,6 +97,17 @@ class Section(NamedTuple):
     simulated: str
 
 
+class Provenance(NamedTuple):
+    """How the results behind the page came to be."""
+
+    # All jobs in a sentence.
+    told: str
+    # Cells, in the order of PROVENANCE.
+    rows: list[list[str]]
+    # The sets of package versions that a row's `Versions` numbers, from 1.
+    versions: list[str]
+
+
 class Page(NamedTuple):
     """All that the template shows."""
 
@@ -109,6 +120,7 @@ class Page(NamedTuple):
     simulated: str
     full: list[list[str]]
     sections: list[Section]
+    provenance: Provenance
     # Name → value.
     versions: dict[str, str]
     inputs: dict[str, str]
@@ -120,6 +132,8 @@ HEADLINE = ["Experiment", "Dice", "IoU", "HD95", "ASD", "n", "Undefined",
 FULL = ["Data set", "Experiment", "Model", "Split", "Seeds", "n", "Dice", "IoU", "HD95", "ASD",
         "Undefined", "HD95 penalised", "Dice per patient", "Annotation, s/image",
         "Gaze"]  # fmt: skip
+PROVENANCE = ["Result", "Code", "Commit", "Seconds", "Peak memory, MB", "Host", "Device",
+              "Versions", "SHA-256"]  # fmt: skip
 
 
 def fill(template: str, values: dict[str, Any]) -> str:
@@ -134,7 +148,7 @@ def render(page: Page) -> str:
     """Return the page as HTML that fetches nothing and runs nothing."""
     return fill(
         _TEMPLATE,
-        page._asdict() | {"HEADLINE": HEADLINE, "FULL": FULL,
+        page._asdict() | {"HEADLINE": HEADLINE, "FULL": FULL, "PROVENANCE": PROVENANCE,
                           "TRUTH": TRUTH, "PREDICTION": PREDICTION, "PSEUDOMASK": PSEUDOMASK},
     )  # fmt: skip
 
@@ -339,8 +353,25 @@ Outline {{ key(PSEUDOMASK) }}: the broad pseudomask, which the words are of.
 
 <section id="provenance">
 <h2>Provenance</h2>
-<p class="small">Summary, SHA-256: <code>{{ inputs["summary"] }}</code></p>
-<details><summary>Versions, inputs and settings</summary>
+<p>{{ provenance.told }}</p>
+<details><summary>Each result: code, time, memory, host, device</summary>
+<div class="scroll"><table>
+<thead class="wrap"><tr>{% for name in PROVENANCE %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in provenance.rows %}
+<tr>{% for cell in row %}<td>
+{%- if loop.last %}<code>{{ cell }}</code>{% else %}{{ cell }}{% endif %}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+<p class="small">Code: a fingerprint of all that the stage is made of. Seconds and memory: of the
+whole job, which may have made several results; of a training that was cut off, of its last job.
+*: took what an earlier job had made. –: unknown. Settings and inputs of each result:
+<code>provenance.json</code> beside this page.</p>
+{% for versions in provenance.versions %}
+<p class="small"><strong>Versions {{ loop.index }}:</strong> {{ versions }}</p>
+{% endfor %}
+</details>
+<details><summary>This page: versions, inputs and settings</summary>
 <div class="scroll"><table><thead><tr><th>Package</th><th>Version</th></tr></thead><tbody>
 {% for name, value in versions.items() %}
 <tr><td>{{ name }}</td><td>{{ value }}</td></tr>

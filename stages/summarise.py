@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from stages import cli, io
+from stages import cli, io, job_log
 from stages.settings.summarise import SummariseSettings
 
 _TEXT = ("sample_id", "subject_id", "split", "model", "unit")
@@ -124,6 +124,17 @@ def _check(metrics: list[Path], gaze: list[Path], settings: SummariseSettings) -
                  "add the data set and its gaze.h5")  # fmt: skip
 
 
+def name_inputs(
+    metrics: list[Path], gaze: list[Path], settings: SummariseSettings
+) -> dict[str, Path]:
+    """Role → file."""
+    scored = zip(settings.runs, metrics, strict=True)
+    looked = zip(settings.gaze, gaze, strict=True)
+    return {f"{r.dataset} {r.experiment} seed{r.seed} metrics": file for r, file in scored} | {
+        f"{name} gaze": file for name, file in looked
+    }
+
+
 class Measured(NamedTuple):
     """One experiment on one data set."""
 
@@ -180,6 +191,7 @@ def summarise(
                     name = {"dataset": dataset, "experiment": experiment,
                             "model": model, "split": split}  # fmt: skip
                     rows.append(name | aggregate(part, seeds) | effort)
+    job_log.made_from(io.provenance("summarise", name_inputs(metrics, gaze, settings), settings))
     io.write_csv(pd.DataFrame(rows, columns=COLUMNS), output)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from stages import io, models, processes
+from stages import io, job_log, models, processes
 from stages.checkpoint import Checkpoint, State, remove_checkpoints
 from stages.cli import BadInput, log, progress
 from stages.device import choose
@@ -315,7 +315,10 @@ def fit(
 def finish(run: Run, model: models.Teacher | models.Student, history: pd.DataFrame) -> None:
     """Write weights and history; the checkpoint has served."""
     if processes.rank() == 0:
-        models.save(model, run.output, io.provenance(run.name, run.inputs, run.params))
+        made = io.provenance(run.name, run.inputs, run.params)
+        # The history cannot hold it.
+        job_log.made_from(made)
+        models.save(model, run.output, made)
         io.write_csv(history, run.history)
         remove_checkpoints(run.work, run.name)
     processes.stop()

@@ -126,13 +126,41 @@ def test_histories_have_a_row_per_logged_step(demo):
         assert history["val_dice"].notna().all()
 
 
+def test_every_result_tells_how_it_came_to_be(demo):
+    told = json.loads((demo.folder / "results/provenance.json").read_text())
+    folder = demo.folder / "results"
+    made = {
+        f"results/{path.relative_to(folder)}"
+        for kind in ("h5", "csv", "jsonl", "safetensors")
+        for path in folder.rglob(f"*.{kind}")
+        if path.name != "verified.csv"
+    }
+    assert set(told) == made
+    for name, entry in told.items():
+        assert entry["sha256"] == io.sha256(demo.folder / name)
+        # A workspace has no repository.
+        assert {key for key, value in entry.items() if value is None} == {
+            "commit", "taken_from",
+        }, name  # fmt: skip
+        assert entry["seconds"] > 0 and entry["peak_mb"] > 0
+        assert entry["device"] == "cpu" and re.fullmatch(r"[0-9a-f]{16}", entry["code"])
+        stage = "explain" if entry["job"].startswith("explain_") else entry["job"]
+        assert entry["stage"] == stage.removesuffix("_together")
+    with h5py.File(demo.folder / "results/demo_isic/gaze.h5") as file:
+        params = json.loads(file.attrs["params"])
+    assert told["results/demo_isic/gaze.h5"]["params"] == params
+    page = (folder / "report.html").read_text()
+    assert told["results/demo_isic/full/seed0/student.safetensors"]["code"] in page
+
+
 def test_a_second_run_has_nothing_to_do_and_says_so_at_once(demo):
     began = time.monotonic()
     assert "Nothing to be done" in demo.must_run("demo")
     assert time.monotonic() - began < 10
 
 
-FINISH = {"summarise_together", "report_together", "demo"}
+SHOW = {"provenance_together", "report_together", "demo"}
+FINISH = SHOW | {"summarise_together"}
 STUDENT = FINISH | {"student", "predict", "evaluate"}
 PSEUDOLABELS = STUDENT | {"pseudolabels"}
 TEACHER = PSEUDOLABELS | {"teacher"}
@@ -149,8 +177,8 @@ TEACHER = PSEUDOLABELS | {"teacher"}
         ("explain.max_failed", 0.5, TEACHER | {"texts", "embed"}),
         ("predict.attention", False, FINISH | {"predict", "evaluate"}),
         ("gaze.sigma", 60, TEACHER | {"gaze", "quality", "explain", "texts", "embed"}),
-        ("quality.min_fixations", 9, {"quality", "report_together", "demo"}),
-        ("title", "Another name", FINISH - {"summarise_together"}),
+        ("quality.min_fixations", 9, SHOW | {"quality"}),
+        ("title", "Another name", {"report_together", "demo"}),
         ("threads", 2, set()),
     ],
 )

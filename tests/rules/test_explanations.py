@@ -111,6 +111,7 @@ def test_another_encoder_asks_no_model_and_another_prompt_does(workspace):
         "predict",
         "evaluate",
         "summarise",
+        "provenance",
         "report",
         "mine",
     }

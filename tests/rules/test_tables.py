@@ -27,7 +27,8 @@ def done(tmp_path_factory):
 def test_only_what_the_table_needs_is_run(tmp_path):
     assert Workspace(tmp_path, small_config()).job_counts("bounds") == {
         "demo_data": 1, "prepare": 1, "gaze": 1, "student": 4, "predict": 4, "evaluate": 4,
-        "compare": 1, "compare_together": 1, "tabulate": 1, "bounds": 1,
+        "compare": 1, "compare_together": 1, "tabulate": 1,
+        "provenance_table": 1, "bounds": 1,
     }  # fmt: skip
 
 
@@ -66,7 +67,9 @@ def test_a_seed_of_the_table_draws_anew_and_trains_nothing(done):
     assert "Nothing to be done" in done.must_run("bounds")
     done.config["tables"]["bounds"]["seed"] = 1
     done.save_config()
-    assert done.planned("bounds") == {"compare", "compare_together", "tabulate", "bounds"}
+    assert done.planned("bounds") == {
+        "compare", "compare_together", "tabulate", "provenance_table", "bounds",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("target", ["baselines", "ablations"])

@@ -34,7 +34,7 @@ JOBS = {
 } | {
     "gaze_gaze_quality": ("gaze", "quality"),
     "text_embed_texts": ("texts", "embed"),
-    "report_report_summarise": ("summarise", "report"),
+    "report_provenance_report_summarise": ("summarise", "provenance", "report"),
 }  # fmt: skip
 RESTARTS = 3
 SIGNALS = ("USR1", "TERM")

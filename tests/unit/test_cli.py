@@ -1,12 +1,14 @@
 import io as streams
 import logging
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from stages import cli
+from stages import cli, job_log
 from stages.settings.base import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +183,42 @@ def test_a_log_holds_the_last_run_only(tmp_path):
     for name in ("first", "second"):
         cli.run(stage, ["--output", name, "--log", str(log)])
     assert "second" in log.read_text() and "first" not in log.read_text()
+
+
+def test_a_log_begins_with_the_code_and_where_it_runs(tmp_path, monkeypatch):
+    def stage(output: Path) -> None:
+        cli.log.info("device: H100")
+        cli.log.info("notes, device: none")
+        job_log.made_from({"inputs": "{}"})
+
+    monkeypatch.setattr(job_log, "commit", lambda: "cafe")
+    log = tmp_path / "log"
+    cli.run(stage, ["--output", "x", "--code", "0123", "--log", str(log)])
+    assert job_log.read(log) == {
+        "host": platform.node(),
+        "code": "0123",
+        "commit": "cafe",
+        "device": "H100",
+        "made from": '{"inputs": "{}"}',
+    }
+    assert job_log.read(tmp_path / "absent") == {}
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"), [(None, r"[0-9a-f]{12}"), ("changed", r"[0-9a-f]{12}-dirty")]
+)
+def test_the_commit_is_named_and_whether_files_differ_from_it(
+    tmp_path, monkeypatch, edit, expected
+):
+    monkeypatch.setattr(job_log, "ROOT", tmp_path)
+    assert job_log.commit() == ""
+    (tmp_path / "file").write_text("committed")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init"], ["add", "file"], [*who, "commit", "--message", "first"]):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
+    if edit:
+        (tmp_path / "file").write_text(edit)
+    assert re.fullmatch(expected, job_log.commit())
 
 
 def test_as_a_process():

@@ -1,6 +1,8 @@
 """The phantom data sets: published layouts, real geometry, and hard enough to be worth learning."""
 
 import importlib
+import platform
+import subprocess
 from itertools import pairwise
 
 import numpy as np
@@ -252,8 +254,11 @@ def test_a_failure_leaves_no_folder_but_the_old_one(tmp_path, monkeypatch, failu
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     expected = small(tmp_path / "a/prostate", "prostate")
-    (tmp_path / "b/.prostate.tmp/images").mkdir(parents=True)
-    (tmp_path / "b/.prostate.tmp/images/half.dcm").write_text("half")
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    left = tmp_path / f"b/.prostate.{platform.node()}.{killed.pid}.tmp/new/images"
+    left.mkdir(parents=True)
+    (left / "half.dcm").write_text("half")
     assert small(tmp_path / "b/prostate", "prostate") == expected
     assert [p.name for p in (tmp_path / "b").iterdir()] == ["prostate"]
 

@@ -172,6 +172,30 @@ def test_two_runs_write_the_same_bytes(texts, tmp_path, tokens):
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
+def test_vectors_of_another_workflow_are_taken_where_nothing_differs(texts, tmp_path, monkeypatch):
+    encoder = Letters()
+    monkeypatch.setattr(minilm, "make", lambda *_: encoder)
+
+    def count(name, **chosen):
+        encoder.asked.clear()
+        embed(texts, tmp_path / name, EmbedSettings(**chosen), 1, 0, cache=tmp_path / "cache")
+        return len(encoder.asked)
+
+    embed(texts, tmp_path / "alone.h5", EmbedSettings(), 1, 0)
+    assert count("first.h5") > 0 and count("second.h5") == 0
+    for name in ("first.h5", "second.h5"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "alone.h5").read_bytes()
+    assert count("other.h5", tokens="one") > 0
+    encoder.version = "2"
+    assert count("newer.h5") > 0 and count("again.h5") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.embed.fingerprint", lambda *_: "another code")
+        assert count("code.h5") > 0
+    with h5py.File(texts, "r+") as file:
+        file.attrs["prompt"] = "Another"
+    assert count("prompt.h5") > 0
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "texts.h5").write_text("no HDF5")
     with pytest.raises(BadInput, match=r"texts\.h5"):

@@ -56,15 +56,16 @@ def scripted(monkeypatch):
     return describer
 
 
-def run(chain, folder, shards=1, only=None, **settings):
+def run(chain, folder, shards=1, only=None, cache=None, **settings):
     """Explain all shards; return their files."""
     files = []
     for shard in range(shards):
         output = folder / f"{shard}of{shards}.jsonl"
         if only is None or shard == only:
             explain(
-                *chain, output, ExplainSettings(**settings), shard, shards, folder / "work", 1, 0
-            )
+                *chain, output, ExplainSettings(**settings), shard, shards, folder / "work", 1, 0,
+                cache=cache,
+            )  # fmt: skip
         files.append(output)
     return files
 
@@ -179,6 +180,35 @@ def test_what_failed_is_kept_with_what_was_said_and_asked_for_again(chain, tmp_p
     scripted.broken, scripted.asked = set(), []
     run(chain, tmp_path)
     assert scripted.asked == ["frame 1"]
+
+
+def test_what_another_workflow_asked_is_not_asked_again(chain, tmp_path, scripted, monkeypatch):
+    def ask(name, **options):
+        before = len(scripted.asked)
+        files = run(chain, tmp_path / name, cache=tmp_path / "cache", **options)
+        return files, len(scripted.asked) - before
+
+    (first,), asked = ask("first")
+    assert asked == 4
+    (second,), asked = ask("second")
+    assert asked == 0
+    assert second.read_bytes() == first.read_bytes()
+    # However the samples are divided, and not where a setting that decides differs.
+    assert ask("third", shards=3)[1] == 0
+    assert ask("fourth", seed=1)[1] == 4
+    monkeypatch.setattr("stages.explain.fingerprint", lambda *_: "another code")
+    assert ask("fifth")[1] == 4
+
+
+def test_failures_are_asked_for_again_by_other_workflows(chain, tmp_path, scripted):
+    scripted.broken = {"frame 1"}
+    run(chain, tmp_path / "first", cache=tmp_path / "cache")
+    scripted.broken, scripted.asked = set(), []
+    run(chain, tmp_path / "second", cache=tmp_path / "cache")
+    assert scripted.asked == ["frame 1"]
+    scripted.asked = []
+    run(chain, tmp_path / "third", cache=tmp_path / "cache")
+    assert scripted.asked == []
 
 
 def test_shards_of_other_data_are_refused(chain, tmp_path, scripted):

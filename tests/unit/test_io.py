@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -97,11 +98,44 @@ def test_a_killed_process_leaves_no_partial_file_under_the_name(before, tmp_path
         child.stdout.close()
     assert path.exists() == before
     assert not before or path.read_bytes() == old
-    # What it did leave is hidden, and no obstacle to the next run.
-    assert all(p.name.startswith(".") for p in tmp_path.iterdir() if p != path)
+    # What it did leave is hidden, and the next run clears it away.
+    (left,) = (p for p in tmp_path.iterdir() if p != path)
+    assert left.name.startswith(".")
     write(path)
     with io.open_h5(path, "image"):
         pass
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        theirs = tmp_path / f".file.{platform.node()}.{other.pid}.tmp"
+        theirs.write_text("half")
+        with io.atomic(tmp_path / "file") as ours:
+            ours.write_text("ours")
+        assert theirs.read_text() == "half"
+        with io.atomic_folder(tmp_path / "folder") as ours:
+            (ours / "a").write_text("ours")
+    finally:
+        other.kill()
+        other.wait()
+    with io.atomic(tmp_path / "file") as ours:
+        ours.write_text("ours again")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_folder_takes_the_place_of_one_as_a_whole(tmp_path):
+    path = tmp_path / "a/folder"
+    for name in ("first", "second"):
+        with io.atomic_folder(path) as folder:
+            (folder / name).write_text(name)
+            assert not (path / name).exists()
+    assert [p.name for p in path.iterdir()] == ["second"]
+    with pytest.raises(ValueError, match="mid"), io.atomic_folder(path) as folder:
+        raise ValueError("mid")
+    assert [p.name for p in path.iterdir()] == ["second"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_csv(tmp_path):

@@ -1,6 +1,7 @@
 """The page on small synthetic results: what it says, what it holds and what it refuses."""
 
 import base64
+import json
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -63,6 +64,19 @@ def even(stride):
     return np.full((SIZE[0] // stride, SIZE[1] // stride), 0.5)
 
 
+# What provenance.json tells of a result, and of one of which little is known.
+MADE = {
+    "job": "gaze", "log": "results/a/logs/gaze.log", "sha256": "a1" * 32,
+    "code": "0123456789abcdef", "commit": "cafe-dirty", "host": "node7", "device": "2 × H100",
+    "seconds": 90.25, "peak_mb": 1234.5, "taken_from": None,
+    "stage": "gaze", "inputs": {}, "params": {},
+    "versions": {"numpy": "2.4"},
+}  # fmt: skip
+UNKNOWN = MADE | dict.fromkeys(("code", "commit", "host", "device", "seconds", "peak_mb")) | {
+    "log": "results/a/logs/texts.log", "sha256": "b2" * 32, "versions": {"numpy": "2.5"},
+}  # fmt: skip
+
+
 class World:
     """Files of a report, and the arguments that name them."""
 
@@ -81,6 +95,7 @@ class World:
             )
         }
         self.datasets, self.trainings, self.histories, self.rows = [], [], [], []
+        self.provenance = {"results/a/gaze.h5": MADE, "results/a/texts.h5": UNKNOWN}
 
     def path(self, role, name):
         path = self.folder / f"{role}-{len(self.files[role])}-{name}"
@@ -217,8 +232,11 @@ class World:
     def options(self):
         summary = self.folder / "summary.csv"
         io.write_csv(pd.DataFrame(self.rows, columns=COLUMNS), summary)
-        return {"summary": summary, "output": self.folder / "out" / "report.html",
-                "settings": self.settings, **self.files}  # fmt: skip
+        provenance = self.folder / "provenance.json"
+        provenance.write_text(json.dumps(self.provenance))
+        return {"summary": summary, "provenance": provenance,
+                "output": self.folder / "out" / "report.html", "settings": self.settings,
+                **self.files}  # fmt: skip
 
     def html(self):
         options = self.options()
@@ -501,6 +519,29 @@ def test_provenance_names_versions_and_every_input(html):
         assert f" {name} " in text
     # Not where a clone of the project lies.
     assert "/tmp" not in text
+
+
+def test_provenance_tells_how_each_result_came_to_be(world):
+    world.dataset(Made(looked=()))
+    text = Tags(world.html().split('id="provenance"')[1]).text
+    assert "2 results of 2 jobs, on node7 (2 × H100), 1.5 minutes in all, at most 1,234 MB" in text
+    assert f"a/gaze.h5 0123456789abcdef cafe-dirty 90.2 1,234 node7 2 × H100 1 {'a1' * 8}" in text
+    assert f"a/texts.h5 – – – – – – 2 {'b2' * 8}" in text
+    assert "Versions 1: numpy 2.4" in text and "Versions 2: numpy 2.5" in text
+
+
+def test_results_of_one_job_count_once(world):
+    world.provenance["results/a/history.csv"] = MADE
+    world.dataset(Made(looked=()))
+    assert "3 results of 2 jobs, on node7 (2 × H100), 1.5 minutes in all" in Tags(world.html()).text
+
+
+def test_a_provenance_that_is_none_is_refused(world):
+    world.dataset(Made(looked=()))
+    options = world.options()
+    options["provenance"].write_text("{")
+    with pytest.raises(BadInput, match=r"provenance\.json: file\n"):
+        report(**options)
 
 
 def test_hostile_names_are_shown_as_they_are_and_do_nothing(world):
