@@ -26,6 +26,7 @@ lint: $(VENV)/installed
 	mypy stages
 	snakefmt --check workflow rules
 	snakemake --lint
+	hadolint envs/Dockerfile
 
 bench: $(VENV)/installed
 	for script in benchmarks/*.py; do python $$script || exit 1; done
