@@ -1,21 +1,35 @@
 """Configuration, and the choice of files that several rules share."""
 
+import os
 import signal
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(Path(workflow.basedir).parent))
+# Of this file, wherever the run and, of a workflow that uses this one, the main Snakefile are.
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve().parent
+sys.path.insert(0, str(ROOT))
+# By it a job finds the stages from any working directory.
+known = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+os.environ.update(PYTHONPATH=os.pathsep.join(known))
 
 # Under another name: all includes share one namespace with Snakemake's own `parse`.
 from stages.config import Config, ConfigError, parse as parse_config
+from stages.contents import contents
 from stages.datasets import layouts
 from stages.fingerprint import fingerprint
-from stages.settings.compare import CompareSettings, TabulateSettings
+from stages.settings.compare import CompareSettings
 from stages.settings.report import History, ReportDataset, ReportSettings, Training
-from stages.settings.modules import encoder_module, explain_module, method_module
+from stages.settings.modules import (
+    SIMULATION,
+    encoder_module,
+    explain_module,
+    method_module,
+    reader_module,
+)
 from stages.settings.summarise import Run, SummariseSettings
+from stages.settings.tabulate import TabulateSettings
 from stages.settings.texts import TextsSettings
 from stages.settings.verify import VerifySettings
 
@@ -37,7 +51,8 @@ signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 wildcard_constraints:
     dataset="|".join(CONFIG.datasets),
     experiment="|".join(CONFIG.experiments),
-    table="|".join(CONFIG.tables),
+    # Without tables no name is one: an empty pattern would match any.
+    table="|".join(CONFIG.tables) or "(?!)",
     seed=r"\d+",
     shard=r"\d+",
     shards=r"\d+",
@@ -51,8 +66,7 @@ def generated(dataset):
 def raw_entries(wildcards):
     """What must lie in the raw folder; with one message on all that it lacks, otherwise.
 
-    The entries, not the folder: its own time does not change with a split file's, and those of
-    images and masks do where one is added.
+    The entries, not the folder: its own time does not change with a split file's.
     """
     dataset = CONFIG.dataset(wildcards.dataset)
     if generated(dataset):
@@ -62,17 +76,77 @@ def raw_entries(wildcards):
     lack = layouts.missing(layout, root, fixations and Path(fixations), drawn)
     if lack is not None:
         raise WorkflowError(f"data set {wildcards.dataset}: {lack}")
-    return layouts.present(layout, root, drawn)
+    return without_times(layouts.present(layout, root, drawn))
+
+
+def without_times(paths):
+    """Paths as inputs, the folders' times not to count: `folder_contents` says what changes."""
+    return [ancient(str(path)) if Path(path).is_dir() else str(path) for path in paths]
+
+
+def folder_contents(paths):
+    return [contents(Path(path)) for path in paths if Path(path).is_dir()]
+
+
+def raw_contents(wildcards):
+    """What lies in the folders of the raw data, where they are not of our own making."""
+    dataset = CONFIG.dataset(wildcards.dataset)
+    if generated(dataset):
+        return []
+    drawn = dataset.prepare.split == "drawn"
+    return folder_contents(
+        layouts.present(dataset.prepare.layout, Path(dataset.root), drawn)
+    )
+
+
+def gaze_contents(wildcards):
+    """What lies in a folder of maps, where the recorded gaze is one."""
+    dataset = CONFIG.dataset(wildcards.dataset)
+    if generated(dataset) or dataset.fixations is None:
+        return []
+    return folder_contents([dataset.fixations])
 
 
 def verify_settings(wildcards):
     """How a data set's raw data are to be read."""
     dataset = CONFIG.dataset(wildcards.dataset)
+    gaze = dataset.gaze
     return VerifySettings(
         prepare=dataset.prepare,
-        recording=dataset.gaze.recording,
-        min_fixation_ms=dataset.gaze.min_fixation_ms,
-        partial=dataset.gaze.partial,
+        recording=gaze.recording,
+        # Simulation drops fixations, too, but there are none to be verified.
+        min_fixation_ms=0 if gaze.simulate else gaze.min_fixation_ms,
+        partial=gaze.partial,
+    ).model_dump_json()
+
+
+def reader(wildcards):
+    """The module that reads a data set's recorded gaze."""
+    return reader_module(CONFIG.dataset(wildcards.dataset).gaze.recording.format)
+
+
+def verify_code(wildcards):
+    """What reads the raw data, and the recorded gaze where there is any."""
+    dataset = CONFIG.dataset(wildcards.dataset)
+    modules = ["stages.verify", f"stages.datasets.{dataset.prepare.layout}"]
+    return fingerprint(
+        *modules, *([] if dataset.gaze.simulate else [reader(wildcards)])
+    )
+
+
+def gaze_code(wildcards):
+    """What makes the pseudomasks, and what reads or draws the gaze."""
+    simulated = CONFIG.dataset(wildcards.dataset).gaze.simulate
+    return fingerprint("stages.gaze", SIMULATION if simulated else reader(wildcards))
+
+
+def predict_settings(wildcards):
+    """What predictions are written: attention is of a teacher that reads text."""
+    experiment = CONFIG.experiment(wildcards.dataset, wildcards.experiment)
+    attends = experiment.student.needs_teacher and experiment.teacher.text
+    predict = CONFIG.dataset(wildcards.dataset).predict
+    return predict.model_copy(
+        update={"attention": predict.attention and attends}
     ).model_dump_json()
 
 
@@ -81,7 +155,7 @@ def fixation_source(wildcards):
     dataset = CONFIG.dataset(wildcards.dataset)
     if dataset.fixations is None:
         return []
-    return dataset.root if generated(dataset) else dataset.fixations
+    return dataset.root if generated(dataset) else without_times([dataset.fixations])
 
 
 def explain_inputs(wildcards):
@@ -90,7 +164,9 @@ def explain_inputs(wildcards):
     inputs = {"prepared": f"{folder}/prepared.h5", "gaze": f"{folder}/gaze.h5"}
     explain = CONFIG.dataset(wildcards.dataset).explain
     if explain.backend in ("transformers", "openai"):
-        inputs["prompt"] = explain.prompt
+        # A user's own, or one of ours.
+        own = Path(explain.prompt).exists()
+        inputs["prompt"] = explain.prompt if own else str(ROOT / explain.prompt)
     if explain.backend == "import":
         inputs["source"] = explain.source
     return inputs
@@ -110,7 +186,7 @@ def explain_gpus(wildcards):
 def embed_source(wildcards):
     """The folder of vectors that were made elsewhere."""
     embed = CONFIG.dataset(wildcards.dataset).embed
-    return {"source": embed.source} if embed.encoder == "import" else {}
+    return {"source": without_times([embed.source])} if embed.source else {}
 
 
 def student_inputs(wildcards):
@@ -234,16 +310,27 @@ def per_run(file, chosen):
     ]
 
 
-def distinct(chosen):
-    """The data sets of trainings."""
-    return list(dict.fromkeys(name for name, _, _ in chosen))
+def labels(name, experiment):
+    """What an experiment's student learns from."""
+    return CONFIG.experiment(name, experiment).student.labels
+
+
+def looked_at(chosen):
+    """The data sets of those trainings that learn from gaze."""
+    return list(
+        dict.fromkeys(
+            name
+            for name, experiment, _ in chosen
+            if labels(name, experiment) == "pseudomask"
+        )
+    )
 
 
 def measured(chosen):
     """What a table of trainings is made of."""
     return {
         "metrics": per_run("metrics.csv", chosen),
-        "gaze": per_dataset("gaze.h5", distinct(chosen)),
+        "gaze": per_dataset("gaze.h5", looked_at(chosen)),
     }
 
 
@@ -255,12 +342,16 @@ def measured_settings(chosen):
                 dataset=name,
                 experiment=experiment,
                 seed=seed,
-                labels=CONFIG.experiment(name, experiment).student.labels,
-                mask_seconds=CONFIG.dataset(name).mask_seconds,
+                labels=labels(name, experiment),
+                mask_seconds=(
+                    CONFIG.dataset(name).mask_seconds
+                    if labels(name, experiment) == "mask"
+                    else None
+                ),
             )
             for name, experiment, seed in chosen
         ],
-        gaze=distinct(chosen),
+        gaze=looked_at(chosen),
     )
 
 

@@ -20,11 +20,10 @@ rule verify:
     params:
         root=lambda wildcards: CONFIG.dataset(wildcards.dataset).root,
         fixations=lambda wildcards: CONFIG.dataset(wildcards.dataset).fixations or "",
+        raw=raw_contents,
+        maps=gaze_contents,
         settings=verify_settings,
-        code=lambda wildcards: fingerprint(
-            "stages.verify",
-            f"stages.datasets.{CONFIG.dataset(wildcards.dataset).prepare.layout}",
-        ),
+        code=verify_code,
     shell:
         "python -m stages.verify --raw {params.root:q} --fixations {params.fixations:q}"
         " --output {output.verified:q} --settings {params.settings:q} --threads {threads}"
@@ -46,6 +45,7 @@ rule prepare:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     params:
         root=lambda wildcards: CONFIG.dataset(wildcards.dataset).root,
+        raw=raw_contents,
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
         ).prepare.model_dump_json(),
@@ -77,10 +77,11 @@ rule gaze:
         gpu=one_gpu,
     params:
         fixations=lambda wildcards: CONFIG.dataset(wildcards.dataset).fixations or "",
+        maps=gaze_contents,
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
         ).gaze.model_dump_json(),
-        code=fingerprint("stages.gaze"),
+        code=gaze_code,
     shell:
         "python -m stages.gaze --prepared {input.prepared:q}"
         " --fixations {params.fixations:q} --output {output.gaze:q}"

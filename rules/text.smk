@@ -88,6 +88,9 @@ rule embed:
         gpu=one_gpu,
     params:
         source=optional("source"),
+        vectors=lambda wildcards: folder_contents(
+            embed_source(wildcards).get("source", [])
+        ),
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
         ).embed.model_dump_json(),

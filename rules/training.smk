@@ -129,9 +129,7 @@ rule predict:
         gpus=count_gpus,
         explanations=optional("explanations"),
         teacher=optional("teacher"),
-        settings=lambda wildcards: CONFIG.dataset(
-            wildcards.dataset
-        ).predict.model_dump_json(),
+        settings=predict_settings,
         code=fingerprint("stages.predict"),
     shell:
         "python -m stages.predict --prepared {input.prepared:q}"

@@ -162,7 +162,7 @@ class Config(Settings):
     )
 
     def dataset(self, name: str) -> DatasetSettings:
-        """Resolve a data set over the defaults.
+        """Resolve a data set over the defaults, without what its other choices leave unread.
 
         Raises
         ------
@@ -174,10 +174,10 @@ class Config(Settings):
             f"datasets.{name}",
             "over defaults",
             _merge(_given(self.defaults), _given(self.datasets[name])),
-        )
+        ).without_unread()
 
     def experiment(self, dataset: str, name: str) -> Experiment:
-        """Resolve an experiment over a data set over the defaults.
+        """Resolve an experiment over a data set over the defaults, likewise.
 
         Raises
         ------
@@ -192,7 +192,7 @@ class Config(Settings):
             f"experiments.{name}",
             f"over datasets.{dataset} and defaults",
             {key: merged.get(key, {}) for key in Experiment.model_fields},
-        )
+        ).without_unread()
 
 
 def _given(model: BaseModel) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from stages import cli, io, job_log
-from stages.encoders import Encoder, imported
+from stages.encoders import Encoder
 from stages.fingerprint import fingerprint
 from stages.settings.explain import EmbedSettings
 from stages.settings.modules import encoder_module
@@ -86,14 +86,14 @@ def _write(
     _copy_rest(read, file)
 
 
-def _import(texts: Path, output: Path, settings: EmbedSettings, source: Path) -> None:
+def _import(texts: Path, output: Path, settings: EmbedSettings, source: Path, module: Any) -> None:
     with (
         io.open_h5(texts, *_READ) as read,
         io.create_h5(output, "embed", {"texts": texts, "source": source}, settings) as file,
     ):
         text, fields = io.read_strings(read, "text"), list(read.attrs["fields"])
         explained = (text != "").any(axis=1)
-        vectors = imported.read_vectors(source, io.read_strings(read, "sample_id"), explained)
+        vectors = module.read_vectors(source, io.read_strings(read, "sample_id"), explained)
         if vectors.shape[1] != text.shape[1]:
             fields = [""] * vectors.shape[1]
             text = np.full(vectors.shape[:2], "", object)
@@ -147,12 +147,12 @@ def embed(
     BadInput
         The encoder's model, or a file of vectors, is absent or cannot be used.
     """
+    module: Any = importlib.import_module(encoder_module(settings.encoder))
     if settings.encoder == "import":
         assert source is not None
-        _import(texts, output, settings, source)
+        _import(texts, output, settings, source, module)
         return
-    module = importlib.import_module(encoder_module(settings.encoder))
-    encoder = cast(Encoder, module.make(settings, threads, gpus))
+    encoder: Encoder = module.make(settings, threads, gpus)
     if cache is None:
         _encode(texts, output, settings, encoder)
         return

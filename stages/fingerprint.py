@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @cache
-def _tree(module: str) -> tuple[ast.Module | None, tuple[str, ...]]:
+def _read(module: str) -> tuple[str | None, tuple[str, ...]]:
     """Syntax tree of one of our modules, without docstrings, and our modules that it imports."""
     base = ROOT / module.replace(".", "/")
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
@@ -30,7 +30,7 @@ def _tree(module: str) -> tuple[ast.Module | None, tuple[str, ...]]:
             node
         ):
             node.body = node.body[1:]
-    return tree, tuple(sorted(name for name in imported if name.split(".")[0] == PACKAGE))
+    return ast.dump(tree), tuple(sorted(name for name in imported if name.split(".")[0] == PACKAGE))
 
 
 def closure(*modules: str) -> list[str]:
@@ -39,13 +39,14 @@ def closure(*modules: str) -> list[str]:
     queue = list(modules)
     while queue:
         module = queue.pop()
-        tree, imported = _tree(module)
+        tree, imported = _read(module)
         if tree is not None and module not in found:
             found.add(module)
             queue.extend(imported)
     return sorted(found)
 
 
+@cache
 def fingerprint(*modules: str) -> str:
     """Hash the code of `closure(modules)`; comments, docstrings and layout do not count.
 
@@ -56,7 +57,6 @@ def fingerprint(*modules: str) -> str:
     """
     digest = hashlib.sha256()
     for module in closure(*modules):
-        tree, _ = _tree(module)
-        assert tree is not None
-        digest.update(f"{module}\0{ast.dump(tree)}\0".encode())
+        tree, _ = _read(module)
+        digest.update(f"{module}\0{tree}\0".encode())
     return digest.hexdigest()[:16]

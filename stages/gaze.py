@@ -1,5 +1,6 @@
 """Fixations → gaze.h5: heatmap, CRF-refined map and nested pseudomasks."""
 
+import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,11 @@ from stages.device import choose
 from stages.heatmap import draw_heatmap, draw_published_heatmap
 from stages.levels import cut_levels
 from stages.parallel import ordered
-from stages.recordings import Scan, maps
+from stages.recordings import Scan
 from stages.refinement import refine
-from stages.scans import check_present, find_recorded, has_gaze, simulate
+from stages.scans import check_present, find_recorded, has_gaze, read_map
 from stages.settings.gaze import GazeSettings
+from stages.settings.modules import SIMULATION
 
 _DRAW = {"image": draw_heatmap, "published": draw_published_heatmap}
 
@@ -53,7 +55,7 @@ def _trace(sample: _Looked, settings: GazeSettings, device: torch.device) -> Tra
             sample.scan.fixations, size, original_size=sample.original_size, sigma=settings.sigma
         )
     else:
-        heat = maps.read_map(sample.scan, size, sample.original_size)
+        heat = read_map(sample.scan, size, sample.original_size)
     if isinstance(sample.scan, Path) and settings.recording.format == "refined":
         refined, heat = heat, np.zeros(size, np.float32)
     else:
@@ -76,7 +78,9 @@ def _find_scans(
         )
     else:
         masks, masked = source["mask"], training & source["has_mask"][()]
-        scans = simulate(sample_ids, masked, lambda i: masks[i] > 0, settings)
+        # By name: where there is a recording, a change of the scan model is none of its gaze.
+        simulation: Any = importlib.import_module(SIMULATION)
+        scans = simulation.simulate(sample_ids, masked, lambda i: masks[i] > 0, settings)
     with problems.collect():
         check_present(
             fixations or prepared,

@@ -1,15 +1,16 @@
-"""Each sample's gaze: read from a recording or simulated, and checked to be there."""
+"""Each sample's recorded gaze, and whether it is there."""
 
-from collections.abc import Callable, Collection, Mapping
+import importlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.cli import BadInput, Problems, name_some
-from stages.recordings import Scan, maps, read_scans
-from stages.scanpath import simulate_fixations
-from stages.settings.gaze import GazeSettings
+from stages.recordings import Scan, read_scans
+from stages.settings.modules import reader_module
 from stages.settings.recording import MAPS, RecordingSettings
 
 
@@ -46,28 +47,18 @@ def find_recorded(
         The file or folder cannot be used.
     """
     if recording.format in MAPS:
+        maps: Any = importlib.import_module(reader_module(recording.format))
         return dict(maps.find_maps(fixations, sizes))
     return dict(read_scans(fixations, sizes, recording, min_duration_ms, problems))
 
 
-def simulate(
-    sample_ids: NDArray[np.object_],
-    masked: NDArray[np.bool_],
-    read_mask: Callable[[int], NDArray[np.bool_]],
-    settings: GazeSettings,
-) -> dict[str, Scan | Path]:
-    """Draw fixations from the masks of the samples where `masked` is true.
-
-    Each sample has a generator of its own: its gaze does not depend on which others there are.
-    """
-    assert settings.simulate is not None
-    scans: dict[str, Scan | Path] = {}
-    for i in np.flatnonzero(masked).tolist():
-        rng = np.random.default_rng([settings.seed, *str(sample_ids[i]).encode()])
-        found = simulate_fixations(read_mask(i), settings=settings.simulate, rng=rng)
-        long = found[:, 2] >= settings.min_fixation_ms
-        scans[str(sample_ids[i])] = Scan(found[long], 0, int((~long).sum()))
-    return scans
+def read_map(
+    file: Path, size: tuple[int, int], original_size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Read a map that `find_recorded` has found; see `stages.recordings.maps`."""
+    maps: Any = importlib.import_module(reader_module("heatmaps"))
+    read: NDArray[np.float32] = maps.read_map(file, size, original_size)
+    return read
 
 
 def has_gaze(scans: Mapping[str, Scan | Path], sample_id: str) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 from stages import cli, io
 from stages.compare import COLUMNS
 from stages.report_page import MISSING, fill, notes, number, spread
-from stages.settings.compare import TabulateSettings
+from stages.settings.tabulate import TabulateSettings
 from stages.statistics import CONFIDENCE, DRAWS, EXACT
 
 _TEXT = ("dataset", "experiment", "reference", "unit", "gaze")

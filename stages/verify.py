@@ -8,8 +8,7 @@ import pandas as pd
 from stages import cli, io
 from stages.cli import Problems
 from stages.prepare import list_samples, read_samples
-from stages.recordings import maps
-from stages.scans import check_present, find_recorded, has_gaze
+from stages.scans import check_present, find_recorded, has_gaze, read_map
 from stages.settings.verify import VerifySettings
 
 COLUMNS = [
@@ -66,7 +65,7 @@ def verify(
             for name, scan in scans.items():
                 if isinstance(scan, Path):
                     with problems.collect():
-                        maps.read_map(scan, settings.prepare.size, sizes[name])
+                        read_map(scan, settings.prepare.size, sizes[name])
         check_present(
             fixations or raw,
             list(training.index),

@@ -133,10 +133,8 @@ def disc(size: tuple[int, int], centre: tuple[float, float], radius: float) -> n
     return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
 
 
-@pytest.fixture
-def kvasir(tmp_path):
-    """Six frames of different sizes, a brighter disc in each, four of them for training."""
-    root = tmp_path / "kvasir"
+def write_polyps(root: Path) -> None:
+    """Write six frames of different sizes, a brighter disc in each, four of them for training."""
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
     rng = np.random.default_rng(0)
@@ -155,6 +153,13 @@ def kvasir(tmp_path):
     (root / "train.txt").write_text("\n".join(ids[:4]) + "\n")
     (root / "test.txt").write_text("\n".join(ids[4:]) + "\n\n")
     (root / "fixations.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.fixture
+def kvasir(tmp_path):
+    """What `write_polyps` writes."""
+    root = tmp_path / "kvasir"
+    write_polyps(root)
     return root
 
 

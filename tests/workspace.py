@@ -101,3 +101,19 @@ class Workspace:
     def planned(self, *targets: str) -> set[str]:
         """The rules that a dry run says would run."""
         return set(self.job_counts(*targets))
+
+
+def dry_run(folder: Path, targets: tuple[str, ...]) -> str:
+    """What `snakemake -n` prints, in a process that has imported it and is not used again."""
+    from snakemake.cli import main
+
+    log = folder / "plan.txt"
+    with log.open("w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    os.chdir(folder)
+    try:
+        main(["-n", *targets])
+    except SystemExit as end:
+        assert not end.code, log.read_text()
+    return log.read_text()

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from stages.cli import Problems
-from stages.datasets import Record, kvasir, published
+from stages.datasets import Record, published
 
-read = kvasir.read
+read = published.read
 
 
 def index(root: Path, problems: Problems) -> list[Record]:

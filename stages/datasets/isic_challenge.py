@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stages.cli import BadInput, Problems
-from stages.datasets import Record, Split, kvasir, published
+from stages.datasets import Record, Split, published
 
 # The folders of images and of masks, as the archives unpack.
 PARTS: dict[Split, tuple[str, str]] = {
@@ -13,7 +13,7 @@ PARTS: dict[Split, tuple[str, str]] = {
 }
 _IMAGE, _MASK = ".jpg", "_segmentation.png"
 
-read = kvasir.read
+read = published.read
 
 
 def _lone(path: Path, other: Path) -> BadInput:

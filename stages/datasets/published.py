@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from stages.cli import BadInput, Problems, log, name_some
-from stages.datasets import Record, Split, files, listing
+from stages.datasets import Pixels, Record, Split, files, listing
 
 # How many files a message names.
 _NAMED = 5
@@ -157,3 +157,10 @@ def index(
         some = name_some(lacking, _NAMED)
         log.warning("%s: no mask of %d of %d images: %s", root, len(lacking), len(records), some)
     return records
+
+
+def read(record: Record) -> Pixels:
+    """Read a picture and its mask; the size of a pixel is not known."""
+    image = files.read_image(record.image)
+    mask = None if record.mask is None else files.read_mask(record.mask, image.shape[:2])
+    return Pixels(image, mask, (float("nan"), float("nan")))

@@ -1,18 +1,20 @@
 """Recordings of every tabular format → each image's fixations, checked."""
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from stages.cli import BadInput, Problems, log
-from stages.recordings import eyelink, samples, tobii
 from stages.recordings.images import Images
 from stages.recordings.placing import check_placement, on_image, to_image
 from stages.recordings.scan import Scan
 from stages.recordings.table import Columns, Table, open_table
+from stages.settings.modules import reader_module
 from stages.settings.recording import RecordingSettings
 
 # Medians that are not of milliseconds, and usual ones.
@@ -20,7 +22,6 @@ _LONGEST_MS = 20_000.0
 _USUAL_MS = (50.0, 5_000.0)
 # What other units of time are in milliseconds.
 _UNITS_MS = {"seconds": 1000.0, "microseconds": 0.001}
-_FORMATS = {"gazemedseg": eyelink, "eyelink": eyelink, "tobii": tobii, "samples": samples}
 
 
 def _check_durations(table: Table, columns: Columns, fixations: pd.DataFrame) -> None:
@@ -57,24 +58,6 @@ def _check_unit(
         if likely
         else "give durations in milliseconds, or lower gaze.min_fixation_ms",
     )
-
-
-def _find_fixations(
-    table: Table, gaze: pd.DataFrame, settings: RecordingSettings, min_duration_ms: float
-) -> pd.DataFrame:
-    # Only raw samples need it, and its import takes longer than most recordings.
-    from stages.recordings.detection import find_fixations
-
-    found = find_fixations(gaze, settings, min_duration_ms)
-    if not len(found):
-        raise BadInput(
-            table.file,
-            "samples",
-            found=f"no fixation in {len(gaze)} samples, of which {gaze['x'].isna().sum()} are lost",
-            expected=f"stretches of {min_duration_ms:g} ms or longer in which the gaze rests",
-            mend="check recording.detection: threshold, rate_hz, screen_mm, distance_mm",
-        )
-    return found
 
 
 def read_scans(
@@ -117,10 +100,11 @@ def read_scans(
     """
     found = Problems()
     table = open_table(file)
-    reader = _FORMATS[settings.format]
-    columns = reader.find_columns(table, settings)
+    # By name: a change of another format's reader is none of this gaze.
+    reader: Any = importlib.import_module(reader_module(settings.format))
+    columns: Columns = reader.find_columns(table, settings)
     images = Images(sizes)
-    gaze = reader.read(table, columns, settings, images, found)
+    gaze: pd.DataFrame = reader.read(table, columns, settings, images, found)
     with found.collect():
         images.check(table, columns.image)
     raw = settings.format == "samples"
@@ -139,7 +123,7 @@ def read_scans(
             )
     if raw or not len(gaze):
         found.stop()
-        gaze = _find_fixations(table, gaze, settings, min_duration_ms) if raw else gaze
+        gaze = reader.find_fixations(table, gaze, settings, min_duration_ms) if raw else gaze
     else:
         with found.collect():
             _check_durations(table, columns, gaze)

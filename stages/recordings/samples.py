@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from stages.cli import BadInput, Problems, log
+from stages.recordings.detection import find_fixations as detect_fixations
 from stages.recordings.images import Images
 from stages.recordings.table import Columns, Table, codes, read_columns, require
 from stages.settings.recording import DetectionSettings, RecordingSettings
@@ -92,6 +93,29 @@ def read(
     with problems.collect():
         _check_times(table, columns, samples, settings.detection)
     return samples
+
+
+def find_fixations(
+    table: Table, samples: pd.DataFrame, settings: RecordingSettings, min_duration_ms: float
+) -> pd.DataFrame:
+    """Find the fixations in what `read` returned; see `stages.recordings.detection`.
+
+    Raises
+    ------
+    BadInput
+        There is none.
+    """
+    found = detect_fixations(samples, settings, min_duration_ms)
+    if not len(found):
+        lost = samples["x"].isna().sum()
+        raise BadInput(
+            table.file,
+            "samples",
+            found=f"no fixation in {len(samples)} samples, of which {lost} are lost",
+            expected=f"stretches of {min_duration_ms:g} ms or longer in which the gaze rests",
+            mend="check recording.detection: threshold, rate_hz, screen_mm, distance_mm",
+        )
+    return found
 
 
 def _check_valid(table: Table, rows: pd.DataFrame) -> None:

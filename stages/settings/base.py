@@ -1,6 +1,6 @@
 """What all settings share: frozen, finite, and closed to keys that do not exist."""
 
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo
 
@@ -14,6 +14,24 @@ class Settings(BaseModel):
 
     # JSON, in which a stage receives its settings, knows no NaN and no infinity.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def unread(self) -> set[str]:
+        """Name the fields that say nothing beside the others, as those of another method do."""
+        return set()
+
+    def without_unread(self) -> Self:
+        """Give each such field, here and in what this holds, its default.
+
+        A stage gets the result: a change of what it does not read is then no change.
+        """
+        unread, fields = self.unread(), type(self).model_fields
+        plain = {name: fields[name].get_default() for name in unread}
+        parts = {
+            name: value.without_unread()
+            for name, value in self
+            if isinstance(value, Settings) and name not in unread
+        }
+        return self.model_copy(update=plain | parts)
 
 
 def is_part(info: ValidationInfo[Any]) -> bool:

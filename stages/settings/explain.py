@@ -20,6 +20,28 @@ class ViewSettings(Settings):
         default=0.25, ge=0, le=2, description="crop: added on each side, as a share of the region"
     )
 
+    def unread(self) -> set[str]:
+        """Only a crop has a margin."""
+        return set() if self.show == "crop" else {"margin"}
+
+
+# What a backend or an encoder reads of the settings that not all of them read.
+_ASKED = {
+    "model", "prompt", "view", "batch_size", "max_tokens", "temperature", "seed", "attempts",
+}  # fmt: skip
+_BACKENDS = {
+    "measured": set[str](),
+    "transformers": _ASKED | {"revision", "dtype", "trust_remote_code"},
+    "openai": _ASKED | {"url", "key_variable", "concurrency", "timeout_s", "retries"},
+    "import": {"source"},
+}
+_ENCODERS = {
+    "minilm": {"tokens", "batch_size"},
+    "transformers": {"tokens", "batch_size", "model", "revision", "pooling"},
+    "open_clip": {"tokens", "batch_size", "model", "weights"},
+    "import": {"source"},
+}
+
 
 class ExplainSettings(Settings):
     """Who explains an image, and how it is asked."""
@@ -83,6 +105,13 @@ class ExplainSettings(Settings):
         default=1, ge=1, le=1000, description="jobs among which the samples are divided"
     )
 
+    def unread(self) -> set[str]:
+        """Name what only other backends read."""
+        others = set().union(*_BACKENDS.values()) - _BACKENDS[self.backend]
+        if self.backend == "transformers" and self.temperature == 0:
+            others.add("seed")
+        return others
+
     @model_validator(mode="after")
     def _complete(self, info: ValidationInfo[Any]) -> "ExplainSettings":
         if is_part(info):
@@ -127,6 +156,10 @@ class EmbedSettings(Settings):
     )
     source: str = Field(default="", description="import: folder of <id>.npy")
     batch_size: int = Field(default=64, ge=1, description="sentences at a time")
+
+    def unread(self) -> set[str]:
+        """Name what only other encoders read."""
+        return set().union(*_ENCODERS.values()) - _ENCODERS[self.encoder]
 
     @model_validator(mode="after")
     def _complete(self, info: ValidationInfo[Any]) -> "EmbedSettings":

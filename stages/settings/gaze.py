@@ -4,7 +4,7 @@ from pydantic import Field, model_validator
 
 from stages.settings.base import Settings
 from stages.settings.crf import CrfSettings
-from stages.settings.recording import RecordingSettings
+from stages.settings.recording import MAPS, RecordingSettings
 from stages.settings.scanpath import ScanSettings
 
 Threshold = Annotated[float, Field(gt=0, lt=1)]
@@ -51,6 +51,15 @@ class GazeSettings(Settings):
         "the run, with the list",
     )
     seed: int = Field(default=0, ge=0, description="seed of the simulated fixations")
+
+    def unread(self) -> set[str]:
+        """Name what is only of a recording, of a simulation, or of fixations where maps are."""
+        if self.simulate is not None:
+            return {"recording", "recorded"}
+        if self.recording.format not in MAPS:
+            return {"seed"}
+        drawn = {"seed", "canvas", "sigma", "min_fixation_ms"}
+        return drawn | ({"crf"} if self.recording.format == "refined" else set())
 
     @model_validator(mode="after")
     def _distinct(self) -> "GazeSettings":

@@ -12,6 +12,21 @@ _ENCODERS = {
     "open_clip": "openclip",
     "import": "imported",
 }
+_READERS = {
+    "gazemedseg": "eyelink",
+    "eyelink": "eyelink",
+    "tobii": "tobii",
+    "samples": "samples",
+    "heatmaps": "maps",
+    "refined": "maps",
+}
+# Draws the gaze of a data set without a recording.
+SIMULATION = "stages.simulation"
+
+
+def reader_module(format: str) -> str:
+    """Return the module that reads a format of recorded gaze."""
+    return f"stages.recordings.{_READERS[format]}"
 
 
 def explain_module(backend: str) -> str:

@@ -52,3 +52,9 @@ class PrepareSettings(Settings):
         "the raw folder states no validation part",
     )
     split_seed: int = Field(default=0, ge=0, description="draws the test and validation subjects")
+
+    def unread(self) -> set[str]:
+        """Name what is only of a draw, where none takes place."""
+        if self.split == "drawn":
+            return set()
+        return {"test_fraction"} | (set() if self.val_fraction else {"split_seed"})

@@ -50,6 +50,10 @@ class DetectionSettings(Settings):
         default=1, gt=0, description="extent of a fixation along x plus along y, degrees"
     )
 
+    def unread(self) -> set[str]:
+        """Name the threshold of the other method."""
+        return {"max_dispersion" if self.method == "velocity" else "max_velocity"}
+
 
 class RecordingSettings(Settings):
     """What the file of a data set's `fixations` holds, and what its coordinates mean."""

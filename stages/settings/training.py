@@ -68,6 +68,10 @@ class OptimisationSettings(Settings):
         default=1_000, ge=1, description="iterations between looks at the validation split"
     )
 
+    def unread(self) -> set[str]:
+        """Momentum is of SGD alone."""
+        return {"momentum"} if self.optimiser == "adam" else set()
+
 
 class TeacherSettings(OptimisationSettings):
     """The network that reads image and text, trained on the precise gaze region."""
@@ -100,6 +104,23 @@ class TeacherSettings(OptimisationSettings):
         description="share of training samples read without their text, so that the teacher "
         "can also read an image that nobody has looked at",
     )
+
+    def unread(self) -> set[str]:
+        """Name what a teacher without text does not read either."""
+        return super().unread() | (set() if self.text else {"text_dropout"})
+
+
+# What a method reads of the settings that not all of them read.
+_OF_TWO_NETWORKS = {
+    "afc_weight", "cwc_weight", "cwc_threshold", "ramp_iterations", "noise", "cutmix_beta",
+    "darm_ratio", "darm_block",
+}  # fmt: skip
+_READ = {
+    "distilled": _OF_TWO_NETWORKS | {"target_crf", "cwc_weighted"},
+    "single": set[str](),
+    "gazemedseg": {"cwc_weight"},
+    "published": _OF_TWO_NETWORKS | {"teacher_widths"},
+}
 
 
 class StudentSettings(OptimisationSettings):
@@ -165,6 +186,11 @@ class StudentSettings(OptimisationSettings):
                 "set method: single"
             )
         return self
+
+    def unread(self) -> set[str]:
+        """Name what only other methods read, and the levels where the labels are masks."""
+        others = set().union(*_READ.values()) - _READ[self.method]
+        return super().unread() | others | ({"levels"} if self.labels == "mask" else set())
 
     @property
     def needs_teacher(self) -> bool:

@@ -238,6 +238,11 @@ def test_raw_data_of_a_real_format_become_pseudomasks(name, request, tmp_path):
     quality = pd.read_csv(folder / "gaze_quality.csv", dtype={"sample_id": str})
     assert quality["sample_id"].tolist() == sample_ids
 
+    if case.write and (root / case.fixations).is_dir():
+        changed = next((root / case.fixations).iterdir())
+        changed.write_bytes(changed.read_bytes() + b"\0")
+        assert workspace.planned("results/ours/gaze.h5") == {"gaze"}
+
 
 def test_data_that_were_exported_for_the_published_code_are_read_back(kvasir, tmp_path):
     root = tmp_path / "clone/data/polyps"

@@ -96,6 +96,8 @@ def test_texts_and_vectors_from_elsewhere_are_taken_as_they_are(workspace):
     with h5py.File(workspace.folder / EXPLANATIONS) as file:
         for i, name in enumerate(file["sample_id"].asstr()[:4]):
             assert np.array_equal(file["embedding"][i], vectors[name])
+    np.save(root / "embeddings/frame 0.npy", vectors["frame 1"])
+    assert workspace.planned(EXPLANATIONS) == {"embed"}
 
 
 def test_another_encoder_asks_no_model_and_another_prompt_does(workspace):

@@ -10,9 +10,10 @@ import pytest
 from stages import cli, io
 from stages.cli import BadInput
 from stages.compare import COLUMNS, against, compare, over_seeds, per_image
-from stages.settings.compare import CompareSettings, TabulateSettings
+from stages.settings.compare import CompareSettings
 from stages.settings.report import ReportDataset
 from stages.settings.summarise import Run
+from stages.settings.tabulate import TabulateSettings
 from stages.statistics import bootstrap_interval
 from stages.tabulate import difference, probability, tabulate
 

@@ -343,11 +343,64 @@ def test_later_places_win_and_unset_values_hide_nothing():
 
 
 def test_an_explicit_default_overrides_an_earlier_value():
-    parsed = parse(
-        changed(("defaults.student.noise", 0.5), ("experiments.full.student.noise", 0.2))
-    )
-    assert parsed.experiment("kvasir", "full").student.noise == 0.2
-    assert parsed.experiment("kvasir", "supervised").student.noise == 0.5
+    parsed = parse(changed(("defaults.student.ema", 0.5), ("experiments.full.student.ema", 0)))
+    assert parsed.experiment("kvasir", "full").student.ema == 0
+    assert parsed.experiment("kvasir", "supervised").student.ema == 0.5
+
+
+@pytest.mark.parametrize(
+    ("choice", "path", "value", "unread"),
+    [
+        ({}, "gaze.seed", 1, True),
+        ({"gaze.recording": {"format": "heatmaps"}}, "gaze.sigma", 10, True),
+        ({"gaze.recording": {"format": "heatmaps"}}, "gaze.crf.sxy", 10, False),
+        ({"gaze.recording": {"format": "refined"}}, "gaze.crf.sxy", 10, True),
+        ({"gaze.simulate": {}, "fixations": None}, "gaze.seed", 1, False),
+        ({"gaze.simulate": {}, "fixations": None}, "gaze.recording.max_off_image", 1, True),
+        ({}, "prepare.test_fraction", 0.5, True),
+        ({"prepare.split": "drawn"}, "prepare.test_fraction", 0.5, False),
+        ({}, "prepare.split_seed", 1, False),
+        ({"prepare.val_fraction": 0}, "prepare.split_seed", 1, True),
+        ({}, "explain.attempts", 1, True),
+        ({}, "explain.max_failed", 1, False),
+        ({"explain.backend": "transformers", "explain.model": "m"}, "explain.seed", 1, True),
+        ({"explain.backend": "transformers", "explain.model": "m", "explain.temperature": 1},
+         "explain.seed", 1, False),
+        ({"explain.backend": "openai", "explain.model": "m", "explain.url": "u"},
+         "explain.view.margin", 1, True),
+        ({"explain.backend": "openai", "explain.model": "m", "explain.url": "u",
+          "explain.view.show": "crop"}, "explain.view.margin", 1, False),
+        ({}, "embed.pooling", "first", True),
+        ({"embed.encoder": "transformers", "embed.model": "m"}, "embed.pooling", "first", False),
+    ],
+)  # fmt: skip
+def test_a_data_set_is_without_what_its_other_choices_leave_unread(choice, path, value, unread):
+    chosen = [(f"datasets.kvasir.{key}", setting) for key, setting in choice.items()]
+    before = parse(changed(*chosen)).dataset("kvasir")
+    after = parse(changed(*chosen, (f"datasets.kvasir.{path}", value))).dataset("kvasir")
+    assert (before == after) == unread
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "value", "unread"),
+    [
+        ({}, "student.afc_weight", 9, False),
+        ({"student.method": "single"}, "student.afc_weight", 9, True),
+        ({"student.method": "single"}, "student.levels", 3, False),
+        ({"student.method": "single", "student.labels": "mask"}, "student.levels", 3, True),
+        ({}, "student.teacher_widths", [8] * 6, True),
+        ({"student.method": "published"}, "student.teacher_widths", [8] * 6, False),
+        ({}, "teacher.momentum", 0.5, True),
+        ({"teacher.optimiser": "sgd"}, "teacher.momentum", 0.5, False),
+        ({}, "teacher.text_dropout", 0.5, False),
+        ({"teacher.text": False}, "teacher.text_dropout", 0.5, True),
+    ],
+)
+def test_an_experiment_is_without_what_its_other_choices_leave_unread(changes, path, value, unread):
+    chosen = [(f"experiments.full.{key}", setting) for key, setting in changes.items()]
+    before = parse(changed(*chosen)).experiment("kvasir", "full")
+    after = parse(changed(*chosen, (f"defaults.{path}", value))).experiment("kvasir", "full")
+    assert (before == after) == unread
 
 
 def test_lists_are_replaced_not_joined():

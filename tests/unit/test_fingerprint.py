@@ -7,18 +7,23 @@ from stages import fingerprint as fp
 from stages.settings.modules import method_module
 
 
+def forget():
+    fp._read.cache_clear()
+    fp.fingerprint.cache_clear()
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A copy of the stages that may be edited."""
     shutil.copytree(fp.ROOT / "stages", tmp_path / "stages")
     monkeypatch.setattr(fp, "ROOT", tmp_path)
-    fp._tree.cache_clear()
+    forget()
     yield tmp_path / "stages"
-    fp._tree.cache_clear()
+    forget()
 
 
 def prints():
-    fp._tree.cache_clear()
+    forget()
     stages = {
         "gaze": ["stages.gaze"],
         "teacher": ["stages.teacher"],

@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 import pytest
+import tiny_training
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -426,3 +427,31 @@ def test_plain_consistency_weighs_confident_pixels_the_same(files, tmp_path, mon
     for weighted in (True, False):
         study(files, tmp_path / str(weighted), teacher, cwc_weighted=weighted, iterations=1)
     assert asked == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("distilled", {}), ("single", {}), ("single", {"labels": "mask"}), ("gazemedseg", {}),
+     ("published", OWN["published"]), ("single", {"optimiser": "sgd"})],
+)  # fmt: skip
+def test_what_is_said_to_be_unread_is_what_a_training_does_not_read(
+    method, changes, files, tmp_path, monkeypatch
+):
+    read = set()
+
+    class Watched(StudentSettings):
+        def __getattribute__(self, name):
+            read.add(name)
+            return super().__getattribute__(name)
+
+    teacher = teach(files, tmp_path) if method == "distilled" else None
+    monkeypatch.setattr(tiny_training, "StudentSettings", Watched)
+    train = tiny_training.train_student
+    # Their validation, before, reads what it is to judge.
+    monkeypatch.setattr(
+        tiny_training, "train_student", lambda **options: read.clear() or train(**options)
+    )
+    study(files, tmp_path, teacher, method=method, **changes)
+    fields = set(StudentSettings.model_fields)
+    unread = StudentSettings(method=method, **changes).unread()
+    assert read & fields == fields - unread

@@ -1,0 +1,31 @@
+"""What lies in a folder that a rule reads, without a look into the files."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+
+def _files(folder: str) -> Iterator[tuple[str, int, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name[0] == ".":
+                continue
+            if entry.is_dir():
+                yield from _files(entry.path)
+            elif entry.is_file():
+                about = entry.stat()
+                yield entry.path, about.st_size, about.st_mtime_ns
+
+
+@cache
+def contents(folder: Path) -> str:
+    """Digest the names, sizes and times of all files in a folder, hidden ones aside.
+
+    The folder's own time tells neither what is replaced under its name nor what lies deeper. The
+    files themselves are not read: 20,000 take an eighth of a second.
+    """
+    found = sorted(_files(str(folder)))
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
