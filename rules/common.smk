@@ -398,10 +398,12 @@ def run_jobs(name, experiment, seed):
 def jobs(chosen, shown):
     """(rule, wildcards) of each job behind trainings and, if it is shown, behind a report on them."""
     found = []
-    for name in distinct(chosen):
+    for name in dict.fromkeys(name for name, _, _ in chosen):
         own = [run for run in chosen if run[0] == name]
         students = [CONFIG.experiment(name, run[1]).student for run in own]
-        shared = [rules.prepare, rules.gaze]
+        shared = [rules.prepare]
+        if shown or looked_at(own):
+            shared.append(rules.gaze)
         if shown or CONFIG.dataset(name).quality.leave_out:
             shared.append(rules.quality)
         found += [(rule, {"dataset": name}) for rule in shared]

@@ -1,7 +1,6 @@
 """What each looked-at region is, in words and in vectors."""
 
 
-# What `cache` says changes where a result comes from, not what it is: it reruns nothing.
 rule explain:
     """Explain a share of the images that somebody looked at."""
     input:
@@ -17,6 +16,8 @@ rule explain:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=explain_gpus,
+        # Not a parameter: it changes where a result comes from, not what it is.
+        cache=CONFIG.cache,
     params:
         # Not an output: answers outlive a killed job, and a changed setting is asked anew.
         work="results/{dataset}/work/explain",
@@ -35,7 +36,7 @@ rule explain:
         " {params.prompt} {params.source} --output {output.answers:q}"
         " --settings {params.settings:q} --shard {wildcards.shard}"
         " --shards {wildcards.shards} --work {params.work:q} --threads {threads}"
-        " --gpus {params.gpus} --cache {CONFIG.cache:q}"
+        " --gpus {params.gpus} --cache {resources.cache:q}"
         " --code {params.code} --log {log:q}"
 
 
@@ -86,6 +87,7 @@ rule embed:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=one_gpu,
+        cache=CONFIG.cache,
     params:
         source=optional("source"),
         vectors=lambda wildcards: folder_contents(
@@ -101,5 +103,5 @@ rule embed:
     shell:
         "python -m stages.embed --texts {input.texts:q} {params.source}"
         " --output {output.explanations:q} --settings {params.settings:q}"
-        " --threads {threads} --gpus {resources.gpu} --cache {CONFIG.cache:q}"
+        " --threads {threads} --gpus {resources.gpu} --cache {resources.cache:q}"
         " --code {params.code} --log {log:q}"

@@ -18,7 +18,9 @@ def commit() -> str:
     """Name the commit that is checked out, and whether files differ from it; "": none is."""
     if not (ROOT / ".git").exists():
         return ""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    # Without locks: the user may be committing.
+    command = ["git", "--no-optional-locks", "-C", str(ROOT)]
+    command += ["describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
