@@ -16,9 +16,9 @@ test-slow: $(VENV)/installed
 
 # The tests skip themselves, and say why, where SLURM could not be installed.
 slurm-test: $(VENV)/installed
-	-command -v munged slurmctld slurmd || (apt-get update --quiet && \
+	-(command -v munged && command -v slurmctld && command -v slurmd) || (apt-get update --quiet && \
 		DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends slurm-wlm munge)
-	python -m pytest -m slurm -rs
+	python -m pytest tests/slurm -rs
 
 lint: $(VENV)/installed
 	ruff check .

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -63,7 +64,10 @@ def end_all_jobs() -> None:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[None]:
-    """Run the daemons, with all that they write in `folder`; in the end nothing of them is left."""
+    """Run the daemons, with all that they write in `folder`; in the end nothing of them is left.
+
+    Not after SIGTERM either, which is Ctrl-C here.
+    """
     host = socket.gethostname().split(".")[0]
     settings = (HERE / "slurm.conf").read_text().format(host=host, folder=folder)
     files = {
@@ -84,13 +88,16 @@ def cluster(folder: Path) -> Iterator[None]:
         ["slurmd", "-D", "-c"],
     )
     running: list[subprocess.Popen[bytes]] = []
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     CONFIGURATION.mkdir(exist_ok=True)
     try:
         for name, text in files.items():
             (CONFIGURATION / name).write_text(text)
         for command in commands:
             with (folder / f"{command[0]}.out").open("wb") as out:
-                running.append(subprocess.Popen(command, stdout=out, stderr=out))
+                # What ends these tests is not to end the daemons first.
+                process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+                running.append(process)
         wait_until(
             lambda: "idle" in subprocess.run(
                 ["sinfo", "-h", "-o", "%t"], capture_output=True, text=True
@@ -111,3 +118,4 @@ def cluster(folder: Path) -> Iterator[None]:
                 process.kill()
         for name in files:
             (CONFIGURATION / name).unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, handler)

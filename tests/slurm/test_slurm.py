@@ -4,7 +4,10 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,18 +149,26 @@ def environment(stage: str, folder: Path) -> tuple[list[str], dict[str, str]]:
     found: list[tuple[list[str], dict[str, str]]] = []
 
     def look() -> bool:
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (process / "cmdline").read_text().split("\0")
-                if command[1:3] == ["-m", stage] and (process / "cwd").readlink() == folder:
-                    lines = (process / "environ").read_text().split("\0")
+        for number in working_in(folder):
+            with suppress(OSError):
+                command = Path(f"/proc/{number}/cmdline").read_text().split("\0")
+                if command[1:3] == ["-m", stage]:
+                    lines = Path(f"/proc/{number}/environ").read_text().split("\0")
                     found.append((command, dict(line.split("=", 1) for line in lines if line)))
-            except OSError:
-                continue
         return bool(found)
 
     wait_until(look, stage, 300)
     return found[0]
+
+
+def working_in(folder: Path) -> list[int]:
+    """Ids of the processes whose working directory is `folder`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink() == folder:
+                found.append(int(process.name))
+    return found
 
 
 @dataclass
@@ -177,15 +188,33 @@ def weights(folder: Path) -> dict[str, bytes]:
     }
 
 
-def undisturbed(workspace: Workspace, folder: Path) -> dict[str, bytes]:
-    """The weights that the same data give without a cluster."""
+def undisturbed(workspace: Workspace, folder: Path) -> Workspace:
+    """The same data, of which networks are still to be trained."""
     reference = Workspace(folder, workspace.config)
     for name in ("data", "results"):
         shutil.copytree(
             workspace.folder / name, folder / name, ignore=shutil.ignore_patterns("full")
         )
-    reference.must_run("--rerun-triggers", "mtime", "--", f"{RUN}/student.safetensors")
-    return weights(folder)
+    return reference
+
+
+@contextmanager
+def running(process: subprocess.Popen[str]) -> Iterator[Callable[[], None]]:
+    """Yield what waits for the end; kill the process, and show what it printed, on a failure."""
+    with ThreadPoolExecutor(1) as pool:
+        output = pool.submit(process.communicate)
+
+        def wait() -> None:
+            output.result(600)
+            assert process.returncode == 0
+
+        try:
+            yield wait
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            print(output.result()[0])
+            raise
 
 
 @pytest.fixture(scope="module")
@@ -194,32 +223,27 @@ def ran(tmp_path_factory):
     workspace = Workspace(tmp_path_factory.mktemp("workspace"), smallest())
     with (
         cluster(tmp_path_factory.mktemp("cluster")),
-        ThreadPoolExecutor(2) as pool,
-    ):
-        process = workspace.start(
+        running(workspace.start(
             DATASET, "--profile", "workflow/profiles/slurm",
             # Nothing but squeue tells how a job ended, where accounting is off.
             "--slurm-status-command", "squeue",
             "--default-resources", *(f"{name}={value}" for name, value in DEFAULTS.items()),
             "--set-threads", *(f"{rule}={n}" for rule, n in THREADS.items()),
             program=[str(Path(__file__).with_name("polling.py"))],
-        )  # fmt: skip
-        output = pool.submit(process.communicate)
-        try:
-            prepare = environment("stages.prepare", workspace.folder)
-            requeue_the_teacher(workspace)
-            expected = pool.submit(undisturbed, workspace, tmp_path_factory.mktemp("reference"))
+        )) as wait,
+    ):  # fmt: skip
+        prepare = environment("stages.prepare", workspace.folder)
+        requeue_the_teacher(workspace)
+        reference = undisturbed(workspace, tmp_path_factory.mktemp("reference"))
+        student = f"{RUN}/student.safetensors"
+        with running(reference.start("--rerun-triggers", "mtime", "--", student)) as wait_for_it:
             signal_the_student(workspace)
-            printed, _ = output.result(600)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            print(output.result()[0])
-            raise
-        assert process.returncode == 0, printed
+            wait()
+            wait_for_it()
         requests: dict[str, list[dict[str, str]]] = {}
         for number, name in sorted(jobs().items(), key=lambda item: int(item[0])):
             requests.setdefault(name, []).append(described(number))
-    return Ran(workspace.folder, requests, prepare, expected.result())
+    return Ran(workspace.folder, requests, prepare, weights(reference.folder))
 
 
 def test_the_whole_dag_has_run(ran):
@@ -276,6 +300,7 @@ def test_preempted_and_signalled_trainings_end_as_undisturbed_ones(ran):
 def test_no_process_and_no_configuration_is_left(ran):
     assert lacking() is None
     assert not processes(*DAEMONS, *AT_WORK)
+    assert not working_in(ran.folder)
 
 
 def test_nor_is_any_after_a_failure(ran, tmp_path):
