@@ -9,7 +9,7 @@ demo: $(VENV)/installed
 	snakemake demo
 
 test: $(VENV)/installed
-	python -m pytest -m "not slow and not slurm"
+	python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not slurm"
 
 test-slow: $(VENV)/installed
 	python -m pytest -m slow
