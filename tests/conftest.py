@@ -8,9 +8,14 @@ import nrrd
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import settings
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+# A busy machine is no failure.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 def write_dicom(path: Path, pixels: np.ndarray, spacing: tuple[float, float], **tags) -> None:
