@@ -5,7 +5,7 @@
 One image has been in an update of the teacher and in one of the student. Ours: `train.fit` with
 the teacher's step, then with that of the distilled student, on prepared files. The published
 recipe (`published_reference.py`): one joint step, in which files are decoded and resized. Both
-have our networks, the same images, batch and number of threads, and run by turns, each block in a
+have the same networks, images, batch and number of threads, and run by turns, each block in a
 process of its own; medians are over steps. What is prepared once is not counted. On a machine that
 others use, the seconds of the cores (`cpu_ratio`) tell more than those of the clock.
 
