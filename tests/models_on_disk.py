@@ -33,6 +33,17 @@ TEMPLATE = (
 # The last byte of a rendered TEMPLATE, after which the answer begins.
 END_OF_QUESTION = ":"
 PATCH = 14
+# As a model is asked to write it.
+ANSWER = json.dumps(
+    {
+        "Location": "middle left",
+        "Boundary": "smooth and well-defined",
+        "Characteristics": "round, homogeneous, brighter than the surroundings",
+        "Area Percentage": 12,
+        "Confidence": "high",
+        "Remarks": "It lies at the left. Nothing else.",
+    }
+)
 
 
 def _tokenizer(

@@ -1,23 +1,12 @@
 """Answers and vectors that another workflow has made are taken where nothing differs."""
 
-import json
 import shutil
 
-from tests.models_on_disk import write_vlm
+from tests.models_on_disk import ANSWER, write_vlm
 from tests.workspace import Workspace, own_polyps, tiny_config
 
 EXPLANATIONS = "results/mine/explanations.h5"
 FILES = ("results/mine/texts/0of1.jsonl", EXPLANATIONS)
-ANSWER = json.dumps(
-    {
-        "Location": "middle left",
-        "Boundary": "smooth and well-defined",
-        "Characteristics": "round, homogeneous, brighter than the surroundings",
-        "Area Percentage": 12,
-        "Confidence": "high",
-        "Remarks": "Nothing else.",
-    }
-)
 
 
 def clone(folder, data, model, cache):

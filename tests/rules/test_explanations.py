@@ -7,20 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.models_on_disk import write_vlm
+from tests.models_on_disk import ANSWER, write_vlm
 from tests.workspace import Workspace, own_polyps, tiny_config
 
 TEXTS, EXPLANATIONS = "results/mine/texts.h5", "results/mine/explanations.h5"
-ANSWER = json.dumps(
-    {
-        "Location": "middle left",
-        "Boundary": "smooth and well-defined",
-        "Characteristics": "round, homogeneous, brighter than the surroundings",
-        "Area Percentage": 12,
-        "Confidence": "high",
-        "Remarks": "It lies at the left. Nothing else.",
-    }
-)
 
 
 @pytest.fixture
