@@ -164,7 +164,7 @@ def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
         handlers=handlers,
         force=True,
     )
-    if (code := options.pop("code")) is not None:
+    if (code := options.pop("code")) is not None and first:
         job_log.begin(code)
     try:
         stage(**{option: value for option, value in options.items() if value is not None})
