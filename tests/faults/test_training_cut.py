@@ -81,7 +81,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(after=st.integers(1, 9))
 def test_a_student_killed_at_any_iteration_goes_on_from_its_last_checkpoint(
     files, teacher, tmp_path_factory, method, after

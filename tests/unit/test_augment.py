@@ -65,7 +65,7 @@ def test_the_batch_itself_is_not_changed_and_a_seed_fixes_the_flips():
 # CutMix
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 6), st.integers(1, 6), st.integers(0, 99)
 )

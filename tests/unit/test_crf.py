@@ -114,7 +114,7 @@ def test_pixels_in_one_place_and_colour_worked_out_by_hand(pixels, iterations, e
     np.testing.assert_allclose(found[0], expected, atol=2e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     keys=st.lists(st.integers(0, 2**40), min_size=1, max_size=50),
     dtype=st.sampled_from([torch.int32, torch.int64]),
@@ -128,7 +128,7 @@ def test_keys_are_numbered_in_ascending_order(keys, dtype):
     assert distinct.dtype == dtype
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), d=st.integers(1, 7), n=st.integers(1, 40), ties=st.booleans())
 def test_a_simplex_contains_its_point(seed, d, n, ties):
     features = torch.tensor(np.random.default_rng(seed).uniform(-3, 3, (d, n)), dtype=torch.float32)
@@ -337,7 +337,7 @@ def test_the_map_snaps_to_the_edge_of_a_two_coloured_image():
     np.testing.assert_array_equal(found >= 0.5, image[..., 0] == 200)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
@@ -366,7 +366,7 @@ def test_any_image_gives_marginals_the_same_each_time(
     np.testing.assert_array_equal(probability, before[1])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), compat=st.floats(0, 4))
 def test_swapping_the_labels_swaps_the_result(seed, compat):
     image, probability = scene(seed)
@@ -376,7 +376,7 @@ def test_swapping_the_labels_swaps_the_result(seed, compat):
     np.testing.assert_allclose(one + other, 1, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), axis=st.integers(0, 1))
 def test_a_flipped_image_gives_the_flipped_map(seed, axis):
     """Up to the lattice and the cells, which are not symmetric."""
@@ -386,7 +386,7 @@ def test_a_flipped_image_gives_the_flipped_map(seed, axis):
     assert abs(np.flip(flipped, axis) - found).mean() < 0.01
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), raised=st.floats(0, 1))
 def test_more_evidence_never_means_less_foreground(seed, raised):
     """The kernel has no negative entries, so each update is monotone in P."""

@@ -352,7 +352,7 @@ def test_all_problems_are_told_at_once(texts, tmp_path, folder):
     assert "no NA.npy" in message and "float64" in message
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     array=arrays.arrays(
         np.float32,

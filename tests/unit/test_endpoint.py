@@ -358,7 +358,7 @@ def test_the_endpoint_can_ask_to_be_waited_for(serve, stated, least, most):
     assert least <= pauses[0] <= most
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.none() | st.text(max_size=40) | st.from_regex(r"\w{3}, \d+ (Jan|Feb) \d+ \d+:\d+:\d+ .*"))
 @example("Wed, 21 Oct 99999 07:28:00 GMT")
 @example("1e999")
@@ -849,7 +849,7 @@ def test_the_key_is_blotted_out(line, text, expected):
     assert line.redact(text) == expected
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(pieces=PIECES)
 def test_no_run_of_the_key_outlives_the_blotting(line, pieces):
     text = "".join(pieces)

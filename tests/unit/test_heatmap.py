@@ -81,7 +81,6 @@ def test_a_map_without_any_difference_is_empty(rows, sigma):
 points = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(50, 5000))
 
 
-@settings(deadline=None)
 @given(st.lists(points, min_size=1, max_size=6), st.integers(2, 20), st.floats(20, 300))
 def test_any_map_runs_from_0_to_1_and_is_mirrored_with_its_fixations(rows, side, sigma):
     scan = fixations(*rows)
@@ -153,7 +152,7 @@ def test_a_published_map_without_any_difference_is_empty(rows):
     assert (draw_published(fixations(*rows), (8, 8)) == 0).all()
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.lists(points, min_size=1, max_size=4))
 def test_any_published_map_lies_in_0_to_1(rows):
     heat = draw_published(fixations(*rows), (40, 24), sigma=30, original_size=(53, 31))

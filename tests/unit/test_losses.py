@@ -109,7 +109,7 @@ def test_partial_cross_entropy_balanced_divides_by_weights_below_one():
     assert loss.item() == pytest.approx(-(math.log(0.8) + math.log(0.2)) / 2)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10_000),
     dtype=st.sampled_from([torch.bool, torch.uint8, torch.long, torch.float32]),

@@ -39,7 +39,7 @@ sizes = st.tuples(st.integers(1, 4), st.integers(1, 40), st.integers(1, 40))
 ratios = st.integers(0, 1000).map(lambda r: r / 1000)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1), ratio=ratios, block=blocks, size=sizes)
 def test_the_budget_of_each_image_is_met_and_exceeded_by_less_than_a_block(
     seed, share, ratio, block, size
@@ -53,7 +53,7 @@ def test_the_budget_of_each_image_is_met_and_exceeded_by_less_than_a_block(
     assert not mask[budget == 0].any()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10_000),
     share=st.sampled_from([0.02, 0.2, 1.0]),
@@ -73,7 +73,7 @@ def test_a_mask_is_a_union_of_blocks_around_disagreeing_pixels(seed, share, rati
         assert torch.equal(union, masked)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1), ratio=ratios, size=sizes)
 def test_blocks_of_one_pixel_take_exactly_the_budget_from_the_set(seed, share, ratio, size):
     disagreement = torch.rand(size, generator=torch.Generator().manual_seed(seed)) < share

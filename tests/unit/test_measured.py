@@ -150,7 +150,7 @@ def test_one_pixel_is_enough(place):
     assert all(np.isfinite(v) for v in explanation.values.values() if isinstance(v, float))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     size=st.tuples(st.integers(12, 40), st.integers(12, 40)),

@@ -108,7 +108,7 @@ def test_unlike_neighbours_count_as_indifferent_ones():
     assert mixed == pytest.approx((math.e - 1) / (math.e + 24))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), st.integers(0, 99))
 def test_propagation_is_that_of_unfolded_windows(channels, height, width, seed):
     feature = torch.randn(2, channels, height, width, generator=generator(seed))

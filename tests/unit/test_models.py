@@ -122,7 +122,7 @@ def test_each_scale_has_a_learned_weight_for_its_text(teacher):
     assert torch.equal(teacher(x, images(2, 5, 6)).logits, teacher(x).logits)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     height=st.integers(16, 70),
     width=st.integers(16, 70),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stages.parallel import ordered
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     delays=st.lists(st.sampled_from([0.0, 0.0005, 0.002]), max_size=12),
     threads=st.integers(1, 4),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.cli import BadInput, ManyBad
@@ -268,7 +268,6 @@ REMARKS = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_no_sentence_of_any_answer_names_a_direction(data):
     prompt = PROMPTS[data.draw(st.sampled_from(NAMES))]

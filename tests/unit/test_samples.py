@@ -85,9 +85,7 @@ def test_the_named_splits_are_read_with_everything_that_belongs_to_them(
     assert batch["pseudomask"].sum(dim=(2, 3)).tolist() == [[6, 12, 18]] * len(expected)
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), max_size=6))
 def test_what_is_streamed_is_what_would_be_resident(files, indices):
     rows = samples.rows_of(files["prepared"], "train")

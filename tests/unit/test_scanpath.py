@@ -32,7 +32,7 @@ def inside(fixations, mask):
     return mask[np.minimum(y, mask.shape[0] - 1), np.minimum(x, mask.shape[1] - 1)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(masks, seeds, st.sampled_from([0.0, 0.015, 0.3]))
 def test_any_scan_is_one_that_an_eye_tracker_could_report(mask, seed, noise):
     fixations = scan(mask, seed, jitter=noise, drift=noise, distraction=0.3)
@@ -90,7 +90,7 @@ def test_parts_are_visited_from_the_largest_and_specks_are_not_seen():
     assert inside(fixations[8:], small).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds, st.integers(1, 30), st.integers(1, 30))
 def test_an_empty_mask_is_only_searched(seed, height, width):
     fixations = scan(np.zeros((height, width), bool), seed, **EXACT)

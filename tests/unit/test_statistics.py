@@ -12,7 +12,7 @@ from scipy.stats import permutation_test
 
 from stages.statistics import DRAWS, EXACT, bootstrap_interval, holm, sign_flip_p
 
-few = settings(max_examples=20, deadline=None)
+few = settings(max_examples=20)
 values = st.floats(-1, 1, width=32)
 
 

@@ -32,7 +32,7 @@ def generator(seed=0):
 # Batches
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 20), st.integers(1, 25), st.integers(0, 99))
 def test_each_sample_comes_once_before_any_comes_again(n, size, seed):
     found = train.batches(n, size, generator(seed))

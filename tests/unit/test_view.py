@@ -163,7 +163,7 @@ def test_the_caption_says_what_is_drawn():
     assert re.search(r"Location and Area Percentage are asked of the whole", caption(shown, CROP))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
