@@ -31,9 +31,9 @@ def measured(benchmark: Path) -> dict[str, float | None]:
     if not benchmark.exists():
         return dict.fromkeys(MEASURED)
     row = pd.read_csv(benchmark, sep="\t").iloc[-1]
-    # A job too short to be looked at has words in place of numbers.
+    # A job over before it was looked at has words in place of numbers, or a memory of nothing.
     found = {name: pd.to_numeric(row[column], errors="coerce") for name, column in MEASURED.items()}
-    return {name: None if pd.isna(value) else float(value) for name, value in found.items()}
+    return {name: float(value) if value > 0 else None for name, value in found.items()}
 
 
 def describe(result: Path, log: Path) -> dict[str, Any]:

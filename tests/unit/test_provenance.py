@@ -81,6 +81,7 @@ def test_without_log_and_benchmark_all_but_the_content_is_unknown(folder):
 @pytest.mark.parametrize(
     ("row", "seconds", "peak_mb"),
     [("0.02\t0:00:00\tNA\tNA", 0.02, None), ("0.02\t0:00:00\t-\t-", 0.02, None),
+     ("0.41\t0:00:00\t0.00\t0.00", 0.41, None),
      ("9.12\t0:00:09\t929.57\t4730.14", 9.12, 929.57)],
 )  # fmt: skip
 def test_a_job_too_short_to_be_looked_at_has_no_memory(tmp_path, row, seconds, peak_mb):
