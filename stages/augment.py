@@ -14,13 +14,17 @@ def flip(batch: Batch, generator: torch.Generator) -> Batch:
     The text of an explanation names no direction, so it stays true.
     """
     flipped = dict(batch)
-    device = batch["image"].device
+    count, device = len(batch["image"]), batch["image"].device
     for axis in (-1, -2):
-        coin = torch.rand(len(batch["image"]), generator=generator, device=device) < 0.5
+        coin = torch.rand(count, generator=generator, device=device) < 0.5
+        # Of each sample and its mirror image one, which takes a fifth of torch.where's time.
+        chosen = torch.arange(count, device=device) + count * coin
         for name, values in flipped.items():
             if values.dim() >= 3 and name != "text":
-                where = coin.reshape(-1, *[1] * (values.dim() - 1))
-                flipped[name] = torch.where(where, values.flip(axis), values)
+                # torch.cat knows no float16 under autocast on a CPU.
+                both = values.new_empty(2 * count, *values.shape[1:])
+                both[:count], both[count:] = values, values.flip(axis)
+                flipped[name] = both.index_select(0, chosen)
     return flipped
 
 

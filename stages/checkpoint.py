@@ -78,9 +78,9 @@ class State:
         found = {"generator": self.generator.get_state()}
         for part, module in self._modules().items():
             found |= {f"{part}/{name}": value for name, value in module.state_dict().items()}
-        for i, state in self.optimiser.state_dict()["state"].items():
-            found |= {f"optimiser/{i}/{name}": value for name, value in state.items()}
-        for part, named in (("best", self.best), ("sums", self.sums)):
+        # Of the one vector of all weights (`train.flatten`).
+        moments = self.optimiser.state_dict()["state"].get(0, {})
+        for part, named in (("optimiser", moments), ("best", self.best), ("sums", self.sums)):
             found |= {f"{part}/{name}": value for name, value in named.items()}
         return found
 
@@ -98,24 +98,13 @@ class State:
         self.generator.set_state(tensors["generator"])
         for part, module in self._modules().items():
             module.load_state_dict(parts[part])
-        self._restore_optimiser(parts.get("optimiser", {}))
+        moments = {0: parts["optimiser"]} if "optimiser" in parts else {}
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
         device = next(self.model.parameters()).device
         self.best = {name: value.to(device) for name, value in parts.get("best", {}).items()}
         self.sums = {name: value.to(device) for name, value in parts.get("sums", {}).items()}
         for name, number in numbers.items():
             setattr(self, name, number)
-
-    def _restore_optimiser(self, tensors: Mapping[str, Tensor]) -> None:
-        found = self.optimiser.state_dict()
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        for name, value in tensors.items():
-            i, _, entry = name.partition("/")
-            like = parameters[int(i)]
-            if value.shape == like.shape:
-                # Fused optimisers walk through memory: moments must lie as their weights do.
-                value = torch.empty_like(like).copy_(value)
-            found["state"].setdefault(int(i), {})[entry] = value
-        self.optimiser.load_state_dict(found)
 
 
 class Checkpoint:

@@ -6,7 +6,6 @@ one with the joined batch. With one process every function here is the identity.
 """
 
 import os
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -62,7 +61,7 @@ def total(x: Tensor) -> Tensor:
     """Sum of `x`, of one shape in all processes, over them.
 
     Differentiable: what is minimised is the mean of the processes' losses, and gradients are
-    averaged (`average_gradients`), so that of each process is the sum over all losses.
+    averaged (`average_gradient`), so that of each process is the sum over all losses.
     """
     return _Total.apply(x) if count() > 1 else x
 
@@ -84,16 +83,11 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(parts).to(x.dtype)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the processes."""
-    if count() == 1:
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    joined = torch.cat([gradient.flatten() for gradient in gradients])
-    distributed.all_reduce(joined)
-    means = torch.split(joined / count(), [gradient.numel() for gradient in gradients])
-    for gradient, mean in zip(gradients, means):
-        gradient.copy_(mean.view(gradient.shape))
+def average_gradient(weights: nn.Parameter) -> None:
+    """Replace the gradient by its mean over the processes."""
+    if count() > 1 and weights.grad is not None:
+        distributed.all_reduce(weights.grad)
+        weights.grad /= count()
 
 
 def average(x: Tensor) -> Tensor:

@@ -132,12 +132,39 @@ def learning_rate(iteration: int, settings: OptimisationSettings) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * done)) / 2
 
 
-def make_optimiser(model: nn.Module, settings: OptimisationSettings) -> torch.optim.Optimizer:
+def flatten(model: nn.Module) -> nn.Parameter:
+    """Lay the weights of a network end to end in one vector, and their gradients in another.
+
+    What is done to all weights is then done once, and not to each of more than a hundred tensors:
+    at the demo's size that takes 4 % of a step.
+
+    Returns
+    -------
+    The vector, with `grad`; the network's parameters and their gradients are parts of the two, in
+    the order in which they lay in memory. In between are zeros, so that each starts at a multiple
+    of 64 bytes.
+    """
+    parameters = list(model.parameters())
+    lengths = [-(-parameter.numel() // 16) * 16 for parameter in parameters]
+    flat = nn.Parameter(parameters[0].new_zeros(sum(lengths)))
+    flat.grad = torch.zeros_like(flat)
+    start = 0
+    for parameter, length in zip(parameters, lengths):
+        shape, strides = parameter.shape, parameter.stride()
+        weights = flat.detach().as_strided(shape, strides, start)
+        weights.copy_(parameter.detach())
+        parameter.data = weights
+        parameter.grad = flat.grad.as_strided(shape, strides, start)
+        start += length
+    return flat
+
+
+def make_optimiser(weights: nn.Parameter, settings: OptimisationSettings) -> torch.optim.Optimizer:
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimiser == "adam":
-        return torch.optim.AdamW(model.parameters(), rate, weight_decay=decay, fused=True)
+        return torch.optim.AdamW([weights], rate, weight_decay=decay, fused=True)
     return torch.optim.SGD(
-        model.parameters(),
+        [weights],
         rate,
         momentum=settings.momentum,
         weight_decay=decay,
@@ -259,7 +286,8 @@ def fit(
             use_buffers=True,
         )
     generator = torch.Generator(run.device).manual_seed(run.seed)
-    state = State(model, make_optimiser(model, settings), generator, average)
+    weights = flatten(model)
+    state = State(model, make_optimiser(weights, settings), generator, average)
     about = io.provenance(name, run.inputs, run.params)
     # Bits depend on how many processes add up a sum.
     about |= {"code": fingerprint(*run.modules), "processes": processes.count()}
@@ -282,11 +310,12 @@ def fit(
                 group["lr"] = rate
             with autocast(run.device, settings.precision):
                 terms = step(batch, iteration, generator)
-            state.optimiser.zero_grad()
+            # Kept, for the gradients of the parameters are parts of it.
+            state.optimiser.zero_grad(set_to_none=False)
             terms["loss"].backward()  # type: ignore[no-untyped-call]
-            processes.average_gradients(model.parameters())
+            processes.average_gradient(weights)
             if settings.clip:
-                nn.utils.clip_grad_norm_(model.parameters(), settings.clip, foreach=True)
+                nn.utils.clip_grad_norm_(weights, settings.clip)
             state.optimiser.step()
             if average is not None:
                 average.update_parameters(model)

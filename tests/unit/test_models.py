@@ -38,6 +38,15 @@ def test_outputs_have_the_contracted_shapes(teacher):
     assert student(x).features == []
 
 
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_inside_a_network_the_channels_lie_last_in_memory(role):
+    model = models.build(architecture(role), 0)
+    image = images(2, 3, 32, 32)
+    assert image.is_contiguous()
+    found = [model.encoder.conv_0(image), *model.encoder.encode(image)[1]]
+    assert all(scale.is_contiguous(memory_format=torch.channels_last) for scale in found)
+
+
 def test_the_text_changes_the_answer_and_zeros_are_no_text(teacher):
     x, text = images(2, 3, 32, 48), images(2, 5, 6)
     with_text, without = teacher(x, text).logits, teacher(x).logits

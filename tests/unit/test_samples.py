@@ -139,13 +139,6 @@ def test_a_scan_is_normalised_to_mean_0_and_deviation_1_and_a_constant_one_to_0(
     assert not found[1].any()
 
 
-def test_the_channels_of_a_batch_are_last_in_memory(files):
-    for mb in (1, 0):
-        data = Samples(columns(files), np.array([0, 2]), CPU, mb)
-        image = samples.normalise(data[torch.tensor([1, 0, 1])]["image"])
-        assert image.is_contiguous(memory_format=torch.channels_last)
-
-
 # Levels
 
 

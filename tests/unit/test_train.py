@@ -170,6 +170,37 @@ def test_the_step_size_falls_to_the_final_one():
     assert train.learning_rate(5, options) == pytest.approx(0.2)
 
 
+def test_weights_and_gradients_are_parts_of_one_vector_each():
+    def build():
+        inner = nn.Sequential(nn.Conv2d(3, 5, 3), nn.PReLU(), nn.Conv2d(5, 2, 1))
+        return inner.to(memory_format=torch.channels_last)
+
+    torch.manual_seed(0)
+    network = build()
+    apart = build()
+    apart.load_state_dict(network.state_dict())
+    flat = train.flatten(network)
+    image = torch.arange(2 * 3 * 6 * 6.0).view(2, 3, 6, 6) / 100
+    for model in (network, apart):
+        model(image).square().sum().backward()
+    for (name, one), other in zip(network.named_parameters(), apart.parameters(), strict=True):
+        assert one.shape == other.shape and one.stride() == other.stride(), name
+        assert torch.equal(one, other) and torch.equal(one.grad, other.grad), name
+        assert one.data_ptr() % 64 == flat.data_ptr() % 64, name
+    # All else is between them: as many numbers as there are, and zeros.
+    count = sum(parameter.count_nonzero() for parameter in apart.parameters())
+    assert flat.count_nonzero() == count
+    assert flat.grad.norm().item() == pytest.approx(
+        torch.cat([parameter.grad.flatten() for parameter in apart.parameters()]).norm().item()
+    )
+    with torch.no_grad():
+        flat += 1
+    assert all(
+        torch.equal(one, other + 1)
+        for one, other in zip(network.parameters(), apart.parameters(), strict=True)
+    )
+
+
 def test_the_first_step_of_adam_is_the_learning_rate(fit):
     point, _ = fit(lambda point, *_: {"loss": point.at**2}, iterations=1)
     assert point.at.item() == pytest.approx(5 - 0.1)
