@@ -279,7 +279,7 @@ def test_its_operations_leave_pythons_lock():
         done.set()
         clock.join()
     # Held all the while, the lock would change hands every 5 ms at best.
-    assert len(waits) > 0.3 * spent / 0.001
+    assert len(waits) > 0.25 * spent / 0.001
 
 
 def test_every_tensor_is_made_on_the_device_asked_for():

