@@ -1,7 +1,7 @@
 # A thin front: every target is one or two commands that also work by hand.
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
-export PATH := $(VENV)/bin:$(PATH)
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: demo test test-slow slurm-test lint bench lock schema clean
 

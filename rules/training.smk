@@ -19,7 +19,7 @@ rule teacher:
         "../envs/training.yaml"
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
-        gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
+        gpu=training_gpus,
     params:
         launch=launch,
         gpus=count_gpus,
@@ -81,7 +81,7 @@ rule student:
         "../envs/training.yaml"
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
-        gpu=lambda wildcards: CONFIG.dataset(wildcards.dataset).gpus,
+        gpu=training_gpus,
     params:
         launch=launch,
         gpus=count_gpus,

@@ -19,9 +19,9 @@ from stages.settings.modules import explain_module
 
 # Under no sample's id, the journal holds the revisions of the model that answered.
 _REVISIONS = ""
-# What changes how the answers are got, and not what they are.
+# What changes how the answers are got, and not what they are: one that failed is asked for again.
 _MANNER = {
-    "concurrency", "timeout_s", "retries", "key_variable", "max_failed", "shards",
+    "concurrency", "timeout_s", "retries", "attempts", "key_variable", "max_failed", "shards",
     "prompt", "source",
 }  # fmt: skip
 
@@ -38,9 +38,11 @@ def read_sample(source: h5py.File, gaze: h5py.File, i: int) -> Sample:
 
 def _key(inputs: dict[str, Path], settings: ExplainSettings, revision: str) -> str:
     """Name what the answers depend on."""
+    # What an endpoint is asked together it answers apart; of a model here the sums differ.
+    manner = _MANNER | ({"batch_size"} if settings.backend == "openai" else set())
     about = {
         "inputs": {name: io.sha256(path) for name, path in inputs.items()},
-        "settings": settings.model_dump(mode="json", exclude=_MANNER),
+        "settings": settings.model_dump(mode="json", exclude=manner),
         # A folder's model may have been replaced.
         "revision": revision,
         "code": fingerprint("stages.explain", explain_module(settings.backend)),
@@ -103,6 +105,9 @@ def explain(
         if not open_ones:
             job_log.taken_from(shared or work / key)
         size = settings.batch_size
+        if settings.backend == "openai":
+            # Else fewer requests than may be would be under way.
+            size = max(size, settings.concurrency)
         batches = [open_ones[i : i + size] for i in range(0, len(open_ones), size)]
         for batch in cli.progress(batches, "explain"):
             _answer(describer, [read_sample(images, looked, i) for i in batch], finished)

@@ -16,6 +16,7 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _JPEG = ("JPEG", "MPO")
 _DEEP = ("I;16", "I;16L", "I;16B", "I", "F")
 _ORIENTATION = 0x0112
+_PHOTOMETRIC = 0x0106
 # In a JPEG mask: the first level of the foreground, the band that belongs to neither side, and
 # how much of the picture ringing may leave in that band.
 _HALF = 128
@@ -49,21 +50,24 @@ def finite(path: Path, image: NDArray[np.float32]) -> NDArray[np.float32]:
     return image
 
 
-def _describe(image: ImageFile.ImageFile) -> tuple[int, int, bool]:
-    """Frames, EXIF orientation (1: upright) and whether its colours have 16 bits each.
+def _describe(image: ImageFile.ImageFile) -> tuple[int, int, bool, bool]:
+    """Frames, EXIF orientation (1: upright), whether its colours have 16 bits each, or 0 is white.
 
     To be asked before the pixels are loaded: Pillow forgets them, and turns TIFFs.
     """
     frames = 1 if image.format in _JPEG else getattr(image, "n_frames", 1)
     wide = len(image.getbands()) > 1 and any(";16" in str(tile.args) for tile in image.tile)
-    return frames, image.getexif().get(_ORIENTATION, 1), wide
+    exif = image.getexif()
+    # Of 8 bits Pillow turns the levels round itself.
+    inverted = image.mode in _DEEP and exif.get(_PHOTOMETRIC) == 0
+    return frames, exif.get(_ORIENTATION, 1), wide, inverted
 
 
 def _open(path: Path) -> Image.Image:
     """Load the one upright, opaque picture in a file."""
     with reading(path, "a readable PNG, JPEG, TIFF or BMP file"):
         with Image.open(path, formats=_FORMATS) as image:
-            frames, orientation, wide = _describe(image)
+            frames, orientation, wide, inverted = _describe(image)
             image.load()
         seen_through = False
         if image.has_transparency_data:
@@ -88,6 +92,14 @@ def _open(path: Path) -> Image.Image:
             found="16 bits per colour",
             expected="8 bits per colour, or grey",
             mend="save it with 8 bits per channel, or as grey",
+        )
+    if inverted:
+        raise BadInput(
+            path,
+            "photometric interpretation",
+            found="white is 0, with 16 bits",
+            expected="black is 0",
+            mend="save it with black as 0",
         )
     if seen_through:
         raise BadInput(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from stages.cli import BadInput
+from stages.datasets.listing import as_id
 from stages.describers import FIELDS, Answer, Explanation, Sample
 from stages.describers.directions import without_directions
 from stages.settings.explain import ExplainSettings
@@ -46,6 +47,8 @@ def read_texts(source: Path) -> dict[str, Explanation]:
         It is no table, lacks the columns, or has an id twice.
     """
     table = _read_rows(source)
+    if "sample_id" in table:
+        table["sample_id"] = [as_id(name.strip()) for name in table["sample_id"]]
     known = [name for name in FIELDS if name in table]
     if "sample_id" not in table or not (known or "text" in table):
         raise BadInput(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import cli
+from stages.datasets.listing import as_id
 
 # How many sample ids a message shows.
 _SHOWN = 5
@@ -95,7 +96,8 @@ def read_vectors(
     BadInput
         What is wrong, of all files: one is absent, cannot be used, or has another shape.
     """
-    present = {name: file for name in sample_ids if (file := source / f"{name}.npy").is_file()}
+    files = {as_id(file.stem): file for file in source.glob("*.npy")}
+    present = {name: files[name] for name in sample_ids if name in files}
     lacking = [
         name for name, needed in zip(sample_ids, explained) if needed and name not in present
     ]

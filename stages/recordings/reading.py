@@ -38,6 +38,17 @@ def _check_durations(table: Table, columns: Columns, fixations: pd.DataFrame) ->
         )
 
 
+def _warn_of_copies(file: Path, fixations: pd.DataFrame) -> None:
+    """Tell of fixations that an export may hold twice: readers seldom agree in all of these."""
+    started = fixations[fixations["start_ms"].notna()]
+    if copies := int(started.duplicated().sum()):
+        log.warning(
+            "%s: %d of %d fixations have the image, place, duration and start of another, and "
+            "count twice: was an export appended to one that was there?",
+            file, copies, len(fixations),
+        )  # fmt: skip
+
+
 def _check_unit(
     table: Table, columns: Columns, durations: NDArray[np.float64], min_duration_ms: float
 ) -> None:
@@ -129,6 +140,7 @@ def read_scans(
             _check_durations(table, columns, gaze)
             _check_unit(table, columns, gaze["duration_ms"].to_numpy(), min_duration_ms)
         problems += found
+        _warn_of_copies(file, gaze)
     scans = _gather(file, list(sizes), gaze, width_height, settings, min_duration_ms)
     if not found:
         with problems.collect():

@@ -1,6 +1,7 @@
 """Explanations by a model from a folder, through the rules, and what a change of them reruns."""
 
 import json
+import os
 import shutil
 
 import h5py
@@ -71,14 +72,14 @@ def test_nonsense_takes_the_way_of_failures(workspace):
 def test_texts_and_vectors_from_elsewhere_are_taken_as_they_are(workspace):
     mine, root = workspace.config["datasets"]["mine"], workspace.folder / "data"
     rows = [{"sample_id": f"frame {i}", "text": f"Polyp {i}. At the left."} for i in range(4)]
-    (root / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    mine["explain"] = {"backend": "import", "source": "data/texts.jsonl"}
+    (root / "my texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mine["explain"] = {"backend": "import", "source": "data/my texts.jsonl"}
     rng = np.random.default_rng(0)
     vectors = {f"frame {i}": rng.normal(size=(2, 768)).astype(np.float32) for i in range(4)}
-    (root / "embeddings").mkdir()
+    (root / "my vectors").mkdir()
     for name, vector in vectors.items():
-        np.save(root / f"embeddings/{name}.npy", vector)
-    mine["embed"] = {"encoder": "import", "source": "data/embeddings"}
+        np.save(root / f"my vectors/{name}.npy", vector)
+    mine["embed"] = {"encoder": "import", "source": "data/my vectors"}
     workspace.save_config()
     workspace.must_run(EXPLANATIONS)
     with h5py.File(workspace.folder / TEXTS) as file:
@@ -86,7 +87,7 @@ def test_texts_and_vectors_from_elsewhere_are_taken_as_they_are(workspace):
     with h5py.File(workspace.folder / EXPLANATIONS) as file:
         for i, name in enumerate(file["sample_id"].asstr()[:4]):
             assert np.array_equal(file["embedding"][i], vectors[name])
-    np.save(root / "embeddings/frame 0.npy", vectors["frame 1"])
+    np.save(root / "my vectors/frame 0.npy", vectors["frame 1"])
     assert workspace.planned(EXPLANATIONS) == {"embed"}
 
 
@@ -116,6 +117,13 @@ def test_another_encoder_asks_no_model_and_another_prompt_does(workspace):
     assert workspace.planned("mine") == after | {"embed", "texts", "explain"}
     mine["explain"].pop("prompt")
     workspace.save_config()
+    assert workspace.planned("mine") == set()
+    # Another model in the same folder.
+    weights = workspace.folder / "data/model/model.safetensors"
+    time_before = weights.stat().st_mtime_ns
+    os.utime(weights, ns=(time_before, time_before + 1))
+    assert workspace.planned("mine") == after | {"embed", "texts", "explain"}
+    os.utime(weights, ns=(time_before, time_before))
     assert workspace.planned("mine") == set()
     prompt = workspace.folder / "workflow/prompts/generic.yaml"
     prompt.write_text(prompt.read_text().replace("version: 1", "version: 2"))

@@ -1,5 +1,6 @@
 """A user's own files in a published layout, through the rules that read them."""
 
+import re
 import shutil
 
 import h5py
@@ -100,3 +101,50 @@ def test_supervision_without_masks_says_what_is_missing(workspace):
     assert status != 0
     assert "no sample with a mask" in printed and "add masks, or leave" in printed
     assert not list((workspace.folder / "results/mine/supervised").rglob("*.safetensors"))
+
+
+def test_gaze_of_ones_own_on_data_that_the_workflow_makes_is_watched(tmp_path):
+    config = tiny_config()
+    phantom = config["datasets"]["demo_kvasir"]
+    config["datasets"] = {
+        "demo_kvasir": phantom | {"fixations": "data/own.csv"},
+        "lesions": own_polyps(config, "data/lesions", fixations="data/own.csv")
+        | {"prepare": {"layout": "lesions", "size": [32, 32]}},
+    }
+    config["summary"] = []
+    workspace = Workspace(tmp_path, config)
+    (workspace.folder / "data").mkdir()
+    targets = [f"results/{name}/gaze.h5" for name in config["datasets"]]
+    status, printed = workspace.run("-n", *targets)
+    assert status != 0 and "data/own.csv" in printed
+    (workspace.folder / "data/own.csv").write_text("IMAGE\n")
+    printed = workspace.must_run("-n", *targets)
+    assert len(re.findall(r"rule gaze:\n +input: .*data/own\.csv", printed)) == 2
+
+
+def test_scans_are_fetched_as_files_beside_which_others_may_lie(tmp_path):
+    config = tiny_config()
+    config["datasets"]["lesions"] = own_polyps(
+        config, "data/lesions", fixations="data/lesions/gaze.csv"
+    ) | {"prepare": {"layout": "lesions", "size": [32, 32]}}
+    workspace = Workspace(tmp_path, config)
+    folder = workspace.folder / "data/lesions"
+    folder.mkdir(parents=True)
+    (folder / "gaze.csv").write_text("IMAGE\n")
+    # Nothing listens there.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+        status, printed = workspace.run("results/lesions/prepared.h5")
+    assert status != 0 and "pyradiomics" in printed
+    assert (folder / "gaze.csv").exists()
+
+
+def test_a_phantom_may_be_read_in_another_way_too(tmp_path):
+    config = tiny_config()
+    phantom = config["datasets"]["demo_kvasir"]
+    variant = {key: value for key, value in phantom.items() if key != "demo"}
+    variant["prepare"] = phantom["prepare"] | {"size": [48, 48]}
+    config["datasets"]["variant"] = variant
+    workspace = Workspace(tmp_path, config)
+    workspace.must_run("data/demo/kvasir")
+    assert workspace.planned("results/variant/prepared.h5") == {"prepare"}

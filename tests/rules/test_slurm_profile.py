@@ -8,6 +8,7 @@ import yaml
 from tests.workspace import ROOT, Workspace, tiny_config
 
 PROFILE = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+DEFAULT = yaml.safe_load((ROOT / "workflow/profiles/default/config.yaml").read_text())
 WAYS = (["--workflow-profile", "slurm"], ["--profile", "workflow/profiles/slurm"])
 
 
@@ -100,5 +101,22 @@ def test_a_site_that_hands_gpus_out_as_gres_trains_on_them(workspace):
 
 
 def test_on_one_machine_the_default_profile_lets_one_training_have_the_gpu(workspace):
-    printed = workspace.must_run("-n", "demo_isic")
+    printed = workspace.must_run("-n", "demo_kvasir")
     assert {resource(job, "gpu") for job in jobs(printed, "student")} == {1}
+    assert "gpu=1" in DEFAULT["resources"]
+
+
+@pytest.mark.parametrize(("gres", "gpus"), [("gpu", 1), ("gpu:a100", 1), ("gpu:a100:2", 2)])
+def test_gpus_may_be_asked_for_as_gres(workspace, gres, gpus):
+    printed = workspace.must_run(
+        "-n", "-p", "demo_isic", "--workflow-profile", "slurm",
+        "--set-resources", f"predict:gres={gres}",
+    )  # fmt: skip
+    (command,) = set(re.findall(r"stages\.predict .* (--gpus \d)", printed))
+    assert command == f"--gpus {gpus}"
+
+
+@pytest.mark.parametrize("rule", ["teacher", "student"])
+def test_the_gpus_of_a_training_are_of_one_node(workspace, rule):
+    printed = workspace.must_run("-n", "demo_isic", "--workflow-profile", "slurm")
+    assert {resource(job, "nodes") for job in jobs(printed, rule)} == {1}

@@ -106,6 +106,10 @@ def not_finite(path):
     save(path, pixels)
 
 
+def white_is_0(path):
+    save(path, np.arange(64, dtype=np.uint16).reshape(8, 8) * 100, tiffinfo={262: 0})
+
+
 BAD = {
     "pages.tif": (pages, "pages", "3", "1", "save each page as a file of its own"),
     "turned.jpg": (turned, "EXIF orientation", "6", "1: viewers turn the others",
@@ -130,6 +134,8 @@ BAD = {
                    "a readable PNG, JPEG, TIFF or BMP file", "replace the file"),
     "wide.png": (png_of_16_bit_colours, "pixels", "16 bits per colour", "8 bits per colour",
                  "save it with 8 bits per channel"),
+    "negative.tif": (white_is_0, "photometric interpretation", "white is 0, with 16 bits",
+                     "black is 0", "save it with black as 0"),
     "nan.tif": (not_finite, "pixels", "3 values that are not finite", "finite intensities",
                 "replace NaN"),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import unicodedata
 from pathlib import Path
 
 import h5py
@@ -249,6 +250,12 @@ def test_imported_vectors_are_those_of_numpy(texts, tmp_path, folder, shape):
             assert embedding[i].tobytes() == loaded.tobytes()
         assert not embedding[1].any()
         assert file.attrs["D"] == shape[-1]
+
+
+def test_a_file_name_with_its_accents_taken_apart_is_the_samples(texts, tmp_path, folder):
+    np.save(folder / f"{unicodedata.normalize('NFD', 'frame ä')}.npy", vectors((2, WIDTH), 9))
+    with imports(texts, tmp_path, folder) as file:
+        assert (file["embedding"][1] == vectors((2, WIDTH), 9)).all()
 
 
 def test_the_sentences_stay_where_a_vector_stands_for_each(texts, tmp_path, folder):

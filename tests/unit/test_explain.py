@@ -1,14 +1,17 @@
 """Shards of answers, resumed and put together, and held against the gaze."""
 
 import json
+import unicodedata
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
 from stages import io
 from stages.cli import BadInput
-from stages.describers import FIELDS, Answer, Explanation, measured
+from stages.describers import FIELDS, Answer, Explanation, endpoint, measured
+from stages.describers.imported import read_texts
 from stages.explain import explain
 from stages.gaze import make_gaze
 from stages.prepare import prepare
@@ -155,12 +158,34 @@ def test_a_job_goes_on_where_it_was(chain, tmp_path, scripted, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "asked"),
-    [({"temperature": 0.5}, 8), ({"seed": 1}, 8), ({"concurrency": 9}, 4), ({"max_failed": 1}, 4)],
-)
+    [({"temperature": 0.5}, 8), ({"seed": 1}, 8), ({"batch_size": 3}, 8),
+     ({"concurrency": 9}, 4), ({"max_failed": 1}, 4), ({"attempts": 5}, 4)],
+)  # fmt: skip
 def test_a_setting_that_decides_the_answers_asks_again(chain, tmp_path, scripted, change, asked):
     run(chain, tmp_path)
     run(chain, tmp_path, **change)
     assert len(scripted.asked) == asked
+
+
+def test_an_endpoint_is_asked_as_much_at_a_time_as_it_may_be(
+    chain, tmp_path, scripted, monkeypatch
+):
+    monkeypatch.setattr(endpoint, "make", lambda *_: scripted)
+    sizes, describe = [], scripted.describe
+
+    def counted(samples):
+        sizes.append(len(samples))
+        return describe(samples)
+
+    monkeypatch.setattr(scripted, "describe", counted)
+    asked = {"backend": "openai", "model": "m", "url": "http://localhost"}
+    run(chain, tmp_path, batch_size=1, concurrency=3, **asked)
+    assert sizes == [3, 1]
+    # How many come at a time changes no answer.
+    run(chain, tmp_path, batch_size=2, concurrency=1, **asked)
+    assert sizes == [3, 1]
+    run(chain, tmp_path / "other", batch_size=2, concurrency=1, **asked)
+    assert sizes == [3, 1, 2, 2]
 
 
 def test_what_failed_is_kept_with_what_was_said_and_asked_for_again(chain, tmp_path, scripted):
@@ -209,6 +234,12 @@ def test_failures_are_asked_for_again_by_other_workflows(chain, tmp_path, script
     scripted.asked = []
     run(chain, tmp_path / "third", cache=tmp_path / "cache")
     assert scripted.asked == []
+
+
+def test_an_imported_id_is_that_of_the_file_however_its_accents_are_written(tmp_path):
+    table = pd.DataFrame({"sample_id": [unicodedata.normalize("NFD", "Jürgen 1 ")], "text": ["A."]})
+    table.to_csv(tmp_path / "texts.csv", index=False)
+    assert list(read_texts(tmp_path / "texts.csv")) == ["Jürgen 1"]
 
 
 def test_shards_of_other_data_are_refused(chain, tmp_path, scripted):

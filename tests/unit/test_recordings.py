@@ -62,6 +62,18 @@ def test_fixations_come_by_sample_with_position_duration_and_start(file):
     assert [scan[1:] for scan in scans.values()] == [(0, 0), (0, 0)]
 
 
+def test_what_may_have_been_exported_twice_is_told(file, caplog):
+    # Behind the whole first export a part of it again; another start is another fixation.
+    later = A.replace(",200,0,", ",200,500,")
+    write(file, A, later, B, later, B)
+    read(file)
+    assert f"{file}: 2 of 5 fixations have the image, place, duration and start" in caplog.text
+    caplog.clear()
+    write(file, A, later, B)
+    read(file)
+    assert "twice" not in caplog.text
+
+
 def test_a_row_of_the_release(file):
     row = "Prostate3T-01-0027_14.jpg,1,0.4846041666666668,0.4931510416666668,770,2484,7,320.0,320.0"
     write(file, row)
