@@ -74,13 +74,17 @@ class State:
         return {"model": self.model} | ({"average": self.average} if self.average else {})
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors, by a name each."""
+        """All tensors, by a name each; all processes ask for them together.
+
+        Each then has the mean of their sums, of which the mean is the same.
+        """
         found = {"generator": self.generator.get_state()}
         for part, module in self._modules().items():
             found |= {f"{part}/{name}": value for name, value in module.state_dict().items()}
         # Of the one vector of all weights (`train.flatten`).
         moments = self.optimiser.state_dict()["state"].get(0, {})
-        for part, named in (("optimiser", moments), ("best", self.best), ("sums", self.sums)):
+        sums = {name: processes.average(value) for name, value in self.sums.items()}
+        for part, named in (("optimiser", moments), ("best", self.best), ("sums", sums)):
             found |= {f"{part}/{name}": value for name, value in named.items()}
         return found
 
@@ -136,9 +140,10 @@ class Checkpoint:
 
     def save(self, state: State) -> None:
         """Keep `state` in place of the one before."""
+        tensors = state.tensors()
         if processes.rank() == 0:
             # Cloned: safetensors refuses tensors that share memory.
-            kept = {k: v.detach().cpu().contiguous().clone() for k, v in state.tensors().items()}
+            kept = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
             with io.atomic(self.path) as temporary:
                 save_file(kept, temporary, {"numbers": json.dumps(state.numbers())})
         self._saved = time.monotonic()
@@ -170,7 +175,7 @@ class Checkpoint:
             With the exit status that a shell gives a process that the signal ended.
         """
         asked = processes.largest(self._signal)
-        if asked or time.monotonic() - self._saved >= EVERY:
+        if processes.largest(asked or int(time.monotonic() - self._saved >= EVERY)):
             self.save(state)
         if asked:
             log.info("signal %d: iteration %d is kept in %s", asked, state.iteration, self.path)

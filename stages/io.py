@@ -154,10 +154,10 @@ def sample_dataset(
         name,
         shape,
         dtype,
-        chunks=(1, *shape[1:]),
-        compression="gzip",
-        compression_opts=1,
-        **options,
+        # Without a sample HDF5 can cut nothing up.
+        **({"chunks": (1, *shape[1:]), "compression": "gzip", "compression_opts": 1} | options)
+        if shape[0]
+        else options,
     )
 
 

@@ -83,15 +83,19 @@ def with_mask(prepared: Path, rows: Rows) -> Rows:
         return chosen
 
 
-def with_gaze(gaze: Path, quality: Path | None, rows: Rows) -> Rows:
+def with_gaze(prepared: Path, gaze: Path, quality: Path | None, rows: Rows) -> Rows:
     """Those of `rows` that have gaze and that the table `quality`, if given, does not leave out.
 
     Raises
     ------
     BadInput
-        There is none.
+        There is none, or the two files hold other samples.
     """
-    with io.open_h5(gaze, "has_gaze", "sample_id") as file:
+    with (
+        io.open_h5(prepared, "sample_id") as first,
+        io.open_h5(gaze, "has_gaze", "sample_id") as file,
+    ):
+        io.check_same_samples(first, file)
         chosen = file["has_gaze"][()] & ~left_out(quality, io.read_strings(file, "sample_id"))
     mend = "check where the gaze comes from, and the limits under `quality`"
     return at_least_one(rows[chosen[rows]], gaze, "gaze", mend)

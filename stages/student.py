@@ -81,7 +81,7 @@ def train_student(
         )  # fmt: skip
     else:
         columns |= {"pseudomask": samples.pseudomasks(inputs["gaze"], settings.levels)}
-        rows = samples.with_gaze(inputs["gaze"], quality, rows)
+        rows = samples.with_gaze(prepared, inputs["gaze"], quality, rows)
     if settings.reads_text:
         columns |= {"text": Column(inputs["explanations"], "embedding")}
     if settings.reads_pseudolabels:

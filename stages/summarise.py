@@ -45,8 +45,8 @@ def aggregate(rows: pd.DataFrame, seeds: int) -> dict[str, object]:
     of images with a mask, per seed. NaN: nothing to average, or a deviation of one value. Where
     some images are in mm and some in px, `unit` is "mixed" and the distances are NaN.
     """
-    units = rows["unit"].unique()
     scored = rows[rows["dice"].notna()]
+    units = (scored if len(scored) else rows)["unit"].unique()
     undefined = int(scored["hd95"].isna().sum())
     if len(units) > 1:
         scored = scored.assign(hd95=math.nan, asd=math.nan, diagonal=math.nan)

@@ -91,7 +91,7 @@ def train_teacher(
     labels = {"pseudomask": samples.pseudomasks(gaze, settings.levels)}
     if settings.background is not None:
         labels |= {"refined": _below_broad(gaze, settings.background)}
-    rows = samples.with_gaze(gaze, quality, samples.rows_of(prepared, "train"))
+    rows = samples.with_gaze(prepared, gaze, quality, samples.rows_of(prepared, "train"))
     data = Samples(columns | labels, rows, device, settings.resident_mb)
     rows = samples.with_mask(prepared, samples.rows_of(prepared, "val"))
     val = Samples(columns | {"mask": Column(prepared, "mask")}, rows, device, settings.resident_mb)

@@ -103,16 +103,22 @@ def start(threads: int, gpus: int) -> torch.device:
     return device
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Compute what may be in bfloat16: where `precision` is "bf16", or "auto" and it is fast."""
+def resolve(device: torch.device, precision: str) -> str:
+    """Say what "auto" is on this device: bf16 where it is fast, else fp32."""
+    if precision != "auto":
+        return precision
     fast = (
         torch.cuda.is_bf16_supported(including_emulation=False)
         if device.type == "cuda"
         else torch.cpu._is_avx512_bf16_supported()
     )
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and fast)
-    )
+    return "bf16" if fast else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Compute in bfloat16 what may be, where `precision` is, or resolves to, "bf16"."""
+    enabled = resolve(device, precision) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -133,7 +139,7 @@ def learning_rate(iteration: int, settings: OptimisationSettings) -> float:
 
 
 def flatten(model: nn.Module) -> nn.Parameter:
-    """Lay the weights of a network end to end in one vector, and their gradients in another.
+    """Lay the weights that are trained end to end in one vector, and their gradients in another.
 
     What is done to all weights is then done once, and not to each of more than a hundred tensors:
     at the demo's size that takes 4 % of a step.
@@ -142,9 +148,9 @@ def flatten(model: nn.Module) -> nn.Parameter:
     -------
     The vector, with `grad`; the network's parameters and their gradients are parts of the two, in
     the order in which they lay in memory. In between are zeros, so that each starts at a multiple
-    of 64 bytes.
+    of 64 bytes. What needs no gradient stays where it is.
     """
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     lengths = [-(-parameter.numel() // 16) * 16 for parameter in parameters]
     flat = nn.Parameter(parameters[0].new_zeros(sum(lengths)))
     flat.grad = torch.zeros_like(flat)
@@ -195,6 +201,13 @@ def validation_dice(predict: Callable[[Batch], Tensor], data: Samples, size: int
     return float(processes.average(torch.cat(scores).mean())) if scores else math.nan
 
 
+def _not_finite(name: str, field: str, found: str) -> BadInput:
+    return BadInput(
+        name, field, found=found, expected="finite numbers",
+        mend="lower `learning_rate`; if it is `precision: auto` or bf16, try fp32",
+    )  # fmt: skip
+
+
 def _read_out(state: State, name: str) -> dict[str, float]:
     """Means of the loss terms since the last row, which begin anew.
 
@@ -205,13 +218,8 @@ def _read_out(state: State, name: str) -> dict[str, float]:
     """
     means = {k: float(processes.average(v)) / state.counted for k, v in state.sums.items()}
     if not all(map(math.isfinite, means.values())):
-        raise BadInput(
-            name,
-            "loss",
-            found=f"{means} in the {state.counted} iterations up to {state.iteration}",
-            expected="finite numbers",
-            mend="lower `learning_rate`; if it is `precision: auto` or bf16, try fp32",
-        )
+        found = f"{means} in the {state.counted} iterations up to {state.iteration}"
+        raise _not_finite(name, "loss", found)
     state.sums.clear()
     state.counted = 0
     return means
@@ -273,8 +281,8 @@ def fit(
     Raises
     ------
     BadInput
-        A loss is no number; the batch does not divide among the processes; early stopping
-        without validation masks.
+        A loss or a weight is no number; the batch does not divide among the processes; early
+        stopping without validation masks.
     """
     settings, name = run.settings, run.name
     _check(run, val)
@@ -289,8 +297,14 @@ def fit(
     weights = flatten(model)
     state = State(model, make_optimiser(weights, settings), generator, average)
     about = io.provenance(name, run.inputs, run.params)
-    # Bits depend on how many processes add up a sum.
-    about |= {"code": fingerprint(*run.modules), "processes": processes.count()}
+    # Bits depend on how many processes add up a sum, on what, and how finely; and a generator's
+    # state is of its kind of device.
+    about |= {
+        "code": fingerprint(*run.modules),
+        "processes": processes.count(),
+        "device": run.device.type,
+        "precision": resolve(run.device, settings.precision),
+    }
     checkpoint = Checkpoint(run.work, name, about)
     checkpoint.resume(state)
 
@@ -337,6 +351,8 @@ def fit(
                 log.info("%s %d: %s", name, iteration, shown)
             state.seconds = time.monotonic() - began
             checkpoint.after_iteration(state)
+    if not torch.isfinite(weights).all():
+        raise _not_finite(name, "weights", "infinity or none, of the last step")
     model.load_state_dict(state.best or state.shown.state_dict())
     return pd.DataFrame(state.rows)
 

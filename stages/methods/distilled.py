@@ -27,7 +27,8 @@ def make(
 
     Where batches have a `pseudolabel` (B, H, W), the teacher's foreground probability as the CRF
     left it, that is the teacher's answer, and the gaze loss is asked only where the pseudomask
-    agrees with it: what the image itself contradicts is left to consistency.
+    agrees with it: what the image itself contradicts, or half of the levels, is left to
+    consistency.
     """
     assert teacher is not None
     guide = models.load(teacher, "teacher").to(device)
@@ -44,7 +45,7 @@ def make(
                 features = guide.features(image, share(batch["text"]))
                 foreground = share(batch["pseudolabel"]).float()
                 target = torch.stack([1 - foreground, foreground], dim=1)
-                trusted = (foreground > 0.5) == (gazed > 0.5)
+                trusted = ((foreground > 0.5) == (gazed > 0.5)) & (gazed != 0.5)
             else:
                 taught = guide(image, share(batch["text"]))
                 features, target = taught.features, taught.logits.softmax(dim=1)

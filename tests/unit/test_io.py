@@ -375,3 +375,10 @@ def test_sha256_of_a_folder_passes_over_a_link_to_nothing(tmp_path):
 def test_sha256_of_a_name_that_is_no_unicode(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9")).write_text("1")
     assert len(io.sha256(tmp_path)) == 64
+
+
+def test_no_sample_at_all_is_a_data_set_too(tmp_path):
+    with io.create_h5(tmp_path / "none.h5", "test", {}, {}) as file:
+        io.sample_dataset(file, "probability", (0, 32, 48), "float16")
+    with h5py.File(tmp_path / "none.h5") as file:
+        assert file["probability"].shape == (0, 32, 48)

@@ -101,10 +101,10 @@ def test_only_the_samples_with_gaze_that_the_quality_leaves_in_are_learned_from(
     table = tmp_path / "gaze_quality.csv"
     table.write_text("sample_id,left_out,flags\n0,True,\n1,False,\n2,True,\n3,False,\n4,False,x\n")
     rows = samples.rows_of(files["prepared"], "train")
-    assert samples.with_gaze(files["gaze"], None, rows).tolist() == [2, 4]
-    assert samples.with_gaze(files["gaze"], table, rows).tolist() == [4]
+    assert samples.with_gaze(files["prepared"], files["gaze"], None, rows).tolist() == [2, 4]
+    assert samples.with_gaze(files["prepared"], files["gaze"], table, rows).tolist() == [4]
     with pytest.raises(BadInput, match=r"gaze\.h5[^$]*no sample with gaze[^$]*`quality`"):
-        samples.with_gaze(files["gaze"], None, rows[:1])
+        samples.with_gaze(files["prepared"], files["gaze"], None, rows[:1])
 
 
 def test_samples_with_a_mask(files):

@@ -82,6 +82,12 @@ def test_rows_without_a_mask_are_left_out():
     assert math.isnan(found["dice_std"])
 
 
+def test_the_unit_is_that_of_the_rows_with_a_mask():
+    masked = [row("1", "p", 0.5, 1, unit="mm"), row("2", "q", 0.7, 3, unit="mm")]
+    found = aggregate(frame(*masked, row("3", "r", NAN, NAN)), seeds=1)
+    assert (found["unit"], found["hd95_mean"]) == ("mm", 2)
+
+
 def test_mm_and_px_are_not_averaged():
     found = aggregate(frame(row("1", "p", 0.5, 1), row("2", "q", 0.7, 3, unit="mm")), seeds=1)
     assert found["unit"] == "mixed"

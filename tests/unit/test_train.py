@@ -108,6 +108,7 @@ class Point(nn.Module):
     def __init__(self):
         super().__init__()
         self.at = nn.Parameter(torch.tensor(5.0))
+        self.frozen = nn.Parameter(torch.tensor(1.0), requires_grad=False)
 
 
 def run_of(folder, **changes):
@@ -199,6 +200,21 @@ def test_weights_and_gradients_are_parts_of_one_vector_each():
         torch.equal(one, other + 1)
         for one, other in zip(network.parameters(), apart.parameters(), strict=True)
     )
+
+
+def test_what_is_frozen_stays_as_it_is(fit):
+    def step(point, *_):
+        return {"loss": (point.at * point.frozen).sum() ** 2}
+
+    point, _ = fit(step, optimiser="sgd", weight_decay=0.5, clip=0, learning_rate=0.01)
+    assert point.at.item() < 4.9
+    assert point.frozen.item() == 1
+
+
+def test_weights_that_are_no_numbers_behind_the_last_step_are_not_written(fit):
+    # A loss of 0 with an infinite slope.
+    with pytest.raises(BadInput, match="weights"):
+        fit(lambda point, *_: {"loss": (point.at - point.at.detach()).abs().sqrt()}, iterations=1)
 
 
 def test_the_first_step_of_adam_is_the_learning_rate(fit):
