@@ -174,7 +174,7 @@ CASES = {
         setting("datasets.mine.mask_seconds", 20), set()
     ),
     "threads": Case(setting("datasets.mine.threads", 2), set()),
-    "GPUs": Case(setting("datasets.mine.gpus", 2), set()),
+    "GPUs": Case(setting("datasets.mine.gpus", 1), set()),
     # of the raw data,
     "phantoms' seed": Case(setting("datasets.demo_isic.demo.seed", 1), ISIC_DRAWN),
     "size": Case(setting("datasets.mine.prepare.size", [48, 48]), MINE_RAW),
