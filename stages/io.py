@@ -146,19 +146,11 @@ def create_h5(
         yield file
 
 
-def sample_dataset(
-    file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any, **options: Any
-) -> h5py.Dataset:
+def sample_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
     """Create the data set `name`, first axis: samples, one compressed chunk per sample."""
-    return file.create_dataset(
-        name,
-        shape,
-        dtype,
-        # Without a sample HDF5 can cut nothing up.
-        **({"chunks": (1, *shape[1:]), "compression": "gzip", "compression_opts": 1} | options)
-        if shape[0]
-        else options,
-    )
+    # Without a sample HDF5 can cut nothing up.
+    chunks = {"chunks": (1, *shape[1:]), "compression": "gzip", "compression_opts": 1}
+    return file.create_dataset(name, shape, dtype, **(chunks if shape[0] else {}))
 
 
 def write_strings(file: h5py.File, name: str, values: Any) -> None:

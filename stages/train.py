@@ -295,6 +295,7 @@ def fit(
         )
     generator = torch.Generator(run.device).manual_seed(run.seed)
     weights = flatten(model)
+    precision = resolve(run.device, settings.precision)
     state = State(model, make_optimiser(weights, settings), generator, average)
     about = io.provenance(name, run.inputs, run.params)
     # Bits depend on how many processes add up a sum, on what, and how finely; and a generator's
@@ -303,7 +304,7 @@ def fit(
         "code": fingerprint(*run.modules),
         "processes": processes.count(),
         "device": run.device.type,
-        "precision": resolve(run.device, settings.precision),
+        "precision": precision,
     }
     checkpoint = Checkpoint(run.work, name, about)
     checkpoint.resume(state)
@@ -322,7 +323,7 @@ def fit(
             rate = learning_rate(iteration, settings)
             for group in state.optimiser.param_groups:
                 group["lr"] = rate
-            with autocast(run.device, settings.precision):
+            with autocast(run.device, precision):
                 terms = step(batch, iteration, generator)
             # Kept, for the gradients of the parameters are parts of it.
             state.optimiser.zero_grad(set_to_none=False)
@@ -344,7 +345,7 @@ def fit(
                 row = {"iteration": iteration, **_read_out(state, name), "learning_rate": rate}
                 row |= {"seconds": time.monotonic() - began, "val_dice": math.nan}
                 if look:
-                    with autocast(run.device, settings.precision):
+                    with autocast(run.device, precision):
                         row["val_dice"] = _look(state, predict, val, settings)
                 state.rows.append(row)
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in row.items())
