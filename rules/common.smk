@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 
 # Of this file, wherever the run and, of a workflow that uses this one, the main Snakefile are.
@@ -16,7 +17,13 @@ known = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
 os.environ.update(PYTHONPATH=os.pathsep.join(known))
 
 # Under another name: all includes share one namespace with Snakemake's own `parse`.
-from stages.config import SCANS, Config, ConfigError, parse as parse_config
+from stages.config import (
+    SCANS,
+    Config,
+    ConfigError,
+    parse as parse_config,
+    repeated,
+)
 from stages.contents import contents
 from stages.datasets import layouts
 from stages.fingerprint import fingerprint
@@ -35,6 +42,9 @@ from stages.settings.texts import TextsSettings
 from stages.settings.verify import VerifySettings
 
 try:
+    for file in workflow.configfiles:
+        if faults := list(repeated(yaml.compose(Path(file).read_text("utf-8")))):
+            raise ConfigError(faults)
     CONFIG: Config = parse_config(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
@@ -166,6 +176,16 @@ def fixation_source(wildcards):
     return dataset.root if draws_gaze(dataset) else without_times([dataset.fixations])
 
 
+def there(wildcards, field, path):
+    """`path`, which a setting names; a missing one would be no reason to run where results are."""
+    if not Path(path).exists():
+        raise WorkflowError(
+            f"data set {wildcards.dataset}, {field}: {path} is not there: put it there, or mend the"
+            " setting"
+        )
+    return path
+
+
 def explain_inputs(wildcards):
     """What the backend needs beside images and gaze."""
     folder = f"results/{wildcards.dataset}"
@@ -174,9 +194,10 @@ def explain_inputs(wildcards):
     if explain.backend in ("transformers", "openai"):
         # A user's own, or one of ours.
         own = Path(explain.prompt).exists()
-        inputs["prompt"] = explain.prompt if own else str(ROOT / explain.prompt)
+        prompt = explain.prompt if own else str(ROOT / explain.prompt)
+        inputs["prompt"] = there(wildcards, "explain.prompt", prompt)
     if explain.backend == "import":
-        inputs["source"] = explain.source
+        inputs["source"] = there(wildcards, "explain.source", explain.source)
     return inputs
 
 
@@ -217,11 +238,15 @@ def explain_model(wildcards):
 def embed_inputs(wildcards):
     """What the encoder reads beside the texts: vectors made elsewhere, or a file of weights."""
     embed = CONFIG.dataset(wildcards.dataset).embed
-    inputs = {"source": without_times([embed.source])} if embed.source else {}
-    # Else the name of published ones, or none.
-    return inputs | (
-        {"weights": embed.weights} if Path(embed.weights).is_file() else {}
-    )
+    inputs = {}
+    if embed.source:
+        source = there(wildcards, "embed.source", embed.source)
+        inputs["source"] = without_times([source])
+    weights = embed.weights
+    # Else the name of published ones, which has no folder, or none.
+    if Path(weights).is_file() or "/" in weights:
+        inputs["weights"] = there(wildcards, "embed.weights", weights)
+    return inputs
 
 
 def embed_folders(wildcards):

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.config import JsonDict
 
@@ -354,9 +355,30 @@ def _cross_checks(config: Config) -> Iterable[str]:
         for experiment in dict.fromkeys(chain(part.experiments, *compared)):
             if experiment in config.experiments:
                 try:
-                    config.experiment(name, experiment)
+                    found = config.experiment(name, experiment)
                 except ConfigError as error:
                     yield from error.faults
+                    continue
+                for fault in _training_checks(dataset, found):
+                    yield f"experiments.{experiment}.{fault} (over datasets.{name} and defaults)"
+
+
+def _training_checks(dataset: DatasetSettings, experiment: Experiment) -> Iterable[str]:
+    """Yield what of an experiment does not fit its data set, after the experiment's name."""
+    trained: dict[str, TeacherSettings | StudentSettings] = {"student": experiment.student}
+    if experiment.student.needs_teacher:
+        trained["teacher"] = experiment.teacher
+    for network, settings in trained.items():
+        if dataset.gpus and settings.batch_size % dataset.gpus:
+            yield (
+                f"{network}.batch_size: found {settings.batch_size}; allowed: a multiple of"
+                f" gpus: {dataset.gpus}"
+            )
+        if (settings.levels or 1) > 1 and len(dataset.gaze.thresholds) == 1:
+            yield (
+                f"{network}.levels: found {settings.levels}; allowed: 1, between the one threshold"
+                " of gaze.thresholds"
+            )
 
 
 def _table_checks(config: Config) -> Iterable[str]:
@@ -373,6 +395,33 @@ def _table_checks(config: Config) -> Iterable[str]:
                 f"{path}.experiments: found {table.reference!r}, the reference; "
                 "allowed: what is held against it"
             )
+
+
+def repeated(node: yaml.Node | None, loc: tuple[int | str, ...] = ()) -> Iterable[str]:
+    """Yield the keys that stand twice in one mapping: YAML lets the last one win, in silence.
+
+    Parameters
+    ----------
+    node
+        What `yaml.compose` makes of a file.
+    loc
+        Place of the node in it.
+    """
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            path, first = (*loc, name), lines.setdefault(name, line)
+            # Merges add up.
+            if first != line and key.tag != "tag:yaml.org,2002:merge":
+                yield (
+                    f"{_path(path)}: found twice, in lines {first} and {line}; allowed: each key "
+                    "once, with all that is below it"
+                )
+            yield from repeated(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for place, value in enumerate(node.value):
+            yield from repeated(value, (*loc, place))
 
 
 def parse(raw: Mapping[str, Any]) -> Config:

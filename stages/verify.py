@@ -53,6 +53,9 @@ def verify(
         if sample is not None
     ]
     table = pd.DataFrame(read, columns=COLUMNS).set_index("sample_id", drop=False)
+    if not read:
+        # All gaze would be called that of other images.
+        problems.stop()
     training = table[table["split"] == "train"]
     sizes = dict(zip(table.index, zip(table["height"], table["width"])))
     with_gaze = list(training.index[training["mask"] == "yes"])  # all that simulation needs
@@ -79,6 +82,8 @@ def verify(
     for split in ("val", "test"):
         if not (table["split"] == split).any():
             cli.log.warning("%s: no sample is in the split %s", raw, split)
+    if not (training["mask"] == "yes").any():
+        cli.log.warning("%s: no training image has a mask: `supervised` has nothing to learn", raw)
     for kind in ("mask", "gaze"):
         counts = table[kind].groupby([table["split"], table[kind]]).size().to_dict()
         cli.log.info("with %s: %s", kind, counts)

@@ -91,8 +91,10 @@ LAYOUTS = {
     ),
     "folder": Layout(
         {"images": "<id>.png, .jpg, .tif, .bmp, .dcm, .nii or .nii.gz"},
-        "your own; data/README.md says what the files may be",
-        optional={"masks": "the same ids, in a format of the image's kind"} | _SPLITS | _VALIDATION,
+        "your own; data/README.md says what the files may be; without split files, "
+        "`prepare.split: drawn` draws the splits",
+        _SPLITS,
+        {"masks": "the same ids, in a format of the image's kind"} | _VALIDATION,
     ),
     "lesions": Layout(
         {

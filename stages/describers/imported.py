@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.cli import BadInput
+from stages.cli import BadInput, log
 from stages.datasets.listing import as_id
 from stages.describers import FIELDS, Answer, Explanation, Sample
 from stages.describers.directions import without_directions
@@ -44,7 +44,7 @@ def read_texts(source: Path) -> dict[str, Explanation]:
     Raises
     ------
     BadInput
-        It is no table, lacks the columns, or has an id twice.
+        It is no table, lacks the columns, has both `text` and fields, or an id twice.
     """
     table = _read_rows(source)
     if "sample_id" in table:
@@ -58,6 +58,17 @@ def read_texts(source: Path) -> dict[str, Explanation]:
             expected=f"sample_id, and text or any of {', '.join(FIELDS)}",
             mend="rename the columns",
         )
+    if known and "text" in table:
+        raise BadInput(
+            source,
+            "columns",
+            found=f"text beside {', '.join(known)}",
+            expected="one text, or fields",
+            mend="rename `text` to the field that it belongs to, or take it out",
+        )
+    unread = [name for name in table if name not in ("sample_id", "text", *FIELDS)]
+    if unread:
+        log.warning("%s: columns that none reads: %s", source, ", ".join(map(str, unread)))
     if not known:
         table = table.rename(columns={"text": "characteristics"})
         known = ["characteristics"]

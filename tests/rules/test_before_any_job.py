@@ -66,6 +66,37 @@ def test_a_config_that_cannot_be_used_names_the_key(tmp_path, path, value, messa
     assert "Traceback (most recent call last)" not in printed
 
 
+def test_a_key_that_is_written_twice_is_named_with_both_lines(tmp_path):
+    workspace = Workspace(tmp_path, tiny_config())
+    file = tmp_path / "config.yaml"
+    file.write_text(f"{file.read_text()}seeds: [0]\nseeds: [1, 2]\n")
+    *_, before, after = file.read_text().splitlines()
+    assert (before, after) == ("seeds: [0]", "seeds: [1, 2]")
+    status, printed = workspace.run("-n", "demo")
+    assert status != 0
+    assert re.search(r"seeds: found twice, in lines \d+ and \d+", printed)
+    assert "Traceback (most recent call last)" not in printed
+
+
+@pytest.mark.parametrize(
+    ("part", "settings"),
+    [
+        ("explain", {"backend": "import", "source": "gone.csv"}),
+        ("explain", {"backend": "transformers", "model": "a", "prompt": "gone.yaml"}),
+        ("embed", {"encoder": "import", "source": "gone.h5"}),
+        ("embed", {"encoder": "open_clip", "model": "ViT-B-32", "weights": "weights/gone.pt"}),
+    ],
+)
+def test_a_file_that_a_setting_names_must_be_there(tmp_path, part, settings):
+    config = tiny_config()
+    config["defaults"][part] = settings
+    status, printed = Workspace(tmp_path, config).run("-n", "demo")
+    gone = settings.get("source") or settings.get("weights") or settings["prompt"]
+    assert status != 0
+    assert re.search(rf"data set demo_\w+, {part}\.\w+: \S*{gone} is not there", printed)
+    assert "Traceback (most recent call last)" not in printed
+
+
 def test_every_rule_that_is_a_job_says_what_it_takes_and_leaves():
     jobs = 0
     for file in sorted((ROOT / "rules").glob("*.smk")):

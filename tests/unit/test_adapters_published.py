@@ -405,8 +405,9 @@ FIXTURES = {
 @pytest.mark.parametrize("fixture", FIXTURES)
 def test_complete_folders_lack_nothing(fixture, request):
     root, layout = request.getfixturevalue(fixture), FIXTURES[fixture]
-    assert layouts.missing(layout, root) is None
-    present = layouts.present(layout, root)
+    drawn = layout == "folder"
+    assert layouts.missing(layout, root, drawn=drawn) is None
+    present = layouts.present(layout, root, drawn)
     assert present and all(path.exists() for path in present)
 
 
@@ -423,7 +424,7 @@ def test_what_lacks_is_described_once_and_wholly(tmp_path):
     assert layouts.missing("kvasir", root).startswith(f"missing: {root}/masks, {root}/train.txt")
 
 
-@pytest.mark.parametrize("layout", ["kvasir", "nci_isbi", "isic"])
+@pytest.mark.parametrize("layout", ["kvasir", "nci_isbi", "isic", "folder"])
 def test_drawn_splits_need_no_split_files(layout, tmp_path):
     for name in layouts.LAYOUTS[layout].entries:
         (tmp_path / name).mkdir()
@@ -449,11 +450,11 @@ def test_recorded_gaze_is_a_file_or_a_folder_of_maps(kvasir):
     assert layouts.missing("kvasir", kvasir, gaze) is None
 
 
-def test_own_images_need_neither_masks_nor_split_files(tmp_path):
-    assert f"missing: {tmp_path}/images\n" in layouts.missing("folder", tmp_path)
+def test_own_images_need_no_masks(tmp_path):
+    assert f"missing: {tmp_path}/images\n" in layouts.missing("folder", tmp_path, drawn=True)
     (tmp_path / "images").mkdir()
-    assert layouts.missing("folder", tmp_path) is None
-    assert layouts.present("folder", tmp_path) == [tmp_path / "images"]
+    assert layouts.missing("folder", tmp_path, drawn=True) is None
+    assert layouts.present("folder", tmp_path, drawn=True) == [tmp_path / "images"]
 
 
 def test_inputs_are_what_must_be_there_and_what_else_is(kvasir, nci_isbi_volumes):

@@ -269,6 +269,24 @@ def test_an_experiment_that_no_data_set_lists_is_refused_when_asked_for():
         parsed.experiment("kvasir", "odd")
 
 
+def test_a_batch_divides_among_the_gpus_and_several_levels_lie_between_two_thresholds():
+    lines = faults(
+        ("datasets.kvasir.experiments", ["full"]),
+        ("datasets.kvasir.gpus", 3),
+        ("defaults.gaze.thresholds", [0.5]),
+        ("experiments.full.student.levels", 2),
+        ("experiments.full.teacher.levels", 1),
+    )
+    assert lines == [
+        "experiments.full.student.batch_size: found 8; allowed: a multiple of gpus: 3 (over "
+        "datasets.kvasir and defaults)",
+        "experiments.full.student.levels: found 2; allowed: 1, between the one threshold of "
+        "gaze.thresholds (over datasets.kvasir and defaults)",
+        "experiments.full.teacher.batch_size: found 8; allowed: a multiple of gpus: 3 (over "
+        "datasets.kvasir and defaults)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "possible"),
     [

@@ -236,6 +236,16 @@ def test_failures_are_asked_for_again_by_other_workflows(chain, tmp_path, script
     assert scripted.asked == []
 
 
+def test_of_imported_texts_nothing_vanishes_in_silence(tmp_path, caplog):
+    table = tmp_path / "texts.csv"
+    table.write_text("sample_id,boundary,Size\na,sharp,small\n")
+    assert read_texts(table)["a"].boundary == "sharp"
+    assert f"{table}: columns that none reads: Size" in caplog.text
+    table.write_text("sample_id,boundary,text\na,sharp,A sharp border.\n")
+    with pytest.raises(BadInput, match="text beside boundary"):
+        read_texts(table)
+
+
 def test_an_imported_id_is_that_of_the_file_however_its_accents_are_written(tmp_path):
     table = pd.DataFrame({"sample_id": [unicodedata.normalize("NFD", "Jürgen 1 ")], "text": ["A."]})
     table.to_csv(tmp_path / "texts.csv", index=False)
