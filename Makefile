@@ -29,7 +29,8 @@ lint: $(VENV)/installed
 	hadolint envs/Dockerfile
 
 bench: $(VENV)/installed
-	for script in $(filter-out %published_reference.py,$(wildcard benchmarks/*.py)); do python $$script || exit 1; done
+	failed=0; for script in $(filter-out %published_reference.py,$(wildcard benchmarks/*.py)); do \
+		python $$script || failed=1; done; exit $$failed
 
 # The exact set, with hashes, from the ranges of pyproject.toml.
 lock:

@@ -48,8 +48,13 @@ class Attention(models.TextFusion):
         return attended, shares
 
 
-def as_published(model: nn.Module) -> nn.Module:
-    """Have a network of ours compute in float32, NCHW and by PyTorch's layers."""
+def as_published(model: models.Teacher | models.Student) -> nn.Module:
+    """Have a network of ours compute in float32, NCHW and by PyTorch's layers, one by one."""
+
+    def classify(decoded: Tensor) -> Tensor:
+        return model.classifier(model.head(model.encoder.final_conv(decoded)))
+
+    model.classify = classify
     for module in model.modules():
         if isinstance(module, models.TextFusion):
             module.__class__ = Attention

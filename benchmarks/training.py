@@ -45,6 +45,7 @@ from stages.settings.training import OptimisationSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = 32
+RESIDENT_MB = 4000
 # Tokens of a text, and their channels: those of the measured explanations under MiniLM.
 TEXT = (5, 384)
 
@@ -186,7 +187,7 @@ def run_ours(case: Case, folder: Path) -> dict[str, Timed]:
     watch = Watch()
     watch.over(teacher, "partial_cross_entropy")
     watch.over(distilled, "partial_cross_entropy", "feature_alignment", "consistency")
-    data, none = load(folder, IMAGES, found.teacher.resident_mb), load(folder, 0, 0)
+    data, none = load(folder, IMAGES, RESIDENT_MB), load(folder, 0, 0)
 
     def fit(name: str, model: nn.Module, step: train.Step, settings: OptimisationSettings) -> Timed:
         def marked(batch: Batch, iteration: int, generator: torch.Generator) -> train.Terms:

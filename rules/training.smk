@@ -20,6 +20,8 @@ rule teacher:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=training_gpus,
+        # Not a parameter: where the data lie changes no result.
+        resident_mb=lambda wildcards: CONFIG.dataset(wildcards.dataset).resident_mb,
     params:
         launch=launch,
         gpus=count_gpus,
@@ -35,7 +37,8 @@ rule teacher:
         " {params.quality} --explanations {input.explanations:q} --output {output.weights:q}"
         " --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
-        " --gpus {params.gpus} --code {params.code} --log {log:q}"
+        " --gpus {params.gpus} --resident-mb {resources.resident_mb}"
+        " --code {params.code} --log {log:q}"
 
 
 rule pseudolabels:
@@ -82,6 +85,8 @@ rule student:
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
     resources:
         gpu=training_gpus,
+        # Not a parameter: where the data lie changes no result.
+        resident_mb=lambda wildcards: CONFIG.dataset(wildcards.dataset).resident_mb,
     params:
         launch=launch,
         gpus=count_gpus,
@@ -105,7 +110,8 @@ rule student:
         " {params.quality} {params.explanations} {params.teacher} {params.pseudolabels}"
         " --output {output.weights:q} --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
-        " --gpus {params.gpus} --code {params.code} --log {log:q}"
+        " --gpus {params.gpus} --resident-mb {resources.resident_mb}"
+        " --code {params.code} --log {log:q}"
 
 
 rule predict:

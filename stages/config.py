@@ -106,6 +106,12 @@ class DatasetSettings(Defaults):
         description="GPUs of a training, each with its share of a batch; 0: the CPU, which is "
         "also taken, with a warning, where none is seen",
     )
+    resident_mb: int = Field(
+        default=4000,
+        ge=0,
+        description="training samples up to this size, MB, stay in the memory of the device; "
+        "more are read from the disk as they are needed",
+    )
     mask_seconds: float | None = Field(
         default=None, gt=0, description="seconds to draw one full mask by hand, from literature"
     )

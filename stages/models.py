@@ -182,7 +182,38 @@ def _head(width: int, published: bool) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(width, width, 1), activation, nn.Conv2d(width, width, 1))
 
 
-class Teacher(nn.Module):
+def in_a_row(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
+    """Compute two 1 × 1 convolutions in a row as one: V (U x + a) + b = (V U) x + (V a + b).
+
+    At full size, what lies in between would take as long as the rest of a slim network.
+    """
+    assert isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d)
+    assert first.bias is not None and second.bias is not None
+    with torch.autocast(x.device.type, enabled=False):
+        outer = second.weight.flatten(1)
+        weight = (outer @ first.weight.flatten(1))[:, :, None, None]
+        bias = torch.addmv(second.bias, outer, first.bias)
+    return functional.conv2d(x, weight, bias)
+
+
+class Segmenter(nn.Module):
+    """What is behind the decoder of both networks: a 1 × 1 head of two layers and a classifier."""
+
+    encoder: UNet
+    head: nn.Sequential
+    classifier: nn.Conv2d
+
+    def describe(self, decoded: Tensor) -> Tensor:
+        """Return what the head's second layer reads, (B, head_width, H, W)."""
+        first, activation = self.head[:2]
+        return activation(in_a_row(decoded, self.encoder.final_conv, first))  # type: ignore[no-any-return]
+
+    def classify(self, decoded: Tensor) -> Tensor:
+        """Return the logits (B, 2, H, W) of the decoded feature."""
+        return in_a_row(self.describe(decoded), self.head[2], self.classifier).float()
+
+
+class Teacher(Segmenter):
     """U-Net whose four scales are fused with the text, each by a learned weight.
 
     At scale s: f = x + λ_s · TextFusion(x, text); p = Projection(f); the decoder gets f + p, or
@@ -216,7 +247,7 @@ class Teacher(nn.Module):
             Also return where each text token is read, if there is text to read.
         """
         x0, scales, features, maps = self._read(image, text, attention)
-        logits = self.classifier(self.head(self.encoder.decode(x0, scales))).float()
+        logits = self.classify(self.encoder.decode(x0, scales))
         return Output(logits, features, maps, self.architecture.published)
 
     def features(self, image: Tensor, text: Tensor | None = None) -> list[Tensor]:
@@ -242,7 +273,7 @@ class Teacher(nn.Module):
         return x0, scales, features, tuple(maps)
 
 
-class Student(nn.Module):
+class Student(Segmenter):
     """U-Net that reads the image alone: the network to deploy.
 
     For a teacher to align to, each scale has a projection and an adapter to the teacher's
@@ -262,11 +293,6 @@ class Student(nn.Module):
         self.head = _head(a.head_width, a.published)
         self.classifier = nn.Conv2d(a.head_width, CLASSES, 1)
 
-    def describe(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return what the classifier reads, (B, head_width, H, W), and the four scales."""
-        x0, scales = self.encoder.encode(image)
-        return self.head(self.encoder.decode(x0, scales)), scales
-
     def forward(self, image: Tensor, aligned: int = 0) -> Output:
         """Segment an image.
 
@@ -277,8 +303,8 @@ class Student(nn.Module):
         aligned
             Of how many samples, the first, the features are returned, at the teacher's channels.
         """
-        described, scales = self.describe(image)
-        logits = self.classifier(described).float()
+        x0, scales = self.encoder.encode(image)
+        logits = self.classify(self.encoder.decode(x0, scales))
         features = []
         for s, x in enumerate(scales if aligned else [], start=1):
             projected = self.get_submodule(f"distill_proj_x{s}")(x[:aligned])

@@ -50,6 +50,7 @@ def train_student(
     work: Path,
     threads: int,
     gpus: int,
+    resident_mb: int,
     gaze: Path | None = None,
     quality: Path | None = None,
     explanations: Path | None = None,
@@ -86,9 +87,9 @@ def train_student(
         columns |= {"text": Column(inputs["explanations"], "embedding")}
     if settings.reads_pseudolabels:
         columns |= {"pseudolabel": Column(inputs["pseudolabels"], "probability")}
-    data = Samples(columns, rows, device, settings.resident_mb)
+    data = Samples(columns, rows, device, resident_mb)
     rows = samples.with_mask(prepared, samples.rows_of(prepared, "val"))
-    val = Samples({"image": image, "mask": mask}, rows, device, settings.resident_mb)
+    val = Samples({"image": image, "mask": mask}, rows, device, resident_mb)
 
     architecture = models.Architecture(
         role="student",

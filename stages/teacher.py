@@ -78,6 +78,7 @@ def train_teacher(
     work: Path,
     threads: int,
     gpus: int,
+    resident_mb: int,
     quality: Path | None = None,
 ) -> None:
     """Train the teacher on the training samples with gaze, less those that `quality` leaves out."""
@@ -92,9 +93,9 @@ def train_teacher(
     if settings.background is not None:
         labels |= {"refined": _below_broad(gaze, settings.background)}
     rows = samples.with_gaze(prepared, gaze, quality, samples.rows_of(prepared, "train"))
-    data = Samples(columns | labels, rows, device, settings.resident_mb)
+    data = Samples(columns | labels, rows, device, resident_mb)
     rows = samples.with_mask(prepared, samples.rows_of(prepared, "val"))
-    val = Samples(columns | {"mask": Column(prepared, "mask")}, rows, device, settings.resident_mb)
+    val = Samples(columns | {"mask": Column(prepared, "mask")}, rows, device, resident_mb)
 
     architecture = models.Architecture(
         role="teacher",

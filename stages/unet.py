@@ -104,7 +104,7 @@ class UNet(nn.Module):
     widths
         Channels of the five encoder scales and of the last decoder, multiples of 4.
     outputs
-        Channels of the decoder's feature.
+        Channels that `final_conv`, behind the decoder, makes of the last of `widths`.
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...], outputs: int) -> None:
@@ -130,9 +130,9 @@ class UNet(nn.Module):
         return x0, [x1, x2, x3, self.down_4(x3)]
 
     def decode(self, x0: Tensor, scales: list[Tensor]) -> Tensor:
-        """Return the full-size decoder feature."""
+        """Return the full-size decoder feature, (B, widths[5], H, W)."""
         x1, x2, x3, x4 = scales
         u3 = self.upcat_4(x4, x3)
         u2 = self.upcat_3(u3, x2)
         u1 = self.upcat_2(u2, x1)
-        return self.final_conv(self.upcat_1(u1, x0))  # type: ignore[no-any-return]
+        return self.upcat_1(u1, x0)  # type: ignore[no-any-return]

@@ -62,6 +62,7 @@ def teach(files, folder, seed=0, **changes):
         work=folder / "work",
         threads=1,
         gpus=0,
+        resident_mb=100,
     )
     return output
 
@@ -97,6 +98,7 @@ def study(files, folder, teacher=None, seed=0, **changes):
         work=folder / "work",
         threads=1,
         gpus=0,
+        resident_mb=100,
     )
     return output
 

@@ -92,8 +92,8 @@ def make(
 
     def read(network: models.Student, image: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the image, and of its propagated features."""
-        described, _ = network.describe(image)
-        described = described.float()
+        decoded = network.encoder.decode(*network.encoder.encode(image))
+        described = network.head[2](network.describe(decoded)).float()
         propagated = network.classifier(propagate(described))
         return network.classifier(described).float(), propagated.float()
 

@@ -28,9 +28,7 @@ class PrepareSettings(Settings):
     """Raw images and masks to one working size, and who is in which split."""
 
     layout: Layout = Field(description="how the raw folder is laid out; data/README.md draws each")
-    size: tuple[Side, Side] = Field(
-        default=(224, 224), description="working height and width, px, multiples of 16"
-    )
+    size: tuple[Side, Side] = Field(default=(224, 224), description="working height and width, px")
     subject: Annotated[str, AfterValidator(_one_group)] | None = Field(
         default=None,
         description="regular expression whose one group is the patient's part of a sample id; "

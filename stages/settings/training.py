@@ -55,12 +55,6 @@ class OptimisationSettings(Settings):
         description="of convolutions and matrix products; auto: bf16 where the processor or GPU "
         "is made for it",
     )
-    resident_mb: int = Field(
-        default=4000,
-        ge=0,
-        description="training samples up to this size, MB, stay in the memory of the device; "
-        "more are read from the disk as they are needed",
-    )
     log_every: int = Field(
         default=100, ge=1, description="iterations averaged into one row of the history"
     )

@@ -122,7 +122,7 @@ def command(role, settings, files, folder):
     paths |= {"history": folder / f"{role}_history.csv"}
     named = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
     return [f"stages.{role}", *named, "--settings", settings.model_dump_json(), "--seed", "0",
-            "--threads", "1", "--gpus", "0"]  # fmt: skip
+            "--threads", "1", "--gpus", "0", "--resident-mb", "100"]  # fmt: skip
 
 
 def test_a_process_told_to_end_leaves_its_checkpoint_and_a_signals_exit_status(files, tmp_path):
@@ -133,8 +133,7 @@ def test_a_process_told_to_end_leaves_its_checkpoint_and_a_signals_exit_status(f
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        while "device" not in process.stderr.readline():
-            pass
+        assert any("device" in line for line in iter(process.stderr.readline, ""))
         # The handler is set when the first iteration begins.
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(3)

@@ -175,6 +175,7 @@ CASES = {
     ),
     "threads": Case(setting("datasets.mine.threads", 2), set()),
     "GPUs": Case(setting("datasets.mine.gpus", 1), set()),
+    "memory for the data": Case(setting("datasets.mine.resident_mb", 0), set()),
     # of the raw data,
     "phantoms' seed": Case(setting("datasets.demo_isic.demo.seed", 1), ISIC_DRAWN),
     "size": Case(setting("datasets.mine.prepare.size", [48, 48]), MINE_RAW),

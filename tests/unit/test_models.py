@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional
 
 from stages import models
@@ -211,6 +212,27 @@ def test_doubling_is_a_transposed_convolution():
         strict=True,
     ):
         assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_layers_in_a_row_are_computed_as_one_with_the_same_gradients():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, 3, 4, generator=generator, dtype=torch.float64)
+    layers = [nn.Conv2d(5, 7, 1, dtype=torch.float64), nn.Conv2d(7, 2, 1, dtype=torch.float64)]
+    weights = [weight for layer in layers for weight in layer.parameters()]
+
+    def with_gradients(y):
+        return [y, *torch.autograd.grad(y.square().sum(), weights)]
+
+    expected = with_gradients(layers[1](layers[0](x)))
+    torch.testing.assert_close(with_gradients(models.in_a_row(x, *layers)), expected)
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_head_and_classifier_are_those_of_the_file(role):
+    network = models.build(architecture(role), seed=0)
+    decoded = network.encoder.decode(*network.encoder.encode(images(2, 3, 32, 32)))
+    one_by_one = network.classifier(network.head(network.encoder.final_conv(decoded)))
+    torch.testing.assert_close(network.classify(decoded), one_by_one)
 
 
 @pytest.mark.parametrize("width, computed", [(32, torch.float32), (64, torch.bfloat16)])
