@@ -8,13 +8,14 @@ from functools import cache
 from pathlib import Path
 
 
-def _files(folder: str) -> Iterator[tuple[str, int, int]]:
+def find_files(folder: str) -> Iterator[tuple[str, int, int]]:
+    """Yield path, bytes and time (ns) of all files in a folder; hidden ones and folders aside."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name[0] == ".":
                 continue
             if entry.is_dir():
-                yield from _files(entry.path)
+                yield from find_files(entry.path)
             elif entry.is_file():
                 about = entry.stat()
                 yield entry.path, about.st_size, about.st_mtime_ns
@@ -27,5 +28,5 @@ def contents(folder: Path) -> str:
     The folder's own time tells neither what is replaced under its name nor what lies deeper. The
     files themselves are not read: 20,000 take an eighth of a second.
     """
-    found = sorted(_files(str(folder)))
+    found = sorted(find_files(str(folder)))
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from stages.cli import BadInput
+from stages.contents import find_files
 
 SCHEMA_VERSION = 1
 _PACKAGES = (
@@ -31,15 +32,11 @@ _STRING = h5py.string_dtype("utf-8")
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file; of a folder: over the names and contents of the files in it."""
+    """SHA-256 of a file; of a folder: over names and contents of its files, hidden ones aside."""
     if path.is_dir():
         digest = hashlib.sha256()
-        names = (
-            os.path.join(folder, name)  # noqa: PTH118
-            for folder, _, found in os.walk(path, followlinks=True)
-            for name in found
-        )
-        for file in sorted(p for p in map(Path, names) if p.is_file() and p.name[0] != "."):
+        for name, _, _ in sorted(find_files(str(path))):
+            file = Path(name)
             # A file's name need not be Unicode.
             digest.update(os.fsencode(file.relative_to(path).as_posix()))
             digest.update(f"\0{sha256(file)}\0".encode())

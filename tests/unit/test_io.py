@@ -365,6 +365,14 @@ def test_sha256_looks_behind_links_to_folders(tmp_path):
     assert io.sha256(tmp_path / "raw") != before
 
 
+def test_sha256_of_a_folder_passes_over_what_is_hidden(tmp_path):
+    (tmp_path / "model").write_text("1")
+    before = io.sha256(tmp_path)
+    # As `git clone` leaves it.
+    content(tmp_path / ".git/config", "2")
+    assert io.sha256(tmp_path) == before
+
+
 def test_sha256_of_a_folder_passes_over_a_link_to_nothing(tmp_path):
     before = io.sha256(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "absent")
