@@ -93,7 +93,7 @@ def make(dataset: DatasetSettings, folder: Path) -> Made:
     )
     limit = TextsSettings(max_failed=0)
     merge_texts(made.prepared, made.gaze, [answers], texts, limit)
-    embed(texts, made.explanations, dataset.embed, threads=1, gpus=0, resident_mb=4000)
+    embed(texts, made.explanations, dataset.embed, threads=1, gpus=0)
     return made
 
 
@@ -115,16 +115,9 @@ def teach(made: Made, settings: TeacherSettings, seed: int) -> models.Teacher:
     folder = made.prepared.parent
     weights = folder / "teacher.safetensors"
     work = folder / "work"
+    history = folder / "history.csv"
     train_teacher(
-        *made,
-        weights,
-        folder / "history.csv",
-        settings,
-        seed,
-        work,
-        threads=1,
-        gpus=0,
-        resident_mb=4000,
+        *made, weights, history, settings, seed, work, threads=1, gpus=0, resident_mb=4000
     )
     return models.load(weights, "teacher")
 

@@ -417,13 +417,14 @@ def repeated(node: yaml.Node | None, loc: tuple[int | str, ...] = ()) -> Iterabl
         lines: dict[str, int] = {}
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
-            path, first = (*loc, name), lines.setdefault(name, line)
+            path = (*loc, name)
             # Merges add up.
-            if first != line and key.tag != "tag:yaml.org,2002:merge":
+            if name in lines and key.tag != "tag:yaml.org,2002:merge":
                 yield (
-                    f"{_path(path)}: found twice, in lines {first} and {line}; allowed: each key "
-                    "once, with all that is below it"
+                    f"{_path(path)}: found twice, in lines {lines[name]} and {line}; allowed: each "
+                    "key once, with all that is below it"
                 )
+            lines[name] = line
             yield from repeated(value, path)
     elif isinstance(node, yaml.SequenceNode):
         for place, value in enumerate(node.value):
