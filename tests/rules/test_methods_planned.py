@@ -45,14 +45,14 @@ def test_the_teachers_widths_reach_the_student_that_trains_it_along(workspace, e
 
 def test_more_gpus_than_a_run_has_are_not_cut_down_in_silence(tmp_path):
     config = tiny_config()
-    config["datasets"]["demo_kvasir"]["gpus"] = 4
+    config["datasets"]["demo_kvasir"]["gpus"] = 2
     workspace = Workspace(tmp_path, config)
     status, printed = workspace.run("-n", student("full"))
     assert status != 0
-    assert "demo_kvasir: a training asks for gpus: 4, and this run has 1" in printed
-    assert "--resources gpu=4" in printed
-    assert "--nproc-per-node 4" in workspace.must_run(
-        "-n", "-p", "--resources", "gpu=4", "--", student("full")
+    assert "demo_kvasir: a training asks for gpus: 2, and this run has 1" in printed
+    assert "--resources gpu=2" in printed
+    assert "--nproc-per-node 2" in workspace.must_run(
+        "-n", "-p", "--resources", "gpu=2", "--", student("full")
     )
     # On a machine without any.
     assert "--gpus 0" in workspace.must_run(
