@@ -45,7 +45,6 @@ from stages.settings.training import OptimisationSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = 32
-RESIDENT_MB = 4000
 # Tokens of a text, and their channels: those of the measured explanations under MiniLM.
 TEXT = (5, 384)
 
@@ -169,7 +168,7 @@ def make_files(case: Case, folder: Path) -> None:
             io.write_strings(file, "sample_id", sample_ids())
 
 
-def load(folder: Path, rows: int, resident_mb: float) -> Samples:
+def load(folder: Path, rows: int) -> Samples:
     columns = {
         "image": Column(folder / "prepared.h5", "image"),
         "text": Column(folder / "explanations.h5", "embedding"),
@@ -177,7 +176,7 @@ def load(folder: Path, rows: int, resident_mb: float) -> Samples:
         "refined": Column(folder / "refined.h5", "refined"),
         "pseudolabel": Column(folder / "pseudolabels.h5", "probability"),
     }
-    return Samples(columns, np.arange(rows), torch.device("cpu"), resident_mb)
+    return Samples(columns, np.arange(rows), torch.device("cpu"), resident_mb=4000)
 
 
 def run_ours(case: Case, folder: Path) -> dict[str, Timed]:
@@ -187,7 +186,7 @@ def run_ours(case: Case, folder: Path) -> dict[str, Timed]:
     watch = Watch()
     watch.over(teacher, "partial_cross_entropy")
     watch.over(distilled, "partial_cross_entropy", "feature_alignment", "consistency")
-    data, none = load(folder, IMAGES, RESIDENT_MB), load(folder, 0, 0)
+    data, none = load(folder, IMAGES), load(folder, 0)
 
     def fit(name: str, model: nn.Module, step: train.Step, settings: OptimisationSettings) -> Timed:
         def marked(batch: Batch, iteration: int, generator: torch.Generator) -> train.Terms:

@@ -42,7 +42,8 @@ from stages.settings.texts import TextsSettings
 from stages.settings.verify import VerifySettings
 
 try:
-    for file in workflow.configfiles:
+    # A job has them as the main process found them.
+    for file in workflow.configfiles if workflow.is_main_process else []:
         if faults := list(repeated(yaml.compose(Path(file).read_text("utf-8")))):
             raise ConfigError(faults)
     CONFIG: Config = parse_config(config)

@@ -206,8 +206,8 @@ class Segmenter(nn.Module):
 
     def describe(self, decoded: Tensor) -> Tensor:
         """Return what the head's second layer reads, (B, head_width, H, W)."""
-        first, activation = self.head[:2]
-        return activation(in_a_row(decoded, self.encoder.final_conv, first))  # type: ignore[no-any-return]
+        hidden = in_a_row(decoded, self.encoder.final_conv, self.head[0])
+        return self.head[1](hidden)  # type: ignore[no-any-return]
 
     def classify(self, decoded: Tensor) -> Tensor:
         """Return the logits (B, 2, H, W) of the decoded feature."""

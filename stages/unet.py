@@ -89,6 +89,7 @@ class UpCat(nn.Module):
         rows, columns = skip.shape[2] - x.shape[2], skip.shape[3] - x.shape[3]
         if rows or columns:
             x = functional.pad(x, (0, columns, 0, rows), mode="replicate")
+        # Joining two types takes several times as long.
         return self.convs(torch.cat([skip.to(x.dtype), x], dim=1))  # type: ignore[no-any-return]
 
 
