@@ -117,8 +117,9 @@ def teach(made: Made, settings: TeacherSettings, seed: int) -> models.Teacher:
     work = folder / "work"
     history = folder / "history.csv"
     train_teacher(
-        *made, weights, history, settings, seed, work, threads=1, gpus=0, resident_mb=4000
-    )
+        made.prepared, made.gaze, weights, history, settings, seed, work, threads=1, gpus=0,
+        resident_mb=4000, explanations=made.explanations,
+    )  # fmt: skip
     return models.load(weights, "teacher")
 
 

@@ -265,8 +265,8 @@ def student_inputs(wildcards):
     if student.labels == "pseudomask":
         inputs["gaze"] = f"{folder}/gaze.h5"
         inputs |= left_out(wildcards)
-    if student.reads_text:
-        inputs["explanations"] = f"{folder}/explanations.h5"
+    if student.trains_teacher:
+        inputs |= told(wildcards)
     if student.reads_pseudolabels:
         run = f"{folder}/{wildcards.experiment}/seed{wildcards.seed}"
         inputs["pseudolabels"] = f"{run}/pseudolabels.h5"
@@ -290,17 +290,20 @@ def left_out(wildcards):
     return {"quality": f"results/{wildcards.dataset}/gaze_quality.csv"}
 
 
+def told(wildcards):
+    """The explanations, for a teacher that reads them."""
+    if not reads_text(wildcards.dataset, wildcards.experiment):
+        return {}
+    return {"explanations": f"results/{wildcards.dataset}/explanations.h5"}
+
+
 def teacher_inputs(wildcards):
     """The teacher and its text, for an experiment that has one."""
     student = CONFIG.experiment(wildcards.dataset, wildcards.experiment).student
     if not student.needs_teacher:
         return {}
-    folder = f"results/{wildcards.dataset}"
-    run = f"{folder}/{wildcards.experiment}/seed{wildcards.seed}"
-    return {
-        "explanations": f"{folder}/explanations.h5",
-        "teacher": f"{run}/teacher.safetensors",
-    }
+    run = f"results/{wildcards.dataset}/{wildcards.experiment}/seed{wildcards.seed}"
+    return {"teacher": f"{run}/teacher.safetensors"} | told(wildcards)
 
 
 def count_gpus(wildcards, resources):
@@ -385,6 +388,13 @@ def per_run(file, chosen):
 def labels(name, experiment):
     """What an experiment's student learns from."""
     return CONFIG.experiment(name, experiment).student.labels
+
+
+def reads_text(name, experiment):
+    """Whether a teacher of the experiment reads the explanations."""
+    chosen = CONFIG.experiment(name, experiment)
+    trained_first = chosen.student.needs_teacher and chosen.teacher.text
+    return trained_first or chosen.student.trains_teacher
 
 
 def looked_at(chosen):
@@ -472,14 +482,13 @@ def jobs(chosen, shown):
     found = []
     for name in dict.fromkeys(name for name, _, _ in chosen):
         own = [run for run in chosen if run[0] == name]
-        students = [CONFIG.experiment(name, run[1]).student for run in own]
         shared = [rules.prepare]
         if shown or looked_at(own):
             shared.append(rules.gaze)
         if shown or CONFIG.dataset(name).quality.leave_out:
             shared.append(rules.quality)
         found += [(rule, {"dataset": name}) for rule in shared]
-        if shown or any(student.reads_text for student in students):
+        if shown or any(reads_text(*run[:2]) for run in own):
             found += text_jobs(name)
         found += [job for run in own for job in run_jobs(*run)]
     return found

@@ -18,6 +18,10 @@ rule explain:
         gpu=explain_gpus,
         # Not a parameter: it changes where a result comes from, not what it is.
         cache=CONFIG.cache,
+        # Nor how an endpoint is reached.
+        endpoint=lambda wildcards: CONFIG.dataset(
+            wildcards.dataset
+        ).endpoint.model_dump_json(),
     params:
         # Not an output: answers outlive a killed job, and a changed setting is asked anew.
         work="results/{dataset}/work/explain",
@@ -35,7 +39,8 @@ rule explain:
     shell:
         "exec python -m stages.explain --prepared {input.prepared:q} --gaze {input.gaze:q}"
         " {params.prompt} {params.source} --output {output.answers:q}"
-        " --settings {params.settings:q} --shard {wildcards.shard}"
+        " --settings {params.settings:q} --endpoint {resources.endpoint:q}"
+        " --shard {wildcards.shard}"
         " --shards {wildcards.shards} --work {params.work:q} --threads {threads}"
         " --gpus {params.gpus} --cache {resources.cache:q}"
         " --code {params.code} --log {log:q}"

@@ -5,9 +5,9 @@ rule teacher:
     """Train the teacher on the precise gaze region, fused with the text."""
     input:
         unpack(left_out),
+        unpack(told),
         prepared="results/{dataset}/prepared.h5",
         gaze="results/{dataset}/gaze.h5",
-        explanations="results/{dataset}/explanations.h5",
     output:
         weights="results/{dataset}/{experiment}/seed{seed}/teacher.safetensors",
         history="results/{dataset}/{experiment}/seed{seed}/teacher_history.csv",
@@ -28,13 +28,14 @@ rule teacher:
         # Not an output: a checkpoint outlives a killed job.
         work="results/{dataset}/{experiment}/seed{seed}/work",
         quality=optional("quality"),
+        explanations=optional("explanations"),
         settings=lambda wildcards: CONFIG.experiment(
             wildcards.dataset, wildcards.experiment
         ).teacher.model_dump_json(),
         code=fingerprint("stages.teacher"),
     shell:
         "{params.launch} stages.teacher --prepared {input.prepared:q} --gaze {input.gaze:q}"
-        " {params.quality} --explanations {input.explanations:q} --output {output.weights:q}"
+        " {params.quality} {params.explanations} --output {output.weights:q}"
         " --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
         " --gpus {params.gpus} --resident-mb {resources.resident_mb}"
@@ -58,13 +59,14 @@ rule pseudolabels:
     resources:
         gpu=one_gpu,
     params:
+        explanations=optional("explanations"),
         settings=lambda wildcards: CONFIG.experiment(
             wildcards.dataset, wildcards.experiment
         ).student.target_crf.model_dump_json(),
         code=fingerprint("stages.pseudolabels"),
     shell:
         "python -m stages.pseudolabels --prepared {input.prepared:q}"
-        " --explanations {input.explanations:q} --teacher {input.teacher:q}"
+        " {params.explanations} --teacher {input.teacher:q}"
         " --output {output.pseudolabels:q} --settings {params.settings:q}"
         " --threads {threads} --gpus {resources.gpu} --code {params.code} --log {log:q}"
 

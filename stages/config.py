@@ -21,7 +21,7 @@ from pydantic.config import JsonDict
 
 from stages.settings.base import Settings
 from stages.settings.demo_data import DemoSettings
-from stages.settings.explain import EmbedSettings, ExplainSettings
+from stages.settings.explain import EmbedSettings, EndpointSettings, ExplainSettings
 from stages.settings.gaze import GazeSettings
 from stages.settings.predict import PredictSettings
 from stages.settings.prepare import PrepareSettings
@@ -75,6 +75,7 @@ class Defaults(Settings):
     gaze: GazeSettings = GazeSettings()
     quality: QualitySettings = QualitySettings()
     explain: ExplainSettings = ExplainSettings()
+    endpoint: EndpointSettings = EndpointSettings()
     embed: EmbedSettings = EmbedSettings()
     teacher: TeacherSettings = TeacherSettings()
     student: StudentSettings = StudentSettings()

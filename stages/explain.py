@@ -14,16 +14,13 @@ from stages import cli, io, job_log, journal
 from stages.describers import Describer, Sample
 from stages.fingerprint import fingerprint
 from stages.images import to_rgb8
-from stages.settings.explain import ExplainSettings
+from stages.settings.explain import EndpointSettings, ExplainSettings
 from stages.settings.modules import explain_module
 
 # Under no sample's id, the journal holds the revisions of the model that answered.
 _REVISIONS = ""
 # What changes how the answers are got, and not what they are: one that failed is asked for again.
-_MANNER = {
-    "concurrency", "timeout_s", "retries", "attempts", "key_variable", "max_failed", "shards",
-    "prompt", "source",
-}  # fmt: skip
+_MANNER = {"attempts", "max_failed", "shards", "prompt", "source"}
 
 
 def read_sample(source: h5py.File, gaze: h5py.File, i: int) -> Sample:
@@ -66,6 +63,7 @@ def explain(
     gaze: Path,
     output: Path,
     settings: ExplainSettings,
+    endpoint: EndpointSettings,
     shard: int,
     shards: int,
     work: Path,
@@ -91,7 +89,7 @@ def explain(
         sample_ids = io.read_strings(images, "sample_id")
         indices = np.flatnonzero(looked["has_gaze"][()])[shard::shards].tolist()
         module = importlib.import_module(explain_module(settings.backend))
-        describer = cast(Describer, module.make(settings, prompt, source, threads, gpus))
+        describer = cast(Describer, module.make(settings, endpoint, prompt, source, threads, gpus))
         key = _key(inputs, settings, describer.revision)
         shared = cache / "explain" / key if cache else None
         finished = journal.Journal(work / key, f"{shard}of{shards}", shared)
@@ -107,7 +105,7 @@ def explain(
         size = settings.batch_size
         if settings.backend == "openai":
             # Else fewer requests than may be would be under way.
-            size = max(size, settings.concurrency)
+            size = max(size, endpoint.concurrency)
         batches = [open_ones[i : i + size] for i in range(0, len(open_ones), size)]
         for batch in cli.progress(batches, "explain"):
             _answer(describer, [read_sample(images, looked, i) for i in batch], finished)

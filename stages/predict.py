@@ -45,10 +45,12 @@ def predict(
     inputs = {"prepared": prepared, "student": student}
     guide = None
     if teacher is not None:
-        assert explanations is not None
-        columns |= {"text": Column(explanations, "embedding")}
         guide = models.load(teacher, "teacher").to(device)
-        inputs |= {"explanations": explanations, "teacher": teacher}
+        text = samples.texts(explanations, read=guide.architecture.text_width > 0)
+        columns |= text
+        inputs |= {"teacher": teacher}
+        if text:
+            inputs["explanations"] = text["text"].path
     network = models.load(student, "student").to(device)
     rows = samples.rows_of(prepared, "val", "test")
     data = Samples(columns, rows, device, resident_mb=0)
@@ -72,7 +74,7 @@ def predict(
             said: Tensor = network(image).log_odds
             log_odds = {"probability": said}
             if guide is not None:
-                taught = guide(image, batch["text"], settings.attention)
+                taught = guide(image, batch.get("text"), settings.attention)
                 log_odds["teacher_probability"] = taught.log_odds
                 log_odds["ensemble_probability"] = (said + taught.log_odds) / 2
                 if taught.attention:

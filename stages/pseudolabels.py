@@ -21,41 +21,40 @@ BATCH = 16
 @torch.no_grad()
 def make_pseudolabels(
     prepared: Path,
-    explanations: Path,
     teacher: Path,
     output: Path,
     settings: CrfSettings,
     threads: int,
     gpus: int,
+    explanations: Path | None = None,
 ) -> None:
     """Write `probability` (N, H, W) float16, the teacher's of foreground, for training samples.
 
-    Each is read with its text and then drawn to the edges of its image by the CRF: a teacher that
-    was told nothing of the ring finds a region's place better than its size, and where the region
-    ends shows in the image. Other samples have zeros.
+    Each is read, with its text by a teacher that reads text, and then drawn to the edges of its
+    image by the CRF: a teacher that was told nothing of the ring finds a region's place better than
+    its size, and where the region ends shows in the image. Other samples have zeros.
     """
     device = train.start(threads, gpus)
     # Images are drawn side by side; each takes one core.
     torch.set_num_threads(1)
     guide = models.load(teacher, "teacher").to(device)
     rows = samples.rows_of(prepared, "train")
-    columns = {
-        "image": Column(prepared, "image"),
-        "text": Column(explanations, "embedding"),
-        "original_size": Column(prepared, "original_size"),
-    }
+    text = samples.texts(explanations, read=guide.architecture.text_width > 0)
+    columns = {name: Column(prepared, name) for name in ("image", "original_size")} | text
     data = Samples(columns, rows, device, resident_mb=0)
 
     def answers() -> Iterator[tuple[NDArray[Any], NDArray[np.float32], tuple[int, int]]]:
         for batch in data.batches(torch.split(torch.arange(len(rows)), BATCH)):
-            log_odds = guide(normalise(batch["image"]), batch["text"]).log_odds
+            log_odds = guide(normalise(batch["image"]), batch.get("text")).log_odds
             yield from zip(
                 batch["image"].permute(0, 2, 3, 1).cpu().numpy(),
                 log_odds.sigmoid().cpu().numpy(),
                 batch["original_size"].tolist(),
             )
 
-    inputs = {"prepared": prepared, "explanations": explanations, "teacher": teacher}
+    inputs = {"prepared": prepared, "teacher": teacher}
+    if text:
+        inputs["explanations"] = text["text"].path
     with (
         io.open_h5(prepared, "sample_id") as source,
         io.create_h5(output, "pseudolabels", inputs, settings) as file,

@@ -70,6 +70,24 @@ def pseudomasks(gaze: Path, levels: int | None) -> Column:
         ) from None
 
 
+def texts(explanations: Path | None, *, read: bool) -> dict[str, Column]:
+    """Find the column `text`, for a network that reads it.
+
+    Raises
+    ------
+    BadInput
+        It reads text, and there is no file.
+    """
+    if not read:
+        return {}
+    if explanations is None:
+        raise BadInput(
+            "--explanations", "option", found="none", expected="a file, for a teacher with text",
+            mend="name it, as in --explanations results/kvasir/explanations.h5",
+        )  # fmt: skip
+    return {"text": Column(explanations, "embedding")}
+
+
 def rows_of(prepared: Path, *splits: str) -> Rows:
     """Rows of the samples of the named splits."""
     with io.open_h5(prepared, "split") as file:

@@ -22,7 +22,7 @@ def predict(model: nn.ModuleDict, batch: Batch) -> Tensor:
 def _check(inputs: dict[str, Path], settings: StudentSettings) -> None:
     needed = {
         "gaze": settings.labels == "pseudomask",
-        "explanations": settings.reads_text,
+        "explanations": settings.trains_teacher,
         "teacher": settings.needs_teacher,
         "pseudolabels": settings.reads_pseudolabels,
     }
@@ -60,8 +60,8 @@ def train_student(
     """Train a student by `settings.method`.
 
     With labels "mask" it reads no gaze. With labels "pseudomask" it needs `gaze`, less the samples
-    that `quality` leaves out; some methods need `explanations`, a `teacher` and its `pseudolabels`
-    as well.
+    that `quality` leaves out; some methods need a `teacher`, its `pseudolabels` and, for a teacher
+    that reads text, `explanations` as well.
     """
     named = {"gaze": gaze, "quality": quality, "explanations": explanations}
     named |= {"teacher": teacher, "pseudolabels": pseudolabels}
@@ -83,8 +83,8 @@ def train_student(
     else:
         columns |= {"pseudomask": samples.pseudomasks(inputs["gaze"], settings.levels)}
         rows = samples.with_gaze(prepared, inputs["gaze"], quality, rows)
-    if settings.reads_text:
-        columns |= {"text": Column(inputs["explanations"], "embedding")}
+    if explanations:
+        columns |= {"text": Column(explanations, "embedding")}
     if settings.reads_pseudolabels:
         columns |= {"pseudolabel": Column(inputs["pseudolabels"], "probability")}
     data = Samples(columns, rows, device, resident_mb)
@@ -99,7 +99,7 @@ def train_student(
         head_width=settings.head_width,
     )
     method = cast(Method, importlib.import_module(module))
-    text_width = data.shape("text")[1] if settings.reads_text else 0
+    text_width = data.shape("text")[1] if explanations else 0
     model, step = method.make(settings, architecture, seed, device, teacher, text_width)
     model = model.to(device).train()
     found = train.fit(run, model, step, predict, data, val)

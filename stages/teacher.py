@@ -1,4 +1,4 @@
-"""prepared.h5, gaze.h5, explanations.h5 → teacher.safetensors."""
+"""prepared.h5, gaze.h5 and, for one that reads text, explanations.h5 → teacher.safetensors."""
 
 from pathlib import Path
 from typing import cast
@@ -24,9 +24,10 @@ def teacher_step(model: models.Teacher, settings: TeacherSettings) -> train.Step
 
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> train.Terms:
         batch = augment.flip(batch, generator)
-        text = batch["text"]
-        draw = torch.rand(len(text), generator=generator, device=text.device)
-        text = share(text * (draw >= settings.text_dropout)[:, None, None])
+        text = batch.get("text")
+        if text is not None:
+            draw = torch.rand(len(text), generator=generator, device=text.device)
+            text = share(text * (draw >= settings.text_dropout)[:, None, None])
         levels = share(batch["pseudomask"]).bool()
         precise, outside = levels[:, 0], ~levels[:, -1]
         if settings.background is not None:
@@ -42,7 +43,7 @@ def teacher_step(model: models.Teacher, settings: TeacherSettings) -> train.Step
 
 def predict(model: models.Teacher, batch: Batch) -> torch.Tensor:
     """Segment (B, H, W) bool."""
-    log_odds: torch.Tensor = model(normalise(batch["image"]), batch["text"]).log_odds
+    log_odds: torch.Tensor = model(normalise(batch["image"]), batch.get("text")).log_odds
     return log_odds > 0
 
 
@@ -70,7 +71,6 @@ def _below_broad(gaze: Path, background: float) -> Column:
 def train_teacher(
     prepared: Path,
     gaze: Path,
-    explanations: Path,
     output: Path,
     history: Path,
     settings: TeacherSettings,
@@ -79,16 +79,20 @@ def train_teacher(
     threads: int,
     gpus: int,
     resident_mb: int,
+    explanations: Path | None = None,
     quality: Path | None = None,
 ) -> None:
     """Train the teacher on the training samples with gaze, less those that `quality` leaves out."""
-    inputs = {"prepared": prepared, "gaze": gaze, "explanations": explanations}
+    text = samples.texts(explanations, read=settings.text)
+    inputs = {"prepared": prepared, "gaze": gaze}
+    if text:
+        inputs["explanations"] = text["text"].path
     inputs |= {"quality": quality} if quality else {}
     device = train.start(threads, gpus)
     run = train.Run(
         "teacher", inputs, settings, seed, device, output, history, work, ("stages.teacher",)
     )
-    columns = {"image": Column(prepared, "image"), "text": Column(explanations, "embedding")}
+    columns = {"image": Column(prepared, "image")} | text
     labels = {"pseudomask": samples.pseudomasks(gaze, settings.levels)}
     if settings.background is not None:
         labels |= {"refined": _below_broad(gaze, settings.background)}
@@ -103,7 +107,7 @@ def train_teacher(
         size=data.shape("image")[1:],
         widths=settings.widths,
         head_width=settings.head_width,
-        text_width=data.shape("text")[1] if settings.text else 0,
+        text_width=data.shape("text")[1] if text else 0,
     )
     model = cast(models.Teacher, models.build(architecture, seed)).to(device).train()
     step = teacher_step(model, settings)

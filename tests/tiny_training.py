@@ -70,7 +70,7 @@ def teach(files, folder, seed=0, **changes):
 def label(files, folder, teacher, crf):
     """Draw a teacher's answers to the edges; return their file."""
     output = folder / "pseudolabels.h5"
-    named = {name: files[name] for name in ("prepared", "explanations")}
+    named = {name: files[name] for name in ("prepared", "explanations") if name in files}
     make_pseudolabels(**named, teacher=teacher, output=output, settings=crf, threads=1, gpus=0)
     return output
 
@@ -83,7 +83,7 @@ def study(files, folder, teacher=None, seed=0, **changes):
     inputs = {"prepared": files["prepared"]}
     if options.labels == "pseudomask":
         inputs["gaze"] = files["gaze"]
-    if options.reads_text:
+    if options.needs_teacher or options.trains_teacher:
         inputs["explanations"] = files.get("explanations")
     if teacher is not None:
         inputs["teacher"] = teacher

@@ -82,7 +82,7 @@ def _check_url(url: str) -> str:
             found=found,
             expected="the endpoint's base address, such as http://localhost:8000/v1",
             mend="correct explain.url; a key belongs into the environment variable that "
-            "explain.key_variable names",
+            "endpoint.key_variable names",
         )
     if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         log.warning("explain.url is http: the images go to %s unencrypted", parts.netloc)

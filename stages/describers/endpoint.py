@@ -17,7 +17,7 @@ from stages.cli import BadInput, log
 from stages.describers.asking import Asked, Question, Unanswered
 from stages.describers.connection import Connection, NotNow, Reply
 from stages.describers.prompts import load_prompt
-from stages.settings.explain import ExplainSettings
+from stages.settings.explain import EndpointSettings, ExplainSettings
 
 # Pauses before a request is sent again, s: doubled from the first up to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 1, 60
@@ -88,15 +88,16 @@ class Endpoint:
     def __init__(
         self,
         settings: ExplainSettings,
+        endpoint: EndpointSettings,
         *,
         pause: Callable[[threading.Event, float], object] = threading.Event.wait,
         rng: np.random.Generator | None = None,
     ) -> None:
         self.name = settings.model
         self.revision = ""
-        self._settings = settings
+        self._settings, self._endpoint = settings, endpoint
         self._connection = Connection(
-            settings.url, "/chat/completions", settings.key_variable, settings.timeout_s
+            settings.url, "/chat/completions", endpoint.key_variable, endpoint.timeout_s
         )
         self._pause = pause
         self._rng = rng or np.random.default_rng()
@@ -123,7 +124,7 @@ class Endpoint:
         """
         # Not `parallel.ordered`: behind a question in a long pause, it would let the others wait.
         halt = threading.Event()
-        with ThreadPoolExecutor(self._settings.concurrency) as pool:
+        with ThreadPoolExecutor(self._endpoint.concurrency) as pool:
             asked = [
                 pool.submit(self._ask, question, attempt, rng, halt)
                 for question, rng in zip(questions, self._rng.spawn(len(questions)))
@@ -151,7 +152,7 @@ class Endpoint:
         self, question: Question, attempt: int, rng: np.random.Generator, halt: threading.Event
     ) -> str | Unanswered | _Refused:
         body = self._body(question, attempt)
-        for tried in range(self._settings.retries + 1):
+        for tried in range(self._endpoint.retries + 1):
             try:
                 return self._judge(self._connection.post(body))
             except NotNow as failure:
@@ -161,7 +162,7 @@ class Endpoint:
                     f"{last}; the endpoint asks to wait {last.after:.0f} s, and "
                     f"{LONGEST_RETRY_AFTER} s is the most that is waited"
                 )
-            if tried < self._settings.retries:
+            if tried < self._endpoint.retries:
                 seconds = min(LONGEST_PAUSE, FIRST_PAUSE * 2**tried) * rng.uniform(0.5, 1)
                 if last.after:
                     seconds = max(seconds, last.after + rng.random())
@@ -238,7 +239,7 @@ class Endpoint:
         return self._connection.redact(text)
 
     def _bad(self, status: int, said: str) -> BadInput:
-        variable = self._settings.key_variable
+        variable = self._endpoint.key_variable
         found = said
         if status in (401, 403):
             found = f"a key that the endpoint refuses (environment variable {variable})"
@@ -247,7 +248,7 @@ class Endpoint:
             # What comes with 401 quotes the key, cut or starred in ways of its own.
             found += f"; it says: {said}" if status == 403 else ""
             expected = f"the endpoint's key in the environment variable {variable}"
-            mend = f"set {variable} where the job runs, or name another in explain.key_variable"
+            mend = f"set {variable} where the job runs, or name another in endpoint.key_variable"
         elif 300 <= status < 400:
             expected = "an address that answers by itself; no key and no image follows a redirect"
             mend = "set explain.url to the endpoint's own base address, if you trust it"
@@ -265,8 +266,14 @@ class Endpoint:
 
 
 def make(
-    settings: ExplainSettings, prompt: Path | None, source: Path | None, threads: int, gpus: int
+    settings: ExplainSettings,
+    endpoint: EndpointSettings,
+    prompt: Path | None,
+    source: Path | None,
+    threads: int,
+    gpus: int,
 ) -> Asked:
     """Make the describer that asks the endpoint with the prompt of this file."""
     assert prompt is not None
-    return Asked(Endpoint(settings), load_prompt(prompt), settings.view, settings.attempts)
+    model = Endpoint(settings, endpoint)
+    return Asked(model, load_prompt(prompt), settings.view, settings.attempts)

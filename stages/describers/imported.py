@@ -10,7 +10,7 @@ from stages.cli import BadInput, log
 from stages.datasets.listing import as_id
 from stages.describers import FIELDS, Answer, Explanation, Sample
 from stages.describers.directions import without_directions
-from stages.settings.explain import ExplainSettings
+from stages.settings.explain import EndpointSettings, ExplainSettings
 
 
 def _read_rows(source: Path) -> pd.DataFrame:
@@ -110,7 +110,12 @@ class Imported:
 
 
 def make(
-    settings: ExplainSettings, prompt: Path | None, source: Path | None, threads: int, gpus: int
+    settings: ExplainSettings,
+    endpoint: EndpointSettings,
+    prompt: Path | None,
+    source: Path | None,
+    threads: int,
+    gpus: int,
 ) -> Imported:
     """Read the texts."""
     assert source is not None

@@ -15,7 +15,7 @@ from stages import cli, pretrained
 from stages.describers.asking import Asked, Question, Unanswered
 from stages.describers.prompts import load_prompt
 from stages.device import choose
-from stages.settings.explain import ExplainSettings
+from stages.settings.explain import EndpointSettings, ExplainSettings
 
 
 def _unfit(model: str, found: str, expected: str) -> cli.BadInput:
@@ -265,7 +265,12 @@ class Local:
 
 
 def make(
-    settings: ExplainSettings, prompt: Path | None, source: Path | None, threads: int, gpus: int
+    settings: ExplainSettings,
+    endpoint: EndpointSettings,
+    prompt: Path | None,
+    source: Path | None,
+    threads: int,
+    gpus: int,
 ) -> Asked:
     """Load the model, to be asked as `prompt` says."""
     assert prompt is not None

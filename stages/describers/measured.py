@@ -10,7 +10,7 @@ from skimage.color import rgb2hsv
 from skimage.measure import label, perimeter
 
 from stages.describers import Answer, Explanation, Sample
-from stages.settings.explain import ExplainSettings
+from stages.settings.explain import EndpointSettings, ExplainSettings
 
 
 def _pick(value: float, limits: tuple[float, ...], words: tuple[str, ...]) -> str:
@@ -118,7 +118,12 @@ class Measured:
 
 
 def make(
-    settings: ExplainSettings, prompt: Path | None, source: Path | None, threads: int, gpus: int
+    settings: ExplainSettings,
+    endpoint: EndpointSettings,
+    prompt: Path | None,
+    source: Path | None,
+    threads: int,
+    gpus: int,
 ) -> Measured:
     """Make the describer; it needs nothing."""
     return Measured()

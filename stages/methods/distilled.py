@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from stages import augment, models, train
+from stages.cli import BadInput
 from stages.losses import consistency, feature_alignment, partial_cross_entropy, ramp_up
 from stages.masking import disagreement_mask
 from stages.methods import label
@@ -32,6 +33,12 @@ def make(
     """
     assert teacher is not None
     guide = models.load(teacher, "teacher").to(device)
+    if guide.architecture.text_width and not text_width:
+        raise BadInput(
+            teacher, "text_width", found=f"{guide.architecture.text_width}, and no text",
+            expected="the texts that this teacher reads",
+            mend="name them, as in --explanations results/kvasir/explanations.h5",
+        )  # fmt: skip
     aligned = architecture.model_copy(update={"teacher_widths": guide.architecture.widths[1:5]})
     student = cast(models.Student, models.build(aligned, seed))
 
@@ -39,15 +46,16 @@ def make(
         batch = augment.flip(batch, generator)
         joined = normalise(batch["image"])
         image, gazed = share(joined), share(label(batch, settings))
+        text = share(batch["text"]) if text_width else None
         with torch.no_grad():
             trusted = torch.ones_like(gazed, dtype=torch.bool)
             if settings.reads_pseudolabels:
-                features = guide.features(image, share(batch["text"]))
+                features = guide.features(image, text)
                 foreground = share(batch["pseudolabel"]).float()
                 target = torch.stack([1 - foreground, foreground], dim=1)
                 trusted = ((foreground > 0.5) == (gazed > 0.5)) & (gazed != 0.5)
             else:
-                taught = guide(image, share(batch["text"]))
+                taught = guide(image, text)
                 features, target = taught.features, taught.logits.softmax(dim=1)
             own = student(image).logits
             disagreement = (own[:, 1] > own[:, 0]) != (target[:, 1] > target[:, 0])

@@ -32,7 +32,7 @@ _ASKED = {
 _BACKENDS = {
     "measured": set[str](),
     "transformers": _ASKED | {"revision", "dtype", "trust_remote_code"},
-    "openai": _ASKED | {"url", "key_variable", "concurrency", "timeout_s", "retries"},
+    "openai": _ASKED | {"url"},
     "import": {"source"},
 }
 _ENCODERS = {
@@ -41,6 +41,20 @@ _ENCODERS = {
     "open_clip": {"tokens", "batch_size", "model", "weights"},
     "import": {"source"},
 }
+
+
+class EndpointSettings(Settings):
+    """How an endpoint (explain.backend: openai) is reached: none of it changes an answer."""
+
+    key_variable: str = Field(
+        default="OPENAI_API_KEY",
+        description="environment variable that holds the key; the key is stored nowhere",
+    )
+    concurrency: int = Field(default=4, ge=1, le=256, description="requests under way at a time")
+    timeout_s: float = Field(default=120, gt=0, description="for one request, s")
+    retries: int = Field(
+        default=6, ge=0, description="of a request that was refused, failed or timed out"
+    )
 
 
 class ExplainSettings(Settings):
@@ -67,17 +81,6 @@ class ExplainSettings(Settings):
     )
     url: str = Field(
         default="", description="openai: base address, such as http://localhost:8000/v1"
-    )
-    key_variable: str = Field(
-        default="OPENAI_API_KEY",
-        description="openai: environment variable that holds the key; the key is stored nowhere",
-    )
-    concurrency: int = Field(
-        default=4, ge=1, le=256, description="openai: requests under way at a time"
-    )
-    timeout_s: float = Field(default=120, gt=0, description="openai: for one request, s")
-    retries: int = Field(
-        default=6, ge=0, description="openai: of a request that was refused, failed or timed out"
     )
     prompt: str = Field(
         default="workflow/prompts/generic.yaml",

@@ -200,8 +200,3 @@ class StudentSettings(OptimisationSettings):
     def trains_teacher(self) -> bool:
         """Whether a teacher is trained along."""
         return self.method == "published"
-
-    @property
-    def reads_text(self) -> bool:
-        """Whether the explanations serve training."""
-        return self.needs_teacher or self.trains_teacher

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from stages import io
-from stages.settings.explain import ExplainSettings
+from stages.settings.explain import EndpointSettings, ExplainSettings
 from tests.workspace import ROOT
 
 N, SIZE, BATCH, KILLS = 200, (32, 32), 8, 10
@@ -98,13 +98,12 @@ def make(folder, n):
 
 def start(chain, server, name):
     url = f"http://127.0.0.1:{server.server_port}/v1"
-    settings = ExplainSettings(
-        backend="openai", model="scripted", url=url, concurrency=4, batch_size=BATCH
-    )
+    settings = ExplainSettings(backend="openai", model="scripted", url=url, batch_size=BATCH)
     options = {
         "prepared": chain / "prepared.h5", "gaze": chain / "gaze.h5",
         "prompt": ROOT / "workflow/prompts/generic.yaml", "output": chain / f"{name}.jsonl",
-        "settings": settings.model_dump_json(), "shard": 0, "shards": 1,
+        "settings": settings.model_dump_json(),
+        "endpoint": EndpointSettings(concurrency=4).model_dump_json(), "shard": 0, "shards": 1,
         "work": chain / f"work_{name}", "threads": 1, "gpus": 0,
     }  # fmt: skip
     command = [sys.executable, "-m", "stages.explain"]
@@ -159,5 +158,5 @@ def test_an_endpoint_that_misbehaves_costs_time_and_no_answer(tmp_path, server):
     server.wild, server.calls, server.most = True, 0, 0
     finish(start(chain, server, "wild"))
     assert server.calls == 40
-    assert 2 <= server.most <= 4  # explain.concurrency
+    assert 2 <= server.most <= 4  # endpoint.concurrency
     assert merge(chain, "wild") == merge(chain, "calm")

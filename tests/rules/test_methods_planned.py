@@ -23,6 +23,7 @@ def student(experiment):
 @pytest.mark.parametrize(
     ("experiment", "teacher", "text"),
     [("full", True, True), ("paper", True, True), ("levels_3", True, True),
+     ("no_text", True, False),
      ("published", False, True), ("gazemedseg", False, False), ("gaze_only", False, False)],
 )  # fmt: skip
 def test_a_teacher_and_a_text_are_made_for_those_who_need_them(

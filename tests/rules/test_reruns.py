@@ -214,6 +214,7 @@ CASES = {
         setting("datasets.mine.explain.shards", 2),
         {"explain mine 0of2", "explain mine 1of2"} | MINE_TEXTS,
     ),
+    "requests at a time": Case(setting("defaults.endpoint.concurrency", 9), set()),
     "a model's seed, without a model": Case(setting("defaults.explain.seed", 1), set()),
     "vectors": Case(setting("datasets.mine.embed.tokens", "one"), MINE_EMBED),
     "sentences at a time": Case(

@@ -27,7 +27,7 @@ from stages.cli import BadInput
 from stages.describers import Sample, connection, endpoint
 from stages.describers.asking import Question, Unanswered
 from stages.describers.endpoint import Endpoint
-from stages.settings.explain import ExplainSettings
+from stages.settings.explain import EndpointSettings, ExplainSettings
 from tests.workspace import ROOT
 
 VARIABLE = "ENDPOINT_TEST_KEY"
@@ -137,10 +137,13 @@ def serve():
 
 def make(url, pauses=None, **changes):
     """An endpoint whose pauses are taken note of, and over at once."""
-    stated = {"model": "tiny-vlm", "url": url, "key_variable": VARIABLE, "timeout_s": 5}
+    reached = {"key_variable": VARIABLE, "timeout_s": 5} | {
+        name: changes.pop(name) for name in EndpointSettings.model_fields if name in changes
+    }
     kept = [] if pauses is None else pauses
     return Endpoint(
-        ExplainSettings(backend="openai", **{**stated, **changes}),
+        ExplainSettings(backend="openai", **{"model": "tiny-vlm", "url": url, **changes}),
+        EndpointSettings(**reached),
         pause=lambda halt, seconds: kept.append(seconds),
         rng=np.random.default_rng(7),
     )
@@ -571,17 +574,17 @@ REFUSALS = {
     (401, True): (
         f"a key that the endpoint refuses (environment variable {VARIABLE})",
         f"the endpoint's key in the environment variable {VARIABLE}",
-        f"set {VARIABLE} where the job runs, or name another in explain.key_variable",
+        f"set {VARIABLE} where the job runs, or name another in endpoint.key_variable",
     ),
     (401, False): (
         f"no key: the environment variable {VARIABLE} is unset or empty",
         f"the endpoint's key in the environment variable {VARIABLE}",
-        f"set {VARIABLE} where the job runs, or name another in explain.key_variable",
+        f"set {VARIABLE} where the job runs, or name another in endpoint.key_variable",
     ),
     (403, True): (
         f"a key that the endpoint refuses (environment variable {VARIABLE}); it says: not so",
         f"the endpoint's key in the environment variable {VARIABLE}",
-        f"set {VARIABLE} where the job runs, or name another in explain.key_variable",
+        f"set {VARIABLE} where the job runs, or name another in endpoint.key_variable",
     ),
     (404, True): (
         "not so",
@@ -671,8 +674,9 @@ def test_what_concerns_all_stops_the_others_at_once(serve):
         return 401, {}, b""
 
     told = serve(answer)
-    stated = {"backend": "openai", "model": "m", "url": told.url, "key_variable": VARIABLE}
-    model = Endpoint(ExplainSettings(**stated, concurrency=2))
+    stated = {"backend": "openai", "model": "m", "url": told.url}
+    reached = EndpointSettings(key_variable=VARIABLE, concurrency=2)
+    model = Endpoint(ExplainSettings(**stated), reached)
     start = time.monotonic()
     message = bad(model, [question(str(i)) for i in range(40)])
     assert time.monotonic() - start < 5
@@ -724,7 +728,7 @@ def test_an_address_that_cannot_be_used(url, found):
         f"  found:    {found}\n"
         "  expected: the endpoint's base address, such as http://localhost:8000/v1\n"
         "  to mend:  correct explain.url; a key belongs into the environment variable that "
-        "explain.key_variable names"
+        "endpoint.key_variable names"
     )
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
@@ -787,15 +791,16 @@ def test_the_key_is_nowhere_but_in_its_header(serve, monkeypatch, caplog, capfd,
     answer = echoes(part)[which]
     told = serve(lambda asked: answer, quiet=True)
     monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0)
-    stated = {"backend": "openai", "model": "m", "url": told.url, "key_variable": VARIABLE}
+    stated = {"backend": "openai", "model": "m", "url": told.url}
     prompt = next((ROOT / "workflow/prompts").glob("*.yaml"))
-    setting = ExplainSettings(**stated, retries=1, attempts=2)
+    setting = ExplainSettings(**stated, attempts=2)
+    reached = EndpointSettings(key_variable=VARIABLE, retries=1)
     regions = np.zeros((2, 70, 70), np.uint8)
     regions[:, 20:40, 20:40] = 1
     sample = Sample("a", np.zeros((70, 70, 3), np.uint8), np.ones((70, 70)), regions)
     written = []
     with caplog.at_level(logging.DEBUG):
-        describer = endpoint.make(setting, prompt, None, 1, 0)
+        describer = endpoint.make(setting, reached, prompt, None, 1, 0)
         try:
             written += [answer.model_dump_json() for answer in describer.describe([sample])]
         except BadInput as problem:

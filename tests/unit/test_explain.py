@@ -15,7 +15,7 @@ from stages.describers.imported import read_texts
 from stages.explain import explain
 from stages.gaze import make_gaze
 from stages.prepare import prepare
-from stages.settings.explain import ExplainSettings
+from stages.settings.explain import EndpointSettings, ExplainSettings
 from stages.settings.gaze import GazeSettings
 from stages.settings.prepare import PrepareSettings
 from stages.settings.texts import TextsSettings
@@ -59,14 +59,15 @@ def scripted(monkeypatch):
     return describer
 
 
-def run(chain, folder, shards=1, only=None, cache=None, **settings):
+def run(chain, folder, shards=1, only=None, cache=None, concurrency=4, **settings):
     """Explain all shards; return their files."""
     files = []
     for shard in range(shards):
         output = folder / f"{shard}of{shards}.jsonl"
         if only is None or shard == only:
             explain(
-                *chain, output, ExplainSettings(**settings), shard, shards, folder / "work", 1, 0,
+                *chain, output, ExplainSettings(**settings),
+                EndpointSettings(concurrency=concurrency), shard, shards, folder / "work", 1, 0,
                 cache=cache,
             )  # fmt: skip
         files.append(output)

@@ -54,7 +54,7 @@ def test_each_is_the_teachers_answer_after_the_crf(files, teacher, tmp_path):
 def test_threads_do_not_show(files, teacher, tmp_path):
     one = label(files, tmp_path, teacher, CRF).read_bytes()
     again = tmp_path / "again.h5"
-    make_pseudolabels(files["prepared"], files["explanations"], teacher, again, CRF, 2, 0)
+    make_pseudolabels(files["prepared"], teacher, again, CRF, 2, 0, files["explanations"])
     assert again.read_bytes() == one
 
 

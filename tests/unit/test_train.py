@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny_training import LOOKED_AT, SIZE, SPLIT, history, make_files, same, study, teach
+from tiny_training import LOOKED_AT, SIZE, SPLIT, history, label, make_files, same, study, teach
 from torch import nn
 
 from stages import io, models, train
@@ -22,7 +22,7 @@ from stages.cli import BadInput
 from stages.predict import predict
 from stages.samples import normalise
 from stages.settings.predict import PredictSettings
-from stages.settings.training import OptimisationSettings
+from stages.settings.training import OptimisationSettings, StudentSettings
 
 
 def generator(seed=0):
@@ -480,10 +480,40 @@ def test_the_share_of_dropped_text_is_the_settings(files, tmp_path, monkeypatch)
     assert np.mean(seen) == pytest.approx(0.7, abs=0.09)
 
 
-def test_a_teacher_without_text_has_nothing_to_fuse(files, tmp_path):
-    plain = teach(files, tmp_path, text=False)
+def sources(made):
+    """Name what a result was made from."""
+    if made.suffix == ".h5":
+        with h5py.File(made) as file:
+            return set(json.loads(file.attrs["inputs"]))
+    with safe_open(made, "pt") as file:
+        return set(json.loads(json.loads(file.metadata()["about"])["inputs"]))
+
+
+def test_a_teacher_without_text_has_nothing_to_fuse_and_needs_no_explanations(files, tmp_path):
+    untold = {name: path for name, path in files.items() if name != "explanations"}
+    plain = teach(untold, tmp_path, text=False)
     assert models.load(plain, "teacher").architecture.text_width == 0
     assert not fusion_weights(plain)
+    assert same(teach(files, tmp_path / "told", text=False), plain)
+    # Nor does what is made of it.
+    student = study(untold, tmp_path, plain)
+    output = tmp_path / "predictions.h5"
+    predict(files["prepared"], student, output, PLAIN, 1, 0, teacher=plain)
+    for made in (plain, student, tmp_path / "pseudolabels.h5", output):
+        assert "explanations" not in sources(made)
+
+
+def test_a_teacher_that_reads_text_is_not_left_without(files, teacher, student, tmp_path):
+    untold = {name: path for name, path in files.items() if name != "explanations"}
+    with pytest.raises(BadInput, match="--explanations"):
+        teach(untold, tmp_path)
+    with pytest.raises(BadInput, match="--explanations"):
+        label(untold, tmp_path, teacher, StudentSettings().target_crf)
+    with pytest.raises(BadInput, match="--explanations"):
+        predict(files["prepared"], student, tmp_path / "p.h5", PLAIN, 1, 0, teacher=teacher)
+    with pytest.raises(BadInput, match=r"teacher\.safetensors: text_width[^$]*--explanations"):
+        study(untold, tmp_path, teacher, target_crf=None)
+    assert not list(tmp_path.rglob("*.h5")) + list(tmp_path.rglob("*.safetensors"))
 
 
 # What the teacher trusts
