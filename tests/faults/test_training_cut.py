@@ -145,15 +145,17 @@ def test_a_process_told_to_end_leaves_its_checkpoint_and_a_signals_exit_status(f
     assert "is kept in" in process.stderr.read()
 
 
+def on_two_processes(role, options, files, folder):
+    """Command that trains as two processes."""
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    return [sys.executable, "-m", *launch, *command(role, options, files, folder)]
+
+
 def train_on_two_processes(role, options, files, folder):
     """Train as two processes; return the weights file."""
     subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone",
-            "--nproc-per-node", "2", "-m", *command(role, options, files, folder),
-        ],
-        cwd=ROOT, check=True, timeout=120,
-    )  # fmt: skip
+        on_two_processes(role, options, files, folder), cwd=ROOT, check=True, timeout=120
+    )
     return folder / f"{role}.safetensors"
 
 
@@ -181,3 +183,29 @@ def test_two_processes_train_the_student_that_one_does(files, teacher, tmp_path,
     terms = [name for name in rows if name not in ("seconds", "val_dice")]
     difference = (rows[terms] - others[terms]).abs().max()
     assert (difference < 1e-4).all(), difference
+
+
+def test_two_processes_told_to_end_go_on_from_there(files, tmp_path):
+    options = TeacherSettings(**TINY | JOINED | {"iterations": 100})
+    whole = train_on_two_processes("teacher", options, files, tmp_path / "whole")
+    launcher = subprocess.Popen(
+        on_two_processes("teacher", options, files, tmp_path / "cut"),
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert any(" teacher 10: " in line for line in iter(launcher.stderr.readline, ""))
+        # As SLURM tells all processes of a job.
+        os.killpg(launcher.pid, signal.SIGTERM)
+        said = launcher.communicate(timeout=60)[1]
+    finally:
+        if launcher.poll() is None:
+            os.killpg(launcher.pid, signal.SIGKILL)
+    assert launcher.returncode != 0
+    assert "is kept in" in said
+    assert not (tmp_path / "cut" / "teacher.safetensors").exists()
+    again = subprocess.run(
+        on_two_processes("teacher", options, files, tmp_path / "cut"),
+        cwd=ROOT, check=True, timeout=120, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "resumed at iteration" in again.stderr
+    assert (tmp_path / "cut" / "teacher.safetensors").read_bytes() == whole.read_bytes()
