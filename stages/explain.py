@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from stages import cli, io, job_log, journal
-from stages.describers import Describer, Sample
+from stages.describers import Answer, Describer, Refused, Sample
 from stages.fingerprint import fingerprint
 from stages.images import to_rgb8
 from stages.settings.explain import EndpointSettings, ExplainSettings
@@ -47,8 +47,25 @@ def _key(inputs: dict[str, Path], settings: ExplainSettings, revision: str) -> s
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _answered(finished: journal.Journal) -> set[str]:
+    """Name the samples that have an answer that did not fail."""
+    return {
+        name for name, answer in finished.finished.items()
+        if name != _REVISIONS and not answer["problem"]
+    }  # fmt: skip
+
+
 def _answer(describer: Describer, samples: Sequence[Sample], finished: journal.Journal) -> None:
-    answers = describer.describe(samples)
+    try:
+        answers = describer.describe(samples)
+    except Refused as refused:
+        # Where an earlier job got answers with the same settings, these samples are at fault.
+        if not any(
+            name != _REVISIONS and not a["problem"] for name, a in finished.finished.items()
+        ):
+            raise
+        problem = " ".join(str(refused).split())
+        answers = [Answer(explanation=None, problem=problem) for _ in samples]
     entries: dict[str, Any] = {
         sample.sample_id: answer.model_dump(mode="json")
         for sample, answer in zip(samples, answers, strict=True)
@@ -93,10 +110,7 @@ def explain(
         key = _key(inputs, settings, describer.revision)
         shared = cache / "explain" / key if cache else None
         finished = journal.Journal(work / key, f"{shard}of{shards}", shared)
-        kept = {
-            name for name, answer in finished.finished.items()
-            if name != _REVISIONS and not answer["problem"]
-        }  # fmt: skip
+        kept = _answered(finished)
         open_ones = [i for i in indices if sample_ids[i] not in kept]
         if len(open_ones) < len(indices):
             cli.log.info("%d answers are there from before", len(indices) - len(open_ones))

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from stages.cli import BadInput
+
 # The fields of an explanation, in the order of the text tokens.
 FIELDS = ("location", "boundary", "characteristics", "area_percentage", "confidence", "remarks")
 
@@ -77,6 +79,10 @@ class Answer(BaseModel):
     raw: tuple[str, ...] = ()
 
 
+class Refused(BadInput):
+    """A backend refused all that it was asked: its settings are at fault, or these samples."""
+
+
 class Describer(Protocol):
     """A backend: a vision-language model, texts that were written elsewhere, or a measurement.
 
@@ -96,4 +102,9 @@ class Describer(Protocol):
 
         A sample that fails has an answer that says so; what concerns all of them (no model, no
         network, a wrong key) raises.
+
+        Raises
+        ------
+        Refused
+            Each sample was refused, and none was answered before.
         """

@@ -14,6 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from stages.cli import BadInput, log
+from stages.describers import Refused
 from stages.describers.asking import Asked, Question, Unanswered
 from stages.describers.connection import Connection, NotNow, Reply
 from stages.describers.prompts import load_prompt
@@ -120,7 +121,9 @@ class Endpoint:
         BadInput
             No connection, no trusted certificate, a redirect, a key that is refused (HTTP 401,
             403), a spent quota, an unknown address or model (404, and all other statuses below 500
-            that do not pass), or each question was refused and none was ever answered.
+            that do not pass).
+        Refused
+            Each question was refused and none was ever answered.
         """
         # Not `parallel.ordered`: behind a question in a long pause, it would let the others wait.
         halt = threading.Event()
@@ -140,7 +143,7 @@ class Endpoint:
         self.revision = " ".join(sorted(self._revisions - {""}))
         refused = [outcome for outcome in outcomes if isinstance(outcome, _Refused)]
         if refused and len(refused) == len(outcomes) and not self._revisions:
-            raise self._bad(refused[0].status, refused[0].said)
+            raise self._bad(refused[0].status, refused[0].said, Refused)
         return [
             Unanswered(f"the endpoint refuses the request (HTTP {outcome.status}): {outcome.said}")
             if isinstance(outcome, _Refused)
@@ -238,7 +241,7 @@ class Endpoint:
             )
         return self._connection.redact(text)
 
-    def _bad(self, status: int, said: str) -> BadInput:
+    def _bad(self, status: int, said: str, kind: type[BadInput] = BadInput) -> BadInput:
         variable = self._endpoint.key_variable
         found = said
         if status in (401, 403):
@@ -260,7 +263,7 @@ class Endpoint:
         else:
             expected = f"an endpoint that takes the request for the model {self.name!r}"
             mend = "follow what the endpoint says, and correct the settings under explain"
-        return BadInput(
+        return kind(
             self._connection.address, f"HTTP {status}", found=found, expected=expected, mend=mend
         )
 

@@ -10,7 +10,7 @@ import pytest
 
 from stages import io
 from stages.cli import BadInput
-from stages.describers import FIELDS, Answer, Explanation, endpoint, measured
+from stages.describers import FIELDS, Answer, Explanation, Refused, endpoint, measured
 from stages.describers.imported import read_texts
 from stages.explain import explain
 from stages.gaze import make_gaze
@@ -187,6 +187,24 @@ def test_an_endpoint_is_asked_as_much_at_a_time_as_it_may_be(
     assert sizes == [3, 1]
     run(chain, tmp_path / "other", batch_size=2, concurrency=1, **asked)
     assert sizes == [3, 1, 2, 2]
+
+
+def test_samples_that_are_refused_do_not_stop_a_later_job(chain, tmp_path, scripted, monkeypatch):
+    scripted.broken = {"frame 1", "frame 3"}
+    run(chain, tmp_path / "some")
+
+    def refuse(samples):
+        raise Refused("http://host", "HTTP 400", found="too large", expected="less", mend="shrink")
+
+    monkeypatch.setattr(scripted, "describe", refuse)
+    (file,) = run(chain, tmp_path / "some")
+    problems = [json.loads(line)[1]["problem"] for line in file.read_text().splitlines()[1:]]
+    assert [bool(problem) for problem in problems] == [False, True, False, True]
+    assert "http://host: HTTP 400 found: too large" in problems[1]
+    # Where none was ever answered, it is the settings that are wrong.
+    with pytest.raises(Refused):
+        run(chain, tmp_path / "none")
+    assert not list((tmp_path / "none").glob("*.jsonl"))
 
 
 def test_what_failed_is_kept_with_what_was_said_and_asked_for_again(chain, tmp_path, scripted):
