@@ -320,7 +320,8 @@ def launch(wildcards, resources):
     if gpus > 1:
         return (
             "exec python -m torch.distributed.run --standalone"
-            f" --nproc-per-node {gpus} -m"
+            # As long as a checkpoint may take to be written, s: SLURM has a limit of its own.
+            f" --shutdown-timeout 600 --nproc-per-node {gpus} -m"
         )
     return "exec python -m"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -91,7 +91,8 @@ class State:
     def numbers(self) -> dict[str, Any]:
         """All else, as JSON."""
         names = ("best_dice", "looks", "iteration", "rows", "counted", "seconds")
-        return {name: getattr(self, name) for name in names}
+        # A safetensors file sorts what it holds by name, and a history has its columns in order.
+        return {name: getattr(self, name) for name in names} | {"terms": list(self.sums)}
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Take the state over that `tensors` and `numbers` returned."""
@@ -106,9 +107,9 @@ class State:
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
         device = next(self.model.parameters()).device
         self.best = {name: value.to(device) for name, value in parts.get("best", {}).items()}
-        self.sums = {name: value.to(device) for name, value in parts.get("sums", {}).items()}
-        for name, number in numbers.items():
-            setattr(self, name, number)
+        self.sums = {name: parts["sums"][name].to(device) for name in numbers["terms"]}
+        for name in numbers.keys() - {"terms"}:
+            setattr(self, name, numbers[name])
 
 
 class Checkpoint:
@@ -132,20 +133,29 @@ class Checkpoint:
 
     def resume(self, state: State) -> None:
         """Bring `state` to where an earlier job left it, if one did."""
-        if self.path.exists():
+        if not self.path.exists():
+            return
+        try:
             with safe_open(self.path, "pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                state.restore(tensors, json.loads(file.metadata()["numbers"]))
-            log.info("resumed at iteration %d from %s", state.iteration, self.path)
+                numbers = json.loads(file.metadata()["numbers"])
+        except SafetensorError as error:
+            # As a disk may leave it that lost its power.
+            log.warning("%s cannot be read (%s): training begins anew", self.path, error)
+            return
+        state.restore(tensors, numbers)
+        log.info("resumed at iteration %d from %s", state.iteration, self.path)
 
     def save(self, state: State) -> None:
-        """Keep `state` in place of the one before."""
+        """Keep `state` in place of the one before; done when it is done in all processes."""
         tensors = state.tensors()
         if processes.rank() == 0:
             # Cloned: safetensors refuses tensors that share memory.
             kept = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
             with io.atomic(self.path) as temporary:
                 save_file(kept, temporary, {"numbers": json.dumps(state.numbers())})
+        # Where one process ends, torchrun soon ends the others.
+        processes.largest(0)
         self._saved = time.monotonic()
 
     @contextmanager

@@ -153,7 +153,7 @@ def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
     options = vars(parser.parse_args(argv))
 
     # Of several processes, which torchrun numbers, the first speaks.
-    first = os.environ.get("RANK", "0") == "0"
+    first = "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if (log_file := options.pop("log")) is not None and first:
         log_file.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from stages import cli, io
-from stages.device import choose
+from stages.device import choose, deterministic
 from stages.heatmap import draw_heatmap, draw_published_heatmap
 from stages.levels import cut_levels
 from stages.parallel import ordered
@@ -122,6 +122,7 @@ def make_gaze(
     and pseudomasks, and `has_gaze` false.
     """
     device = choose(gpus)
+    deterministic(device)
     # Images are worked on side by side; each takes one core.
     torch.set_num_threads(1)
     inputs = {"prepared": prepared} | ({"fixations": fixations} if fixations else {})

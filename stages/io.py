@@ -113,6 +113,9 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
+        # Else a machine that loses its power may have the name, and not the content.
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -43,7 +43,10 @@ class Journal:
         """Append entries; when this returns, they outlive a kill."""
         # At once: a job that outlives its Snakemake may append as well.
         with self._file.open("ab", buffering=0) as stream:
-            stream.write("".join(lines(entries.items())).encode())
+            content = "".join(lines(entries.items())).encode()
+            # Of a disk that is nearly full a part may be written, and no error said.
+            while content:
+                content = content[stream.write(content) :]
             os.fsync(stream.fileno())
         self.finished |= entries
 

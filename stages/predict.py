@@ -80,6 +80,11 @@ def predict(
                 if taught.attention:
                     _write_attention(file, n, index, taught.attention)
             for name, values in log_odds.items():
+                if not torch.isfinite(values).all():
+                    raise cli.BadInput(
+                        output, name, found="infinity or no number", expected="finite log-odds",
+                        mend="train the network anew, with a lower `learning_rate`",
+                    )  # fmt: skip
                 maps[name][index.numpy()] = values.sigmoid().cpu().numpy()
 
 

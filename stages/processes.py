@@ -5,7 +5,6 @@ for the networks; sums go over all shares. So a training on several processes is
 one with the joined batch. With one process every function here is the identity.
 """
 
-import os
 from datetime import timedelta
 from typing import Any
 
@@ -14,15 +13,12 @@ from torch import Tensor, distributed, nn
 from torch.autograd import Function
 
 
-def start(device: torch.device) -> torch.device:
-    """Join the other processes, if torchrun started this one with others; return its device."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(device)
+def start(device: torch.device) -> None:
+    """Join the other processes, if torchrun started this one with others, each on its device."""
+    # A cluster may have set WORLD_SIZE and RANK for reasons of its own.
+    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, timeout=timedelta(minutes=30))
-    return device
 
 
 def stop() -> None:

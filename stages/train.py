@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -18,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from stages import io, job_log, models, processes
 from stages.checkpoint import Checkpoint, State, remove_checkpoints
 from stages.cli import BadInput, log, progress
-from stages.device import choose
+from stages.device import choose, deterministic
 from stages.fingerprint import fingerprint
 from stages.samples import Batch, Samples
 from stages.settings.training import OptimisationSettings
@@ -92,14 +91,11 @@ def start(threads: int, gpus: int) -> torch.device:
         the CPU. On a GPU some operations have no deterministic form; PyTorch then warns and goes
         on.
     """
-    device = processes.start(choose(gpus))
-    # Without it cuBLAS refuses to be deterministic.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    device = choose(gpus)
+    processes.start(device)
     torch.set_num_threads(max(1, threads // processes.count()))
     _keep_freed_memory()
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    # Nothing here reads memory before it is written; filling it costs a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    deterministic(device)
     return device
 
 
@@ -298,11 +294,12 @@ def fit(
     precision = resolve(run.device, settings.precision)
     state = State(model, make_optimiser(weights, settings), generator, average)
     about = io.provenance(name, run.inputs, run.params)
-    # Bits depend on how many processes add up a sum, on what, and how finely; and a generator's
-    # state is of its kind of device.
+    # Bits depend on how many processes and threads add up a sum, on what, and how finely; and a
+    # generator's state is of its kind of device.
     about |= {
         "code": fingerprint(*run.modules),
         "processes": processes.count(),
+        "threads": torch.get_num_threads() if run.device.type == "cpu" else 0,
         "device": run.device.type,
         "precision": precision,
     }

@@ -50,7 +50,7 @@ def make_files(folder):
     return paths
 
 
-def teach(files, folder, seed=0, **changes):
+def teach(files, folder, seed=0, threads=1, **changes):
     """Train a teacher; return its weights file."""
     output = folder / "teacher.safetensors"
     train_teacher(
@@ -60,7 +60,7 @@ def teach(files, folder, seed=0, **changes):
         settings=TeacherSettings(**TINY | changes),
         seed=seed,
         work=folder / "work",
-        threads=1,
+        threads=threads,
         gpus=0,
         resident_mb=100,
     )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -103,6 +104,35 @@ def test_a_student_killed_at_any_iteration_goes_on_from_its_last_checkpoint(
             study(files, folder / "cut", guide, **options)
     found = study(files, folder / "cut", guide, **options)
     assert found.read_bytes() == whole.read_bytes()
+    one, other = (history(file).drop(columns="seconds") for file in (found, whole))
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_checkpoint_that_a_disk_lost_a_part_of_costs_the_time_alone(
+    files, tmp_path, monkeypatch, caplog
+):
+    whole = teach(files, tmp_path / "whole", **LONG)
+    with monkeypatch.context() as patch:
+        cut(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            teach(files, tmp_path / "cut", **LONG)
+    (file,) = (tmp_path / "cut" / "work").iterdir()
+    file.write_bytes(file.read_bytes()[:1000])
+    found = teach(files, tmp_path / "cut", **LONG)
+    assert f"{file} cannot be read" in caplog.text
+    assert found.read_bytes() == whole.read_bytes()
+
+
+def test_another_number_of_threads_starts_anew(files, tmp_path, monkeypatch, caplog):
+    # It adds up in another order.
+    with monkeypatch.context() as patch:
+        cut(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            teach(files, tmp_path, threads=2, **LONG)
+    caplog.set_level("INFO")
+    teach(files, tmp_path, **LONG)
+    assert "resumed" not in caplog.text
+    assert not list((tmp_path / "work").iterdir())
 
 
 def test_another_setting_starts_anew_and_leaves_nothing_behind(files, tmp_path, monkeypatch):

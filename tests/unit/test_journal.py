@@ -1,5 +1,8 @@
 """A journal outlives its job, and a line that a kill cut short does no harm."""
 
+import resource
+import signal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,3 +52,20 @@ def test_cut_anywhere_it_keeps_the_whole_lines_and_goes_on(content, tmp_path_fac
     assert list(again.finished) == list(ENTRIES)[:whole]
     again.add({"d": 4})
     assert list(Journal(folder, "0of1").finished) == [*list(ENTRIES)[:whole], "d"]
+
+
+def test_what_a_full_disk_takes_a_part_of_is_an_error_and_spoils_nothing(tmp_path):
+    journal = Journal(tmp_path, "0of1")
+    journal.add({"a": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            journal.add({"b": "y" * 100})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    again = Journal(tmp_path, "0of1")
+    again.add({"c": 2})
+    assert Journal(tmp_path, "0of1").finished == {"a": 1, "c": 2}

@@ -655,6 +655,16 @@ def test_attention_is_written_where_asked_for_and_where_there_is_text(
         assert json.loads(read.attrs["params"]) == {"attention": True}
 
 
+def test_a_network_that_answers_no_number_is_no_prediction(files, student, tmp_path):
+    network = models.load(student, "student")
+    network.classifier.bias.data[1] = math.inf
+    broken, output = tmp_path / "student.safetensors", tmp_path / "predictions.h5"
+    models.save(network, broken, {})
+    with pytest.raises(BadInput, match=r"probability[^$]*infinity or no number"):
+        predict(files["prepared"], broken, output, PLAIN, 1, 0)
+    assert not output.exists()
+
+
 def test_attention_of_networks_that_read_no_text_is_not_written(files, student, tmp_path):
     blind = teach(files, tmp_path, text=False)
     options = ((), (files["explanations"], blind))
