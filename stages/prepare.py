@@ -12,7 +12,7 @@ from stages import cli, io, splits
 from stages.cli import BadInput, Problems
 from stages.datasets import Adapter, Pixels, Record, adapter, layouts
 from stages.parallel import ordered
-from stages.resize import resize
+from stages.resize import as_seen, resize
 from stages.settings.prepare import PrepareSettings
 
 
@@ -46,9 +46,9 @@ class Sample:
 
 def shrink(pixels: Pixels, size: tuple[int, int]) -> Sample:
     """Bring a sample to the working size; the mask is resized bilinearly and cut at one half."""
-    image, drawn = resize(pixels.image, size), pixels.mask
+    drawn = pixels.mask
     return Sample(
-        image.astype(pixels.image.dtype),
+        as_seen(pixels.image, size),
         None if drawn is None else resize(drawn, size) >= 0.5,
         None if drawn is None else drawn.astype(np.uint8),
         pixels.image.shape[:2],

@@ -29,3 +29,11 @@ def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
     ]
     stacked = np.stack([np.asarray(plane, np.float32) for plane in resized], axis=-1)
     return stacked.reshape(*size, *image.shape[2:])
+
+
+def as_seen(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Bring a (H, W, C) image to the working size, in its own type, as the networks see it.
+
+    `stages.samples.normalise` goes by the type: uint8 is colour.
+    """
+    return resize(image, size).astype(image.dtype)

@@ -224,11 +224,18 @@ def normalise(images: Tensor) -> Tensor:
     """Normalise (B, C, H, W) images to float32 for the networks.
 
     uint8 colour: ImageNet's mean and std. float32: z-score per image; a constant one becomes 0.
+
+    Raises
+    ------
+    ValueError
+        Colour that is not uint8: it would be taken for grey levels.
     """
     if images.dtype == torch.uint8:
         mean, std = (
             torch.tensor(v, device=images.device)[:, None, None] * 255 for v in (_MEAN, _STD)
         )
         return (images - mean) / std
+    if images.shape[1] == 3:
+        raise ValueError(f"images of three channels must be uint8, found {images.dtype}")
     std, mean = torch.std_mean(images, dim=(1, 2, 3), correction=0, keepdim=True)
     return (images - mean) / torch.where(std > 0, std, 1)

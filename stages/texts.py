@@ -32,8 +32,8 @@ def _check_failed(answers: dict[str, Answer], limit: float, shards: list[Path]) 
             "explanations",
             found=f"{len(failed)} of {len(answers)} samples without a valid one: {examples}",
             expected=f"at most {limit:.0%} (explain.max_failed)",
-            mend="read the raw answers in the shards; choose another model or prompt, or run "
-            "`snakemake --forcerun explain` to ask for them again",
+            mend="read the raw answers in the shards; mend the table of imported texts, choose "
+            "another model or prompt, or run `snakemake --forcerun explain` to ask for them again",
         )
 
 

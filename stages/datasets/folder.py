@@ -80,6 +80,15 @@ def _samples(stem: str, image: Path, mask: Path | None) -> list[Record]:
     return [Record(name, stem, None, image, mask, i) for i, name in enumerate(names)]
 
 
+def list_images(images: Path, problems: Problems) -> list[Record]:
+    """List what is in a folder of images alone, as `index` does."""
+    records = []
+    for stem, image in _by_stem(images, problems).items():
+        with problems.collect():
+            records += _samples(stem, image, None)
+    return records
+
+
 def index(root: Path, problems: Problems) -> list[Record]:
     """List the images, in the order of their names or of the split files.
 

@@ -3,10 +3,12 @@
 import re
 import unicodedata
 
+# Of any alphabet: the R of "Röntgen" is no side.
+_LETTER = r"[^\W\d_]"
 # Anatomical directions count: in a picture they are one. What turns (clockwise, at 3 o'clock) does
 # too. L and R are sides in capitals only.
 _DIRECTION = re.compile(
-    r"""(?<![a-z])(?:
+    rf"""(?<!{_LETTER})(?:
         left\w*|right\w*|upper\w*|lower\w*|bottom\w*|top(?:s|most|side|left|right)?
         |up|down|(?:up|down)(?:ward|wards|side|right|most|hill|per|stream)
         |above|below|beneath|underneath|overhead|overl(?:y|ies|ying)|underl(?:y|ies|ying)
@@ -14,10 +16,10 @@ _DIRECTION = re.compile(
         |(?:north|south)\w*|(?:east|west)(?:ern|ward|wards)?
         |crani(?:al|ally|ad)|cephal(?:ad|ic)|caud(?:al|ally|ad)|ventral\w*|dorsal\w*
         |horizontal\w*|vertical\w*
-    )(?![a-z])|clock|quadrant""",
+    )(?!{_LETTER})|clock|quadrant""",
     re.VERBOSE,
 )
-_SIDE = re.compile(r"(?<![A-Za-z])[LR](?![A-Za-z])")
+_SIDE = re.compile(rf"(?<!{_LETTER})[LR](?!{_LETTER})")
 
 
 def names_direction(text: str) -> bool:

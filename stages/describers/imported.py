@@ -1,6 +1,7 @@
 """Texts that were written elsewhere: by people, or by a model that was asked elsewhere."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from stages.cli import BadInput, log
 from stages.datasets.listing import as_id
 from stages.describers import FIELDS, Answer, Explanation, Sample
 from stages.describers.directions import without_directions
+from stages.recordings.images import split_name, stems
+from stages.recordings.table import open_table
 from stages.settings.explain import EndpointSettings, ExplainSettings
 
 
@@ -20,14 +23,22 @@ def _read_rows(source: Path) -> pd.DataFrame:
             lines = source.read_text("utf-8-sig").split("\n")
             rows = [json.loads(line) for line in lines if line.strip()]
             return pd.DataFrame(rows).fillna("").astype(str)
-        return pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError, AttributeError) as error:
+        form = open_table(source)
+        with warnings.catch_warnings():
+            # Else a value too many in a line would be dropped.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                source, sep=form.separator, encoding=form.encoding, dtype=str,
+                keep_default_na=False, index_col=False,
+            )  # fmt: skip
+    except (OSError, ValueError, AttributeError, pd.errors.ParserWarning) as error:
         raise BadInput(
             source,
             "file",
             found=error,
-            expected="a CSV table, or an object per line in a file ending in .jsonl, in UTF-8",
-            mend="export the texts again",
+            expected="a table with tabs, semicolons or commas between its columns, or an object "
+            "per line in a file ending in .jsonl, in UTF-8",
+            mend="export the texts again, those that hold the separator in quotation marks",
         ) from error
 
 
@@ -39,7 +50,8 @@ def read_texts(source: Path) -> dict[str, Explanation]:
     source
         CSV or JSONL with `sample_id` and any of the six fields of an explanation, or one `text`,
         which then stands for `characteristics`. Sentences that name a direction are kept in the
-        values, and left out of what is embedded: training flips images.
+        values, and left out of what is embedded: training flips images. The texts are English: only
+        its directions are known.
 
     Raises
     ------
@@ -97,16 +109,27 @@ class Imported:
     def __init__(self, source: Path) -> None:
         self.model = source.name
         self._texts = read_texts(source)
+        # A row may name its image's file, as a recording may.
+        self._names = {stem: name for name in self._texts for stem in stems(split_name(name)[1])}
 
     def describe(self, samples: Sequence[Sample]) -> list[Answer]:
         """Look each sample up; one without a row, or without any text, has a problem."""
         return [self._answer(sample.sample_id) for sample in samples]
 
     def _answer(self, sample_id: str) -> Answer:
-        explanation = self._texts.get(sample_id)
-        if explanation is None or not any(explanation.sentences()):
-            return Answer(explanation=None, problem=f"no text of it in {self.model}")
-        return Answer(explanation=explanation)
+        name = sample_id if sample_id in self._texts else self._names.get(sample_id)
+        if name is None:
+            return Answer(explanation=None, problem=f"no row of it in {self.model}")
+        explanation = self._texts[name]
+        if any(explanation.sentences()):
+            return Answer(explanation=explanation)
+        problem = f"no text in its row of {self.model}"
+        if any(explanation.values.values()):
+            problem = (
+                f"each sentence of its row in {self.model} names a direction, which is false of a "
+                "flipped image: say what else there is in sentences of their own"
+            )
+        return Answer(explanation=None, problem=problem)
 
 
 def make(

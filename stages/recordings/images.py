@@ -1,6 +1,6 @@
 """Which image a row of a recording is of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,12 @@ def split_name(name: str) -> tuple[str, str]:
     """Part the name of a file into its folders and its own, whichever way the slashes lean."""
     folders, _, base = as_id(name).strip().replace("\\", "/").rpartition("/")
     return folders, base
+
+
+def stems(base: str) -> Iterator[str]:
+    """Yield what the id may be that a file's own name stands for: itself, or without its ending."""
+    yield base
+    yield from (base[: -len(ending)] for ending in ENDINGS if base.lower().endswith(ending))
 
 
 class Images:
@@ -60,8 +66,7 @@ class Images:
         return self._ids[place]
 
     def _find(self, base: str) -> int:
-        stems = (base[: -len(e)] for e in ENDINGS if base.lower().endswith(e))
-        found = (self._position[stem] for stem in (base, *stems) if stem in self._position)
+        found = (self._position[stem] for stem in stems(base) if stem in self._position)
         return next(found, -1)
 
     def find(self, names: pd.Series) -> NDArray[np.int64]:

@@ -10,8 +10,8 @@ import pytest
 
 from stages import io
 from stages.cli import BadInput
-from stages.describers import FIELDS, Answer, Explanation, Refused, endpoint, measured
-from stages.describers.imported import read_texts
+from stages.describers import FIELDS, Answer, Explanation, Refused, Sample, endpoint, measured
+from stages.describers.imported import Imported, read_texts
 from stages.explain import explain
 from stages.gaze import make_gaze
 from stages.prepare import prepare
@@ -269,6 +269,39 @@ def test_an_imported_id_is_that_of_the_file_however_its_accents_are_written(tmp_
     table = pd.DataFrame({"sample_id": [unicodedata.normalize("NFD", "Jürgen 1 ")], "text": ["A."]})
     table.to_csv(tmp_path / "texts.csv", index=False)
     assert list(read_texts(tmp_path / "texts.csv")) == ["Jürgen 1"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"sample_id,text\nframe 0,Pale.\nframe 1,Red.\n",
+        b"sample_id;text\nframe 0;Pale.\nframe 1;Red.\n",
+        b"\xef\xbb\xbfsample_id\ttext\r\nframe 0\tPale.\r\nframe 1\tRed.\r\n",
+        "sample_id;text\nframe 0.JPG;Pale.\nimages\\frame 1.png;Red.\n".encode("utf-16"),
+    ],
+)
+def test_imported_texts_may_come_as_spreadsheets_write_them(content, tmp_path):
+    (tmp_path / "texts.csv").write_bytes(content)
+    describer = Imported(tmp_path / "texts.csv")
+    samples = [Sample(name, None, None, None) for name in ("frame 0", "frame 1", "frame 2")]
+    pale, red, none = describer.describe(samples)
+    assert pale.explanation.characteristics == "Pale."
+    assert red.explanation.characteristics == "Red."
+    assert none.problem == "no row of it in texts.csv"
+
+
+def test_a_value_too_many_in_a_line_is_an_error_and_not_dropped(tmp_path):
+    (tmp_path / "texts.csv").write_text("sample_id,text\na,Pale, flat.\nb,Red, raised.\n")
+    with pytest.raises(BadInput, match=r"texts\.csv: file[^$]*in quotation marks"):
+        read_texts(tmp_path / "texts.csv")
+
+
+def test_a_text_of_which_no_sentence_may_be_embedded_says_so(tmp_path):
+    (tmp_path / "texts.csv").write_text("sample_id,text\na,Pale in the upper left.\nb,\n")
+    samples = [Sample(name, None, None, None) for name in "ab"]
+    directed, empty = Imported(tmp_path / "texts.csv").describe(samples)
+    assert "each sentence of its row in texts.csv names a direction" in directed.problem
+    assert empty.problem == "no text in its row of texts.csv"
 
 
 def test_shards_of_other_data_are_refused(chain, tmp_path, scripted):

@@ -1,0 +1,83 @@
+"""A trained student on images of anyone's: the masks, at the images' own sizes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from stages import cli, io, models
+from stages.cli import BadInput, Problems
+from stages.datasets import folder
+from stages.device import choose
+from stages.evaluate import THRESHOLD
+from stages.resize import as_seen, resize
+from stages.samples import normalise
+
+
+@torch.no_grad()
+def segment(student: models.Student, image: NDArray[Any]) -> NDArray[np.float32]:
+    """Find how probable foreground is at each pixel of an image.
+
+    It is what the pipeline's own predictions are, drawn to the image's size as they are to be
+    evaluated: foreground is where it is `THRESHOLD` (0.5) or more.
+
+    Parameters
+    ----------
+    image
+        (H, W, 3) uint8 RGB, or (H, W, 1) float32 of MR, CT or another grey image of more than 8
+        bits, of any size; as `stages.datasets.files.read_image` and `dicom.read` return them.
+
+    Returns
+    -------
+    (H, W) float32 in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        The image is of another kind than those that the student learned from.
+    """
+    channels = student.architecture.channels
+    kind = np.uint8 if channels == 3 else np.float32
+    if image.ndim != 3 or image.shape[2] != channels or image.dtype != kind:
+        raise ValueError(
+            f"image must be (H, W, {channels}) {kind.__name__}, found {image.shape} {image.dtype}"
+        )
+    seen = torch.from_numpy(as_seen(image, student.architecture.size))
+    batch = seen.permute(2, 0, 1)[None].to(next(student.parameters()).device)
+    probability = student(normalise(batch)).log_odds.sigmoid()[0].cpu().numpy()
+    return resize(probability, image.shape[:2])
+
+
+def segment_folder(student: Path, images: Path, output: Path, gpus: int = 0) -> None:
+    """Write the mask of each image of a folder, `<id>.png`, 0 and 255, into the folder `output`.
+
+    Images are pictures (PNG, JPEG, TIFF, BMP), DICOM files and NIfTI volumes, of the kind that the
+    student learned from. An id is an image's name without its ending; that of a volume's slice has
+    `_` and its number behind it, from 1 at the feet. What cannot be read is told at the end, and
+    has no mask. Each mask says of which weights it is (SHA-256, the PNG's text `student`).
+    """
+    network = models.load(student, "student").to(choose(gpus))
+    about = PngInfo()
+    about.add_text("student", io.sha256(student))
+    problems = Problems()
+    for record in cli.progress(folder.list_images(images, problems), "segment"):
+        with problems.collect():
+            pixels = folder.read(record).image
+            try:
+                mask = segment(network, pixels) >= THRESHOLD
+            except ValueError as error:
+                raise BadInput(
+                    record.image, "image", found=error, expected="an image as in training",
+                    mend="segment it with a student of such images",
+                ) from error  # fmt: skip
+            with io.atomic(output / f"{record.sample_id}.png") as temporary:
+                Image.fromarray(mask * np.uint8(255)).save(temporary, "PNG", pnginfo=about)
+    problems.stop()
+
+
+if __name__ == "__main__":
+    cli.run(segment_folder)
