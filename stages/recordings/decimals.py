@@ -62,7 +62,12 @@ class Numbers:
         """Whether a value has decimals behind a point."""
         return self._point is not None
 
-    def check(self, file: Path, *, points_elsewhere: bool) -> None:
+    @property
+    def has_sure_comma(self) -> bool:
+        """Whether a value has a comma that cannot stand between thousands, as in 1171,835."""
+        return not self._all_thousands
+
+    def check(self, file: Path, *, points_elsewhere: bool, commas_elsewhere: bool) -> None:
         """Stop where a comma in the column has no sure meaning.
 
         Parameters
@@ -71,13 +76,15 @@ class Numbers:
             The table, for the message.
         points_elsewhere
             Whether another column of it has decimal points.
+        commas_elsewhere
+            Whether another column of it has commas that are decimal for sure.
 
         Raises
         ------
         BadInput
             Some values have decimal points and others commas. Or all commas are followed by three
-            digits, as between thousands, while values beside have no comma, or decimal points
-            elsewhere.
+            digits, as between thousands, while there are decimal points elsewhere, or values beside
+            have no comma and no comma elsewhere is decimal for sure.
         """
         if self._comma is None:
             return
@@ -90,7 +97,7 @@ class Numbers:
                 expected="one decimal sign in a column, and none between thousands",
                 mend="write all decimals with points, or all with commas",
             )
-        if self._all_thousands and (self._whole or points_elsewhere):
+        if self._all_thousands and (points_elsewhere or (self._whole and not commas_elsewhere)):
             raise BadInput(
                 file,
                 f"column {self.name}, line {line}",

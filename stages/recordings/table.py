@@ -274,8 +274,12 @@ def read_columns(
         yield part.loc[~(blank | bad), [*text, *numbers]]
     for column in columns.values():
         with problems.collect():
-            points = any(other.has_point for other in columns.values() if other is not column)
-            column.check(table.file, points_elsewhere=points)
+            others = [other for other in columns.values() if other is not column]
+            column.check(
+                table.file,
+                points_elsewhere=any(other.has_point for other in others),
+                commas_elsewhere=any(other.has_sure_comma for other in others),
+            )
 
 
 def codes(names: pd.Series, known: dict[str, int]) -> NDArray[np.int64]:

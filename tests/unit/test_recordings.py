@@ -431,6 +431,27 @@ def test_a_comma_between_thousands_is_none_before_decimals(file, rows, monkeypat
     assert "line 2\n  found:    '1,250,500'\n  expected: a number" in message(file)
 
 
+@pytest.mark.parametrize("rows", [1, 500_000])
+def test_a_comma_that_can_only_be_decimal_tells_what_those_of_other_columns_are(
+    file, rows, monkeypatch
+):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    place = {"format": "eyelink", "unit": "px", "screen": {"size": (1920, 1080)}}
+
+    def export(x, time):
+        lines = ["a.jpg;1;512,835;496,241;200;0", f"a.jpg;2;{x};0;200;{time}"]
+        write(file, *lines, columns=COLUMNS[:6], separator=";")
+
+    for x in ("1171,835", "812,5"):
+        export(x, 250)
+        found = read(file, **place)["a"].fixations[:, 1] * 1080
+        assert found.tolist() == pytest.approx([496.241, 0])
+    # Whole numbers and other commas of that kind say nothing, and points say the contrary.
+    for x, time in (("812", 250), ("812,250", 250), ("1171,835", 250.5)):
+        export(x, time)
+        assert "line 2\n  found:    '496,241', which may mean" in message(file, **place)
+
+
 # Which picture a row is of
 
 
