@@ -86,6 +86,7 @@ def _find_scans(
             fixations or prepared,
             sample_ids[training].tolist(),
             [name for name in sample_ids if has_gaze(scans, name)],
+            scans,
             recorded=fixations is not None,
             partial=settings.partial,
         )

@@ -13,6 +13,12 @@ from stages.recordings import Scan, read_scans
 from stages.settings.modules import reader_module
 from stages.settings.recording import MAPS, RecordingSettings
 
+# Why fixations are dropped, in the order in which a scan counts them → the settings that decide it.
+_DROPPED = {
+    "off the image": "unit, origin and screen of gaze.recording",
+    "too short": "gaze.min_fixation_ms",
+}
+
 
 def find_recorded(
     fixations: Path,
@@ -67,30 +73,71 @@ def has_gaze(scans: Mapping[str, Scan | Path], sample_id: str) -> bool:
     return isinstance(scan, Path) or (scan is not None and len(scan.fixations) > 0)
 
 
+def _count_dropped(scan: Scan | Path | None) -> dict[str, int]:
+    numbers = scan[1:] if isinstance(scan, Scan) else ()
+    return {why: number for why, number in zip(_DROPPED, numbers) if number}
+
+
 def check_present(
     where: Path,
     training: list[str],
     found: Collection[str],
+    scans: Mapping[str, Scan | Path],
     *,
     recorded: bool,
     partial: bool,
 ) -> None:
     """Stop where training samples lack gaze, unless some of them may.
 
+    Parameters
+    ----------
+    where
+        The recording, or the images that were to be simulated on, for the message.
+    training
+        Ids of the training samples.
+    found
+        Ids of the samples with gaze.
+    scans
+        As `find_recorded` returns it: tells gaze that was dropped from gaze that is not there.
+    recorded
+        Whether gaze is recorded, not simulated.
+    partial
+        Whether some may lack it.
+
     Raises
     ------
     BadInput
-        With the samples, or the first of them.
+        With the samples, or the first of them, and how many fixations of each were dropped.
     """
     known = set(found)
     lacking = [name for name in training if name not in known]
     if not lacking or (partial and len(lacking) < len(training)):
         return
+    dropped = {name: _count_dropped(scans.get(name)) for name in lacking}
+    named = [
+        f"{name} (dropped: {', '.join(f'{number} {why}' for why, number in counts.items())})"
+        if counts
+        else name
+        for name, counts in dropped.items()
+    ]
+    checks = [key for why, key in _DROPPED.items() if any(why in c for c in dropped.values())]
+    if len(lacking) == len(training):
+        # Without these nothing is left to train on.
+        mend = (
+            "record them, or train on images that have some"
+            if recorded
+            else "draw masks of training images, or name recorded gaze: fixations instead of "
+            "gaze.simulate"
+        )
+    else:
+        mend = (
+            f"{'record' if recorded else 'draw'} them, take the images out of training, or leave "
+            "them out of training: gaze.partial: true"
+        )
     raise BadInput(
         where,
         "gaze of the training images",
-        found=f"none for {len(lacking)} of {len(training)}: {name_some(lacking)}",
+        found=f"none for {len(lacking)} of {len(training)}: {name_some(named)}",
         expected="fixations for each" if recorded else "a mask for each, to simulate its fixations",
-        mend=f"{'record' if recorded else 'draw'} them, take the images out of training, or leave "
-        "them out of training: gaze.partial: true",
+        mend=(f"check {', and '.join(checks)}; or " if checks else "") + mend,
     )

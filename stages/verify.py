@@ -8,6 +8,7 @@ import pandas as pd
 from stages import cli, io
 from stages.cli import Problems
 from stages.prepare import list_samples, read_samples
+from stages.recordings import Scan
 from stages.scans import check_present, find_recorded, has_gaze, read_map
 from stages.settings.verify import VerifySettings
 
@@ -59,6 +60,7 @@ def verify(
     training = table[table["split"] == "train"]
     sizes = dict(zip(table.index, zip(table["height"], table["width"])))
     with_gaze = list(training.index[training["mask"] == "yes"])  # all that simulation needs
+    scans: dict[str, Scan | Path] = {}
     with problems.collect():
         if fixations is not None:
             scans = find_recorded(
@@ -73,6 +75,7 @@ def verify(
             fixations or raw,
             list(training.index),
             with_gaze,
+            scans,
             recorded=fixations is not None,
             partial=settings.partial,
         )

@@ -189,8 +189,36 @@ def test_training_images_without_fixations_stop_unless_the_settings_allow_them(k
         assert file["has_gaze"][:4].tolist() == [True, True, False, True]
     for name in ("frame 0", "frame 1", "frame 3"):
         drop_gaze(kvasir, name)
-    with pytest.raises(BadInput):
+    with table.open("a") as file:
+        file.write("frame 4.jpg,1,0.5,0.5,200,900,0\n")
+    with pytest.raises(BadInput, match="none for 4 of 4") as error:
         make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial, table)
+    assert "gaze.partial" not in str(error.value)
+
+
+def test_gaze_that_was_dropped_is_not_called_absent(kvasir, tmp_path):
+    whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
+    prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
+    drop_gaze(kvasir, "frame 0")
+    drop_gaze(kvasir, "frame 2")
+    table = kvasir / "fixations.csv"
+    settings = GazeSettings(min_fixation_ms=100, recording={"max_off_image": 1})
+
+    def message():
+        with pytest.raises(BadInput) as error:
+            make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", settings, table)
+        return str(error.value)
+
+    with table.open("a") as file:
+        file.write("frame 2.jpg,1,9,9,200,900,0\n" * 2)
+    text = message()
+    assert "none for 2 of 4: frame 0, frame 2 (dropped: 2 off the image)\n" in text
+    assert "to mend:  check unit, origin and screen of gaze.recording; or record them" in text
+    with table.open("a") as file:
+        file.write("frame 2.jpg,1,0.5,0.5,20,900,0\n")
+    text = message()
+    assert "frame 2 (dropped: 2 off the image, 1 too short)\n" in text
+    assert "screen of gaze.recording, and gaze.min_fixation_ms; or record them" in text
 
 
 # Maps that were made elsewhere
@@ -279,6 +307,13 @@ def test_a_training_image_without_a_mask_is_not_looked_at(kvasir, tmp_path):
         simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5")
     path = simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial=True)
     assert [bool(scan) for scan in scans(path).values()] == [True, False, True, True, False, False]
+    for i in (0, 2, 3):
+        (kvasir / f"masks/frame {i}.jpg").unlink()
+    prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
+    with pytest.raises(BadInput, match=r"none for 4 of 4: .*\n.*\n.*draw masks") as error:
+        simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5")
+    assert "name recorded gaze: fixations instead of gaze.simulate" in str(error.value)
+    assert "gaze.partial" not in str(error.value)
 
 
 def test_a_seed_fixes_the_bytes_and_another_changes_the_gaze(prepared, tmp_path):

@@ -31,6 +31,17 @@ def test_where_no_image_can_be_listed_the_gaze_is_not_called_wrong(kvasir, check
     assert "fixations.csv" not in str(caught.value)
 
 
+def test_gaze_that_was_dropped_is_not_called_absent(kvasir, check):
+    table = kvasir / "fixations.csv"
+    lines = table.read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("frame 1")]
+    table.write_text("\n".join([*kept, "frame 1.jpg,1,9,9,200,900,0"]) + "\n")
+    with pytest.raises(BadInput) as caught:
+        check()
+    assert "frame 1 (dropped: 1 off the image)\n" in str(caught.value)
+    assert "to mend:  check unit, origin and screen of gaze.recording; or" in str(caught.value)
+
+
 def test_training_images_without_a_mask_are_told(kvasir, check, caplog):
     check()
     assert "no training image has a mask" not in caplog.text
