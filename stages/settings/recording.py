@@ -42,7 +42,8 @@ class DetectionSettings(Settings):
     screen_mm: tuple[PositiveFloat, PositiveFloat] = Field(
         description="visible width and height of the screen, mm"
     )
-    distance_mm: float = Field(gt=0, description="from the eye to the screen, mm")
+    # Centimetres would pass as millimetres, and make every angle many times as wide.
+    distance_mm: float = Field(ge=200, description="from the eye to the screen, mm")
     max_velocity: float = Field(
         default=30, gt=0, description="above it a sample is of a saccade, degrees per second"
     )
@@ -104,8 +105,16 @@ class RecordingSettings(Settings):
             raise ValueError(
                 f"recording.unit must be stated for the format {self.format}: 'px' or 'fraction'"
             )
-        if (self.format == "samples") != (self.detection is not None):
-            raise ValueError("recording.detection belongs to the format samples, and to it alone")
+        if self.format == "samples" and self.detection is None:
+            raise ValueError(
+                "recording.detection must be stated for the format samples: rate_hz, screen_mm and "
+                "distance_mm, without which no fixation is found"
+            )
+        if self.format != "samples" and self.detection is not None:
+            raise ValueError(
+                f"recording.detection says nothing about the format {self.format}: fixations are "
+                "found in samples alone"
+            )
         if self.format == "samples" and self.screen is None:
             raise ValueError(
                 "recording.screen must be stated for the format samples: fixations are found in "

@@ -767,7 +767,14 @@ def test_a_fixation_without_a_duration(file):
     ("values", "words"),
     [
         ({"format": "eyelink"}, "recording.unit must be stated for the format eyelink"),
-        ({"format": "samples", "unit": "px"}, "recording.detection belongs to the format samples"),
+        (
+            {"format": "samples", "unit": "px"},
+            "recording.detection must be stated for the format samples: rate_hz, screen_mm and ",
+        ),
+        (
+            {"detection": {"rate_hz": 500, "screen_mm": (500, 400), "distance_mm": 600}},
+            "recording.detection says nothing about the format gazemedseg",
+        ),
         ({**DACS, "unit": "fraction"}, "recording.unit must be px for the format tobii"),
         ({"format": "refined", "unit": "px"}, "recording.unit says nothing about the format ref"),
         ({"screen": {"size": (800, 600), "area": (10, 0, 800, 600)}}, "reaches beyond screen.size"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from stages.cli import BadInput, Problems
 from stages.recordings import detection, read_scans, table
@@ -102,6 +103,11 @@ def test_the_distance_to_the_screen_counts():
         how = settings(distance_mm=distance, max_velocity=100 * DEGREES_PER_PX * 1.5)
         edges = detection.detect(times, drift, how.screen, how.detection, 50)
         assert len(edges) == found
+
+
+def test_centimetres_are_not_taken_for_millimetres():
+    with pytest.raises(ValidationError, match=r"distance_mm\n.*greater than or equal to 200"):
+        settings(distance_mm=65)
 
 
 @pytest.mark.parametrize("method", ["velocity", "dispersion"])
