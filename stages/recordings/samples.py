@@ -141,12 +141,18 @@ def _check_times(
     if back.any():
         row = int(back.argmax()) + 1
         before, time = samples["time_ms"].iloc[[row - 1, row]]
+        copies = samples.duplicated().to_numpy()
+        # Two readers, both lost at one time, are elsewhere at another.
+        copied = time == before and bool(copies[1:][within & (step == 0)].all())
         raise BadInput(
             table.file,
             f"column {columns.time}, line {samples.index[row]}",
-            found=f"{time:g} after {before:g}",
+            found=f"{time:g} after {before:g}"
+            + (f"; {copies.sum()} of {len(copies)} rows repeat another" if copied else ""),
             expected="times that grow, for each reader and image",
-            mend=f"sort the rows by time; where several recordings are in the file, tell them "
+            mend="delete the repeated rows"
+            if copied
+            else f"sort the rows by time; where several recordings are in the file, tell them "
             f"apart in a column {READER}",
         )
     if not within.any():

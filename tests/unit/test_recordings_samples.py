@@ -243,10 +243,31 @@ def test_validity_is_0_or_1(file):
 
 @pytest.mark.parametrize(("back", "found"), [(40, "40 after 48"), (48, "48 after 48")])
 def test_times_grow(file, back, found):
-    rows = [f"a,{t},400,400" for t in (*range(0, 50, 2), back, 60)]
+    rows = [*(f"a,{t},400,400" for t in range(0, 50, 2)), f"a,{back},500,400", "a,60,400,400"]
     file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
     text = message(file)
     assert f"column time_ms, line 27\n  found:    {found}\n" in text
+    assert "tell them apart in a column reader" in text
+
+
+@pytest.mark.parametrize("place", ["400,400", ","])
+def test_of_rows_that_are_there_twice_one_is_to_go(file, place):
+    rows = [f"a,{t},{place if t == 48 else '400,400'}" for t in range(0, 60, 2)]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(rows[:25] + rows[24:27] + rows[26:]))
+    assert message(file) == (
+        f"{file}: column time_ms, line 27\n"
+        "  found:    48 after 48; 2 of 32 rows repeat another\n"
+        "  expected: times that grow, for each reader and image\n"
+        "  to mend:  delete the repeated rows"
+    )
+
+
+def test_two_readers_that_are_lost_at_one_time_are_not_rows_that_are_there_twice(file):
+    both = [(t, place) for t in range(0, 60, 2) for place in ("400,400", "500,400")]
+    rows = [f"a,{t},{',' if t < 10 else place}" for t, place in both]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
+    text = message(file)
+    assert "found:    0 after 0\n" in text
     assert "tell them apart in a column reader" in text
 
 
