@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stages.cli import BadInput
 
 # What stands for a number that is not there.
-MISSING = ("", ".", "NaN", "nan", "NA", "-")
+MISSING = ("", ".", "NaN", "nan", "NA", "-", "NULL", "null")
 # A comma that may as well stand between thousands.
 _THOUSANDS = r"[+-]?[1-9]\d{0,2},\d{3}"
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from stages.cli import BadInput, Problems, log
 from stages.recordings.detection import find_fixations as detect_fixations
@@ -11,6 +12,7 @@ from stages.settings.recording import DetectionSettings, RecordingSettings
 
 READER = "reader"
 VALID = "valid"
+_TRUTHS = {"true": "1", "false": "0"}
 # By how much the samples may be denser or sparser than the stated rate.
 _RATE_TOLERANCE = 0.2
 # Ratios of the stated to the recorded step that a unit of time explains.
@@ -47,9 +49,9 @@ def read(
     """Read the samples of the data set's images, in recorded order within each sequence.
 
     A sequence is what one reader (column `reader`, where there is one) looked at in one image.
-    Where x or y is missing, or a column `valid` holds 0, the eye was lost. So it was where both
-    are exactly 0, unless the origin is the centre: many trackers write that, and nobody's gaze
-    hits a corner of the screen to the last digit. These are counted in the log.
+    Where x or y is missing, or a column `valid` holds 0 or false, the eye was lost. So it was where
+    both are exactly 0, unless the origin is the centre: many trackers write that, and nobody's
+    gaze hits a corner of the screen to the last digit. These are counted in the log.
 
     Returns
     -------
@@ -58,18 +60,19 @@ def read(
     """
     readers = [READER] if READER in table.columns else []
     valid = [VALID] if VALID in table.columns else []
-    numbers = (columns.time, columns.x, columns.y, *valid)
+    # `valid` as text: it may hold true and false, and each word is translated but once.
+    text = [columns.image, *readers, *valid]
+    numbers = (columns.time, columns.x, columns.y)
     known: dict[str, int] = {}
     parts, zeros = [], 0
-    for part in read_columns(table, [columns.image, *readers], numbers, numbers[1:3], problems):
+    for part in read_columns(table, text, numbers, numbers[1:], problems):
         sample = images.find(part[columns.image])
         reader = codes(part[READER], known) if readers else np.zeros(len(part), np.int64)
         rows = part[[columns.time, columns.x, columns.y]]
         rows = rows.set_axis(["time_ms", "x", "y"], axis="columns")
         if valid:
             with problems.collect():
-                _check_valid(table, part)
-            rows.loc[part[VALID].to_numpy() == 0, ["x", "y"]] = np.nan
+                rows.loc[_find_lost(table, part[VALID]), ["x", "y"]] = np.nan
         rows.insert(0, "sample", sample.astype(np.int32))
         rows.insert(1, "sequence", (reader * len(images) + sample))
         rows = rows[sample >= 0]
@@ -118,18 +121,24 @@ def find_fixations(
     return found
 
 
-def _check_valid(table: Table, rows: pd.DataFrame) -> None:
+def _find_lost(table: Table, valid: pd.Series) -> NDArray[np.bool_]:
+    """(R,) whether the eye was lost, of (R,) categories of text."""
+    words = [word.strip().lower().replace(",", ".") for word in valid.cat.categories]
+    numbers = pd.to_numeric(pd.Series([_TRUTHS.get(word, word) for word in words]), errors="coerce")
+    number = numbers.to_numpy(np.float64, na_value=np.nan)[valid.cat.codes.to_numpy()]
     # Some trackers count the other way: 0 is their best.
-    wrong = ~rows[VALID].isin([0, 1]).to_numpy()
+    wrong = ~np.isin(number, [0, 1])
     if wrong.any():
         row = int(wrong.argmax())
         raise BadInput(
             table.file,
-            f"column {VALID}, line {rows.index[row]}",
-            found=f"{rows[VALID].iloc[row]:g}",
-            expected="1, or 0 where the eye was lost",
-            mend="translate the tracker's own numbers into these",
+            f"column {VALID}, line {valid.index[row]}",
+            found=repr(valid.iloc[row]),
+            expected="1 or true, or 0 or false where the eye was lost",
+            mend="translate the tracker's own words or numbers into these",
         )
+    lost: NDArray[np.bool_] = number == 0
+    return lost
 
 
 def _check_times(

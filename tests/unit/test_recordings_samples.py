@@ -196,15 +196,22 @@ def read_all(file, times, positions):
     return read(file)["a"].fixations
 
 
-@pytest.mark.parametrize("lost", ["", "NaN", "nan", "NA", "."])
+@pytest.mark.parametrize("lost", ["", "NaN", "nan", "NA", ".", "-", "NULL", "null"])
 def test_how_a_lost_eye_is_written(file, lost):
     rows = [f"a,{t},{lost if 100 <= t < 200 else 400},400" for t in range(0, 400, 2)]
     file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
     assert read(file)["a"].fixations[:, 2].tolist() == [100, 200]
 
 
-def test_a_column_may_say_which_samples_are_valid(file):
-    rows = [f"a,{t},0,0,0" if 100 <= t < 200 else f"a,{t},400,400,1" for t in range(0, 400, 2)]
+@pytest.mark.parametrize(
+    ("no", "yes"),
+    [(0, 1), ("0.0", "1.0"), ("False", "True"), ("FALSE", "TRUE"), ("false", "1"), (" 0", "true ")],
+)
+@pytest.mark.parametrize("rows", [30, 500_000])
+def test_a_column_may_say_which_samples_are_valid(file, no, yes, rows, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    lost = range(100, 200)
+    rows = [f"a,{t},9,9,{no}" if t in lost else f"a,{t},400,400,{yes}" for t in range(0, 400, 2)]
     file.write_text("image,time_ms,x,y,valid\n" + "\n".join(rows))
     assert read(file)["a"].fixations.tolist() == [[0.4, 0.5, 100, 0], [0.4, 0.5, 200, 200]]
 
@@ -231,11 +238,15 @@ def test_a_zero_alone_and_the_centre_of_the_screen_are_places(file, caplog):
     assert "found:    no fixation in 50 samples, of which 50 are lost" in message(file)
 
 
-def test_validity_is_0_or_1(file):
-    rows = [f"a,{t},400,400,{4 if t == 10 else 0}" for t in range(0, 400, 2)]
+@pytest.mark.parametrize("other", ["4", "", "yes", "NaN"])
+def test_validity_is_0_or_1_or_true_or_false(file, other):
+    rows = [f"a,{t},400,400,{other if t == 10 else 0}" for t in range(0, 400, 2)]
     file.write_text("image,time_ms,x,y,valid\n" + "\n".join(rows))
-    text = message(file)
-    assert "column valid, line 7\n  found:    4\n  expected: 1, or 0 where the eye was lost" in text
+    assert message(file) == (
+        f"{file}: column valid, line 7\n  found:    {other!r}\n"
+        "  expected: 1 or true, or 0 or false where the eye was lost\n"
+        "  to mend:  translate the tracker's own words or numbers into these"
+    )
 
 
 # Errors
