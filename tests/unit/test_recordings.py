@@ -1,6 +1,7 @@
 """Recordings as eye trackers, spreadsheets and the GazeMedSeg release write them."""
 
 import csv
+import os
 
 import numpy as np
 import pandas as pd
@@ -281,6 +282,24 @@ def test_a_file_that_is_not_there_and_a_column_that_is_there_twice(file):
     assert "No such file" in message(file)
     write(file, A, columns=[*COLUMNS[:-1], "IMAGE"])
     assert "line 1\n  found:    twice the column 'IMAGE'" in message(file)
+
+
+def test_a_folder_is_no_table_and_may_hold_maps(tmp_path):
+    assert message(tmp_path) == (
+        f"{tmp_path}: file\n  found:    a folder\n"
+        "  expected: a table, as gaze.recording.format says\n"
+        "  to mend:  name the table in it; where it holds maps, set gaze.recording.format: "
+        "heatmaps or refined"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_table_that_this_user_may_not_read(file):
+    write(file, A)
+    file.chmod(0)
+    text = message(file)
+    assert "Permission denied" in text
+    assert text.endswith("to mend:  let this user read it")
 
 
 @pytest.mark.parametrize("row", [f"{B},1,2", "b.jpg,1,0,25,0,5,200,0,900,60,80", f"{B},1"])
