@@ -125,12 +125,11 @@ def index(root: Path, problems: Problems) -> list[Record]:
     if (listed := published.read_splits(root, problems)) is None:
         return records
     by_name = {record.sample_id: [record] for record in records} | by_name
-    chosen = []
-    for name, split in listed:
-        if name not in by_name:
-            problems.append(published.not_there(root, split, name, f"of it in {root / 'images'}"))
-        chosen += [replace(record, split=split) for record in by_name.get(name, [])]
-    return chosen
+    image = f"{root / 'images'}/<id> and an ending"
+    published.check_listed(root, listed, by_name, (image, _ENDINGS), problems)
+    return [
+        replace(record, split=split) for name, split in listed for record in by_name.get(name, [])
+    ]
 
 
 @volumes.kept

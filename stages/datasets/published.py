@@ -1,6 +1,6 @@
 """What the published 2-D releases share: split files of ids, and image files beside masks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -44,15 +44,61 @@ def read_splits(root: Path, problems: Problems) -> list[tuple[str, Split]] | Non
     return found
 
 
-def not_there(root: Path, split: Split, name: str, looked_for: str) -> BadInput:
-    """Make the problem of a line `name` of a split file that no image belongs to."""
-    return BadInput(
-        root / f"{split}.txt",
-        f"id {name!r}",
-        found=f"no file {looked_for}",
-        expected="one image per id",
-        mend="add the image or delete the line",
-    )
+def _meant(line: str, ids: Mapping[str, str], endings: Iterable[str]) -> str | None:
+    """Find the id that a line means: as a path, with an ending, or in another case."""
+    name = line.rpartition("/")[2].casefold()
+    stems = (name, *(name.removesuffix(ending) for ending in endings))
+    return next((ids[stem] for stem in stems if stem in ids), None)
+
+
+def check_listed(
+    root: Path,
+    listed: Sequence[tuple[str, Split]],
+    known: Collection[str],
+    image: tuple[str, Iterable[str]],
+    problems: Problems,
+) -> None:
+    """Note the lines of the split files that are no image's id.
+
+    Parameters
+    ----------
+    root
+        The raw folder.
+    listed
+        As `read_splits` returns it.
+    known
+        The ids that have an image.
+    image
+        Where an image is looked for, for messages, and what may follow an id in a file's name.
+    problems
+        Takes, of each file, the lines that say an id in another way and those without an image.
+    """
+    looked_for, endings = image
+    ids = {sample_id.casefold(): sample_id for sample_id in known}
+    for split in get_args(Split):
+        names = [name for name, of in listed if of == split and name not in known]
+        meant = {name: _meant(name, ids, endings) for name in names}
+        file = root / f"{split}.txt"
+        if so := [f"`{there}` for `{name}`" for name, there in meant.items() if there]:
+            problems.append(
+                BadInput(
+                    file,
+                    "ids",
+                    found=f"{len(so)} not as their images are named",
+                    expected="the name of an image without its folder and ending, in its case",
+                    mend=f"write {name_some(so, _NAMED)}",
+                )
+            )
+        if lone := [name for name, there in meant.items() if not there]:
+            problems.append(
+                BadInput(
+                    file,
+                    "ids",
+                    found=f"{len(lone)} without an image: {name_some(lone, _NAMED)}",
+                    expected=f"one image per id: {looked_for}",
+                    mend="add the images, or delete the lines",
+                )
+            )
 
 
 def find(folder: Path, ending: str, problems: Problems) -> tuple[dict[str, Path], list[Path]]:
@@ -133,8 +179,12 @@ def index(
     )
     seen, other_images = find(image_folder, image_ending, problems)
     drawn, other_masks = find(mask_folder, mask_ending, problems)
-    listed: Sequence[tuple[str, Split | None]] | None = read_splits(root, problems)
-    if listed is None:
+    listed: Sequence[tuple[str, Split | None]]
+    if (given := read_splits(root, problems)) is not None:
+        listed = given
+        image = f"{image_folder}/<id>{image_ending}"
+        check_listed(root, given, seen, (image, (image_ending, mask_ending)), problems)
+    else:
         listed = [(name, None) for name in seen]
         if other_images:
             problems.append(strange(image_folder, other_images, image_ending))
@@ -145,13 +195,11 @@ def index(
     known |= {listing.as_id(path.stem) for path in other_images}
     if lone := [name for name in drawn if name not in known]:
         problems.append(_lone(mask_folder, lone, image_folder, image_ending))
-    records = []
-    for name, split in listed:
-        if name in seen:
-            records.append(Record(name, subject(name), split, seen[name], drawn.get(name)))
-        elif split is not None:
-            path = image_folder / f"{name}{image_ending}"
-            problems.append(not_there(root, split, name, str(path)))
+    records = [
+        Record(name, subject(name), split, seen[name], drawn.get(name))
+        for name, split in listed
+        if name in seen
+    ]
     lacking = [record.sample_id for record in records if record.mask is None]
     if lacking and drawn:
         some = name_some(lacking, _NAMED)

@@ -315,7 +315,7 @@ def harm(root):
         "1 grey of more than 8 bits: deep",
         "images/scan;8.png: sample id",
         "masks/scan 7.png: file",
-        "train.txt: id 'scan 99'",
+        "train.txt: ids\n  found:    1 without an image: scan 99",
         "sample ids\n  found:    more than once: 'scan 6'",
         "subjects in two splits: scan 6",
         "fixations.csv: column CURRENT_FIX_DURATION, line 5",

@@ -157,8 +157,34 @@ def test_split_files_name_slices_volumes_and_subsets(own_volumes):
         ("case1_1", "val"),
         ("case4_1", "test"), ("case4_2", "test"), ("case4_3", "test"),
     ]  # fmt: skip
-    for problem, name in zip(problems, ("absent", "case1_4"), strict=True):
-        assert problem.startswith(f"{own_volumes}/test.txt: id {name!r}\n  found:    no file of it")
+    (problem,) = problems
+    assert problem.startswith(
+        f"{own_volumes}/test.txt: ids\n  found:    2 without an image: absent, case1_4\n"
+    )
+
+
+def test_split_files_that_list_files_are_told_the_ids(own_folder, own_volumes):
+    (own_volumes / "test.txt").write_text("case1.nii.gz\nCASE2_1\ncase3.NII\n")
+    (own_folder / "train.txt").write_text("scan 0.png\n")
+    (own_folder / "test.txt").write_text("scan 1\nscan 2.png\n")
+    _, (of_volumes,) = index(own_volumes)
+    assert of_volumes.endswith(
+        "write `case1` for `case1.nii.gz`, `case2_1` for `CASE2_1`, `case3` for `case3.NII`"
+    )
+    _, problems = index(own_folder)
+    assert [problem.splitlines()[-1] for problem in problems] == [
+        f"  to mend:  write `scan {i}` for `scan {i}.png`" for i in (0, 2)
+    ]
+
+
+def test_ids_that_differ_by_case_alone_are_two(empty):
+    for name in ("g7", "G7"):
+        Image.fromarray(MASK).save(empty / f"images/{name}.png")
+    (empty / "train.txt").write_text("G7\n")
+    (empty / "test.txt").write_text("g7\n")
+    records, problems = index(empty)
+    assert [(r.sample_id, r.split) for r in records] == [("G7", "train"), ("g7", "test")]
+    assert problems == []
 
 
 def test_all_that_is_wrong_with_a_folder_is_said_at_once(own_folder):

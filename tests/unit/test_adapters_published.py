@@ -60,14 +60,34 @@ def test_all_that_the_split_files_lack_is_said_at_once(kvasir):
         "  expected: the ids of this split, one a line\n"
         "  to mend:  add the file; or take the others away, and prepare.split: drawn draws the "
         "splits",
-        *(
-            f"{kvasir}/train.txt: id {name!r}\n"
-            f"  found:    no file {kvasir}/images/{name}.jpg\n"
-            "  expected: one image per id\n"
-            "  to mend:  add the image or delete the line"
-            for name in ("frame 1", "absent")
-        ),
+        f"{kvasir}/train.txt: ids\n"
+        "  found:    2 without an image: frame 1, absent\n"
+        f"  expected: one image per id: {kvasir}/images/<id>.jpg\n"
+        "  to mend:  add the images, or delete the lines",
     ]
+
+
+def test_lines_that_say_an_id_in_another_way_are_told_the_id(kvasir):
+    frames = ("frame 0.jpg", "images/frame 1.jpg", "Frame 2", "FRAME 3.JPG", "frame 9.jpg")
+    (kvasir / "train.txt").write_text("\n".join(frames))
+    records, (written, absent) = index("kvasir", kvasir)
+    assert [r.sample_id for r in records] == ["frame 4", "frame 5"]
+    assert written == (
+        f"{kvasir}/train.txt: ids\n"
+        "  found:    4 not as their images are named\n"
+        "  expected: the name of an image without its folder and ending, in its case\n"
+        "  to mend:  write `frame 0` for `frame 0.jpg`, `frame 1` for `images/frame 1.jpg`, "
+        "`frame 2` for `Frame 2`, `frame 3` for `FRAME 3.JPG`"
+    )
+    assert "found:    1 without an image: frame 9.jpg\n" in absent
+
+
+def test_many_lines_with_endings_are_one_problem(kvasir):
+    for i in range(6, 2000):
+        (kvasir / f"images/frame {i}.jpg").touch()
+    (kvasir / "train.txt").write_text("".join(f"frame {i}.jpg\n" for i in range(2000)))
+    _, (problem,) = index("kvasir", kvasir)
+    assert "found:    2000 not as" in problem and problem.endswith(" and 1995 more")
 
 
 def no_folder(path, found):
