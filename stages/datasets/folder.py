@@ -104,16 +104,9 @@ def index(root: Path, problems: Problems) -> list[Record]:
     """
     images = _by_stem(root / "images", problems)
     masks = _by_stem(root / "masks", problems) if (root / "masks").exists() else {}
-    for stem in sorted(masks.keys() - images.keys()):
-        problems.append(
-            BadInput(
-                masks[stem],
-                f"id {stem!r}",
-                found=f"no image of this name in {root / 'images'}",
-                expected="an image per mask, under the same name but for the ending",
-                mend="add the image, or take the mask away",
-            )
-        )
+    looked_for = f"{root / 'images'}/<id> and an ending"
+    if lone := sorted(masks.keys() - images.keys()):
+        problems.append(published.without_image(root / "masks", lone, looked_for))
     by_name: dict[str, list[Record]] = {}
     records = []
     for stem, image in images.items():
@@ -125,8 +118,7 @@ def index(root: Path, problems: Problems) -> list[Record]:
     if (listed := published.read_splits(root, problems)) is None:
         return records
     by_name = {record.sample_id: [record] for record in records} | by_name
-    image = f"{root / 'images'}/<id> and an ending"
-    published.check_listed(root, listed, by_name, (image, _ENDINGS), problems)
+    published.check_listed(root, listed, by_name, (looked_for, _ENDINGS), problems)
     return [
         replace(record, split=split) for name, split in listed for record in by_name.get(name, [])
     ]

@@ -137,12 +137,13 @@ def strange(folder: Path, others: list[Path], ending: str) -> BadInput:
     )
 
 
-def _lone(folder: Path, names: list[str], images: Path, ending: str) -> BadInput:
+def without_image(folder: Path, names: list[str], looked_for: str) -> BadInput:
+    """Make the problem of a folder's masks whose images, which are `looked_for`, are not there."""
     return BadInput(
         folder,
         "masks",
         found=f"{len(names)} without an image: {name_some(names, _NAMED)}",
-        expected=f"<id>{ending} in {images} for each",
+        expected=f"{looked_for} for each",
         mend="add the images, or take the masks away",
     )
 
@@ -177,13 +178,13 @@ def index(
     (image_folder, image_ending), (mask_folder, mask_ending) = (
         (root / folder, ending) for folder, ending in (images, masks)
     )
+    looked_for = f"{image_folder}/<id>{image_ending}"
     seen, other_images = find(image_folder, image_ending, problems)
     drawn, other_masks = find(mask_folder, mask_ending, problems)
     listed: Sequence[tuple[str, Split | None]]
     if (given := read_splits(root, problems)) is not None:
         listed = given
-        image = f"{image_folder}/<id>{image_ending}"
-        check_listed(root, given, seen, (image, (image_ending, mask_ending)), problems)
+        check_listed(root, given, seen, (looked_for, (image_ending, mask_ending)), problems)
     else:
         listed = [(name, None) for name in seen]
         if other_images:
@@ -194,7 +195,7 @@ def index(
     known = seen.keys() | {name for name, _ in listed}
     known |= {listing.as_id(path.stem) for path in other_images}
     if lone := [name for name in drawn if name not in known]:
-        problems.append(_lone(mask_folder, lone, image_folder, image_ending))
+        problems.append(without_image(mask_folder, lone, looked_for))
     records = [
         Record(name, subject(name), split, seen[name], drawn.get(name))
         for name, split in listed

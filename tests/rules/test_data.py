@@ -307,7 +307,7 @@ def harm(root):
         "images/scan 0.png: file",
         "masks/scan 1.png: size",
         "masks/scan 2.png: mask",
-        "masks/ghost.png: id 'ghost'",
+        "masks: masks\n  found:    1 without an image: ghost",
         "images/scan 3.png: id 'scan 3'",
         "images/notes.txt: file",
         "images/scan 5.jpg: EXIF orientation",

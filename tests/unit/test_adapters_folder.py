@@ -192,7 +192,8 @@ def test_all_that_is_wrong_with_a_folder_is_said_at_once(own_folder):
     (images / "notes.docx").write_text("none")
     (images / "sub").mkdir()
     shutil.copy(images / "scan 0.png", images / "scan 0.bmp")
-    shutil.copy(masks / "scan 0.png", masks / "scan 9.png")
+    for i in range(90, 97):
+        shutil.copy(masks / "scan 0.png", masks / f"scan {i}.png")
     (masks / "scan 1.png").rename(masks / "scan 1.nii")
     records, problems = index(own_folder)
     assert [r.sample_id for r in records] == [f"scan {i}" for i in (0, 2, 3, 4, 5, 6, 7)]
@@ -210,10 +211,10 @@ def test_all_that_is_wrong_with_a_folder_is_said_at_once(own_folder):
         "  found:    a folder\n"
         f"  expected: an image: {endings}, or DICOM without an ending\n"
         "  to mend:  convert it, or take it away",
-        f"{masks}/scan 9.png: id 'scan 9'\n"
-        f"  found:    no image of this name in {images}\n"
-        "  expected: an image per mask, under the same name but for the ending\n"
-        "  to mend:  add the image, or take the mask away",
+        f"{masks}: masks\n"
+        "  found:    7 without an image: scan 90, scan 91, scan 92, scan 93, scan 94 and 2 more\n"
+        f"  expected: {images}/<id> and an ending for each\n"
+        "  to mend:  add the images, or take the masks away",
         f"{masks}/scan 1.nii: mask\n"
         "  found:    a NIfTI file, though scan 1.jpg is a picture file\n"
         "  expected: volumes with volumes, and single images with single images\n"

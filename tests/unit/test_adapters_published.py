@@ -200,7 +200,7 @@ def test_masks_under_other_names_or_without_an_image_are_named(split, kvasir):
         "  expected: <id>.jpg, such as frame 3.jpg\n" + OR_FOLDER,
         f"{kvasir}/masks: masks\n"
         "  found:    6 without an image: lone 1, lone 2, lone 3, lone 4, lone 5 and 1 more\n"
-        f"  expected: <id>.jpg in {kvasir}/images for each\n"
+        f"  expected: {kvasir}/images/<id>.jpg for each\n"
         "  to mend:  add the images, or take the masks away",
     ]
 
