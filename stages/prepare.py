@@ -122,7 +122,7 @@ def read_samples(
         yield sample if len(kinds) == 1 else None
     with problems.collect():
         _check_kinds(kinds, raw)
-    splits.check_pixels(records, digests, raw, problems)
+    splits.check_pixels(records, digests, settings, raw, problems)
 
 
 def prepare(raw: Path, output: Path, settings: PrepareSettings, threads: int) -> None:

@@ -167,7 +167,11 @@ def digest(pixels: Pixels) -> str | None:
 
 
 def check_pixels(
-    records: list[Record], digests: list[str | None], root: Path, problems: Problems
+    records: list[Record],
+    digests: list[str | None],
+    settings: PrepareSettings,
+    root: Path,
+    problems: Problems,
 ) -> None:
     """Note images that are in two splits under different ids.
 
@@ -188,6 +192,9 @@ def check_pixels(
                 "images",
                 found=f"the same pixels in two splits: {name_some(leaks)}",
                 expected="each image in one split",
-                mend="delete the copies from one of the split files",
+                mend="delete one of the files, or say how their ids name one patient: "
+                "prepare.subject"
+                if settings.split == "drawn"
+                else "delete the copies from one of the split files or parts",
             )
         )

@@ -149,19 +149,30 @@ def test_the_same_pixels_in_two_splits_are_told_with_their_ids():
     records = [record("a"), record("b"), record("c", split="test"), record("d", split="test")]
     problems = Problems()
     digests = [digest(pixels(value)) for value in (1, 1, 2, 1)]
-    check_pixels(records, digests, ROOT, problems)
+    check_pixels(records, digests, settings(), ROOT, problems)
     (problem,) = problems
     assert "'a' (train) = 'b' (train) = 'd' (test)" in str(problem)
     assert "'c'" not in str(problem)
+    assert "to mend:  delete the copies from one of the split files" in str(problem)
+
+
+def test_drawn_splits_have_no_files_to_delete_copies_from():
+    records = [record("a"), record("b", split="test")]
+    problems = Problems()
+    check_pixels(records, [digest(pixels(1))] * 2, settings(split="drawn"), ROOT, problems)
+    (problem,) = problems
+    assert "'a' (train) = 'b' (test)" in str(problem)
+    assert "to mend:  delete one of the files, or" in str(problem)
+    assert "prepare.subject" in str(problem) and "split files" not in str(problem)
 
 
 def test_copies_within_a_split_and_images_of_one_value_pass():
     records = [record("a"), record("b"), record("c", split="test"), record("d", split="test")]
     problems = Problems()
     # Two empty slices, one in each split, say nothing of their patients.
-    check_pixels(records, [digest(pixels(v)) for v in (7, 1, 7, 2)], ROOT, problems)
-    check_pixels(records, [digest(pixels(v)) for v in (1, 1, 2, 2)], ROOT, problems)
-    check_pixels(records, [None, None, None, None], ROOT, problems)
+    check_pixels(records, [digest(pixels(v)) for v in (7, 1, 7, 2)], settings(), ROOT, problems)
+    check_pixels(records, [digest(pixels(v)) for v in (1, 1, 2, 2)], settings(), ROOT, problems)
+    check_pixels(records, [None, None, None, None], settings(), ROOT, problems)
     assert problems == []
 
 
