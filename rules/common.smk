@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import sys
+from functools import wraps
 from pathlib import Path
 
 import yaml
@@ -24,7 +25,7 @@ from stages.config import (
     parse as parse_config,
     repeated,
 )
-from stages.contents import contents
+from stages.contents import contents, refusal
 from stages.datasets import layouts
 from stages.fingerprint import fingerprint
 from stages.settings.compare import CompareSettings
@@ -80,6 +81,22 @@ def draws_gaze(dataset):
     )
 
 
+def looks(function):
+    """Have an input function name the data set whose files the system does not let it look at."""
+
+    @wraps(function)
+    def looking(wildcards):
+        try:
+            return function(wildcards)
+        except OSError as error:
+            raise WorkflowError(
+                f"data set {wildcards.dataset}: {refusal(error)}"
+            ) from None
+
+    return looking
+
+
+@looks
 def raw_entries(wildcards):
     """What must lie in the raw folder; with one message on all that it lacks, otherwise.
 
@@ -107,6 +124,7 @@ def folder_contents(paths):
     return [contents(Path(path)) for path in paths if Path(path).is_dir()]
 
 
+@looks
 def raw_contents(wildcards):
     """What lies in the folders of the raw data, where no rule draws them."""
     dataset = CONFIG.dataset(wildcards.dataset)
@@ -118,6 +136,7 @@ def raw_contents(wildcards):
     )
 
 
+@looks
 def gaze_contents(wildcards):
     """What lies in a folder of maps, where the recorded gaze is one."""
     dataset = CONFIG.dataset(wildcards.dataset)
@@ -169,6 +188,7 @@ def predict_settings(wildcards):
     ).model_dump_json()
 
 
+@looks
 def fixation_source(wildcards):
     """The recorded gaze; in the demo the raw folder in which it is made; none if simulated."""
     dataset = CONFIG.dataset(wildcards.dataset)
@@ -187,6 +207,7 @@ def there(wildcards, field, path):
     return path
 
 
+@looks
 def explain_inputs(wildcards):
     """What the backend needs beside images and gaze."""
     folder = f"results/{wildcards.dataset}"
@@ -230,12 +251,14 @@ def explain_gpus(wildcards):
     return one_gpu(wildcards) if backend == "transformers" else 0
 
 
+@looks
 def explain_model(wildcards):
     """What lies in the folder of a model that runs here, if it is one."""
     explain = CONFIG.dataset(wildcards.dataset).explain
     return folder_contents([explain.model] if explain.backend == "transformers" else [])
 
 
+@looks
 def embed_inputs(wildcards):
     """What the encoder reads beside the texts: vectors made elsewhere, or a file of weights."""
     embed = CONFIG.dataset(wildcards.dataset).embed
@@ -250,6 +273,7 @@ def embed_inputs(wildcards):
     return inputs
 
 
+@looks
 def embed_folders(wildcards):
     """What lies in the folder of vectors, or of a model."""
     embed = CONFIG.dataset(wildcards.dataset).embed

@@ -30,3 +30,11 @@ def contents(folder: Path) -> str:
     """
     found = sorted(find_files(str(folder)))
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+
+
+def refusal(error: OSError) -> str:
+    """Say what the file system refused, and how to mend it."""
+    mend = "mend it, or take it away"
+    if isinstance(error, PermissionError):
+        mend = "let this user read it, and the folders that it lies in"
+    return f"{error.filename}: {error.strerror}: {mend}"

@@ -34,6 +34,8 @@ def reading(path: Path, expected: str, mend: str = "replace the file") -> Iterat
         yield
     except Exception as error:
         found = str(error) or repr(error)
+        if isinstance(error, PermissionError):
+            mend = "let this user read it"
         raise BadInput(path, "file", found=found, expected=expected, mend=mend) from error
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from stages.config import RESERVED
-from tests.workspace import ROOT, Workspace, shipped_config, tiny_config
+from tests.workspace import ROOT, Workspace, own_polyps, shipped_config, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,19 @@ def test_of_a_folder_in_part_only_what_lacks_is_called_missing(workspace):
     assert set(lack.split(", ")) == {
         f"data/kvasir/{name}" for name in ("test.txt", "masks", "kvasir_fixation.csv")
     }
+
+
+def test_a_ring_of_links_in_a_folder_is_named_with_the_data_set(tmp_path, own_folder):
+    config = tiny_config()
+    config["datasets"]["ours"] = own_polyps(config, str(own_folder))
+    config["datasets"]["ours"]["prepare"] |= {"layout": "folder", "split": "drawn"}
+    (own_folder / "fixations.csv").touch()
+    for one, other in ("ab", "ba"):
+        (own_folder / f"images/{one}").symlink_to(own_folder / f"images/{other}")
+    status, printed = Workspace(tmp_path / "clone", config).run("-n", "ours")
+    assert status != 0
+    assert re.search(rf"data set ours: {own_folder}/images/[ab]: .*: mend it, or take", printed)
+    assert "OSError" not in printed and "Traceback (most recent call last)" not in printed
 
 
 def test_an_absent_data_set_does_not_stop_another(workspace):

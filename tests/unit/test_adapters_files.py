@@ -1,5 +1,6 @@
 """PNG, JPEG, TIFF and BMP files, as a user's software writes them."""
 
+import errno
 import struct
 import zlib
 
@@ -153,6 +154,14 @@ def test_what_cannot_be_used_is_named(name, tmp_path):
     assert found in second
     assert third.startswith(f"  expected: {expected}")
     assert fourth.startswith(f"  to mend:  {mend}")
+
+
+def test_a_file_that_this_user_may_not_read_is_not_to_be_replaced(tmp_path):
+    with pytest.raises(BadInput) as caught, files.reading(tmp_path, "a readable file"):
+        # As for any user but root, whom permissions do not bind.
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+    assert "Permission denied" in str(caught.value)
+    assert str(caught.value).endswith("to mend:  let this user read it")
 
 
 @pytest.mark.parametrize("orientation", [0, 1, 9])

@@ -1,8 +1,9 @@
+import errno
 import os
 
 import pytest
 
-from stages.contents import contents
+from stages.contents import contents, refusal
 
 
 @pytest.fixture
@@ -59,3 +60,18 @@ def test_what_a_link_leads_to_counts(folder, tmp_path_factory):
     before = digest(folder)
     replace(elsewhere)
     assert digest(folder) != before
+
+
+def test_a_ring_of_links_is_named(folder):
+    (folder / "a").symlink_to(folder / "b")
+    (folder / "b").symlink_to(folder / "a")
+    with pytest.raises(OSError) as caught:
+        digest(folder)
+    said = refusal(caught.value)
+    assert said.startswith((f"{folder}/a: ", f"{folder}/b: "))
+    assert said.endswith(": mend it, or take it away")
+
+
+def test_what_this_user_may_not_read_is_not_to_be_taken_away():
+    said = refusal(PermissionError(errno.EACCES, "Permission denied", "data/ours/images"))
+    assert said.startswith("data/ours/images: Permission denied: let this user read it")
