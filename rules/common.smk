@@ -109,7 +109,8 @@ def raw_entries(wildcards):
         return SCAN_FILES
     layout, fixations = dataset.prepare.layout, dataset.fixations
     root, drawn = Path(dataset.root), dataset.prepare.split == "drawn"
-    lack = layouts.missing(layout, root, fixations and Path(fixations), drawn)
+    key = f"datasets.{wildcards.dataset}.root"
+    lack = layouts.missing(layout, root, fixations and Path(fixations), drawn, key)
     if lack is not None:
         raise WorkflowError(f"data set {wildcards.dataset}: {lack}")
     return without_times(layouts.present(layout, root, drawn))

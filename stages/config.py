@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.config import JsonDict
 
-from stages.settings.base import Settings
+from stages.settings.base import InputPath, Settings
 from stages.settings.demo_data import DemoSettings
 from stages.settings.explain import EmbedSettings, EndpointSettings, ExplainSettings
 from stages.settings.gaze import GazeSettings
@@ -87,9 +87,9 @@ class DatasetSettings(Defaults):
 
     title: str = Field(description="name in tables and figures")
     note: str = Field(default="", description="what a reader of its figures must know")
-    root: str = Field(description="folder of the raw data")
+    root: InputPath = Field(description="folder of the raw data")
     prepare: PrepareSettings
-    fixations: str | None = Field(
+    fixations: InputPath | None = Field(
         default=None,
         description="recorded gaze: a file or, of maps, a folder, in gaze.recording.format; none: "
         "gaze.simulate says how it is simulated",

@@ -122,7 +122,11 @@ def _needed(layout: Layout, drawn: bool) -> dict[str, str]:
 
 
 def missing(
-    layout: str, root: Path, fixations: Path | None = None, drawn: bool = False
+    layout: str,
+    root: Path,
+    fixations: Path | None = None,
+    drawn: bool = False,
+    key: str = "root",
 ) -> str | None:
     """Say what the raw data lack and where to get them; None where they lack nothing.
 
@@ -136,6 +140,8 @@ def missing(
         The recorded gaze, a file or a folder, where the data set has one.
     drawn
         Whether the splits are drawn, so that the raw folder need not state them.
+    key
+        The setting that names the raw folder.
     """
     needed = {root / name: meaning for name, meaning in _needed(LAYOUTS[layout], drawn).items()}
     lacking = [lack for path in needed if (lack := _lack(path))]
@@ -144,7 +150,11 @@ def missing(
         lacking += [] if fixations.exists() else [str(fixations)]
     if not lacking:
         return None
-    head = f"missing: {', '.join(lacking)}" if root.is_dir() else f"the folder {root} is missing"
+    head = f"missing: {', '.join(lacking)}"
+    if not root.is_dir():
+        head = f"the folder {root} is missing, which {key} names"
+    if any(str(path).startswith("~") for path in (root, fixations)):
+        head += "; ~ is not expanded: write the path in full"
     entries = "\n".join(f"    {path}: {meaning}" for path, meaning in needed.items())
     return f"{head}\n  there must be:\n{entries}\n  get it from: {LAYOUTS[layout].source}"
 

@@ -1,8 +1,18 @@
 """What all settings share: frozen, finite, and closed to keys that do not exist."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+
+
+def _without_braces(path: str) -> str:
+    if "{" in path or "}" in path:
+        raise ValueError(f"found {path!r}; allowed: a path without {{ and }}")
+    return path
+
+
+# Snakemake, which reads it as a rule's input, would take {name} for a wildcard.
+InputPath = Annotated[str, AfterValidator(_without_braces)]
 
 
 class Settings(BaseModel):

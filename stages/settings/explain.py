@@ -2,7 +2,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from stages.settings.base import Settings, is_part
+from stages.settings.base import InputPath, Settings, is_part
 
 
 class ViewSettings(Settings):
@@ -82,12 +82,12 @@ class ExplainSettings(Settings):
     url: str = Field(
         default="", description="openai: base address, such as http://localhost:8000/v1"
     )
-    prompt: str = Field(
+    prompt: InputPath = Field(
         default="workflow/prompts/generic.yaml",
         description="transformers, openai: file of what the model is asked, and in which words it "
         "may answer",
     )
-    source: str = Field(default="", description="import: CSV or JSONL file of texts")
+    source: InputPath = Field(default="", description="import: CSV or JSONL file of texts")
     view: ViewSettings = ViewSettings()
     batch_size: int = Field(default=8, ge=1, description="samples asked about at a time")
     max_tokens: int = Field(default=400, ge=16, description="longest answer, tokens")
@@ -143,7 +143,7 @@ class EmbedSettings(Settings):
     revision: str = Field(
         default="", description="transformers: commit of a hub id, so that it cannot change"
     )
-    weights: str = Field(
+    weights: InputPath = Field(
         default="",
         description="open_clip: file of the weights of an architecture, or the name of published "
         "ones",
@@ -157,7 +157,7 @@ class EmbedSettings(Settings):
         description="fields: a vector for each field of an explanation; one: for all together; "
         "import: as many as the files hold",
     )
-    source: str = Field(default="", description="import: folder of <id>.npy")
+    source: InputPath = Field(default="", description="import: folder of <id>.npy")
     batch_size: int = Field(default=64, ge=1, description="sentences at a time")
 
     def unread(self) -> set[str]:

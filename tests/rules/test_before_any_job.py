@@ -25,7 +25,7 @@ def test_an_absent_folder_is_named_with_its_content_and_source(workspace, datase
     status, printed = workspace.run("-n", dataset)
     assert status != 0
     assert printed.count("is missing") == 1
-    assert f"the folder data/{dataset} is missing" in printed
+    assert f"the folder data/{dataset} is missing, which datasets.{dataset}.root names" in printed
     for entry in entries:
         assert f"data/{dataset}/{entry}" in printed
     assert "get it from: " in printed and "https://" in printed

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from pathlib import Path
 from unicodedata import normalize
 
 import numpy as np
@@ -434,7 +435,7 @@ def test_complete_folders_lack_nothing(fixture, request):
 def test_what_lacks_is_described_once_and_wholly(tmp_path):
     root = tmp_path / "kvasir"
     message = layouts.missing("kvasir", root, root / "fixations.csv")
-    assert message.startswith(f"the folder {root} is missing\n  there must be:\n")
+    assert message.startswith(f"the folder {root} is missing, which root names\n  there must be:\n")
     lines = [line.split(": ")[0].strip() for line in message.splitlines()[2:-1]]
     assert lines == [
         f"{root}/{name}" for name in ("images", "masks", "train.txt", "test.txt", "fixations.csv")
@@ -468,6 +469,22 @@ def test_recorded_gaze_is_a_file_or_a_folder_of_maps(kvasir):
     assert message.startswith(f"missing: {gaze}\n") and f"    {gaze}: {meaning}\n" in message
     gaze.mkdir()
     assert layouts.missing("kvasir", kvasir, gaze) is None
+
+
+@pytest.mark.parametrize(
+    ("root", "fixations", "told"),
+    [
+        ("~/polyps", "data/gaze.csv", True),
+        ("data/none", "~ann/gaze.csv", True),
+        ("data/~polyps", None, False),
+    ],
+)
+def test_that_a_tilde_is_not_expanded_is_told(root, fixations, told):
+    root, fixations = Path(root), fixations and Path(fixations)
+    message = layouts.missing("kvasir", root, fixations, key="datasets.ours.root")
+    head = f"the folder {root} is missing, which datasets.ours.root names"
+    head += "; ~ is not expanded: write the path in full" * told
+    assert message.splitlines()[0] == head
 
 
 def test_own_images_need_no_masks(tmp_path):

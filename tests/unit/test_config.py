@@ -150,6 +150,22 @@ def test_a_wrong_value_names_its_path_the_value_and_what_is_allowed(path, value,
     assert faults((path, value)) == [expected]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "datasets.kvasir.root",
+        "datasets.kvasir.fixations",
+        "defaults.explain.source",
+        "defaults.explain.prompt",
+        "defaults.embed.source",
+        "datasets.kvasir.embed.weights",
+    ],
+)
+def test_a_path_that_snakemake_would_take_for_a_pattern(path):
+    expected = f"{path}: found 'data/{{x}}/own'; allowed: a path without {{ and }}"
+    assert faults((path, "data/{x}/own")) == [expected]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_are_finite_as_json_knows_no_others(value):
     (line,) = faults(("defaults.student.learning_rate", value))
