@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import date
 from itertools import chain
 from pathlib import Path
 from types import UnionType
@@ -250,10 +251,10 @@ _ALLOWED = {
     "multiple_of": "a multiple of {multiple_of}",
     "string_pattern_mismatch": "a small letter, then small letters, digits and _",
     "string_too_long": "at most {max_length} letters",
-    "string_type": "text",
+    "string_type": "text; what YAML takes for a number, a date or true is put in quotes",
     "too_long": "at most {max_length} entries",
     "too_short": "at least {min_length} entries",
-    "tuple_type": "a list, as in [1, 2]",
+    "tuple_type": "a list, as in [1, 2] or [full, gaze_only]",
 }
 
 
@@ -300,6 +301,9 @@ def _describe(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
 
 
 def _short(value: Any) -> str:
+    # Quotes would make text of a date.
+    if isinstance(value, date):
+        return str(value)
     text = json.dumps(value, default=str, ensure_ascii=False, skipkeys=True)
     return text if len(text) < 80 else text[:77] + "..."
 

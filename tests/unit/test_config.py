@@ -1,6 +1,7 @@
 import copy
 import json
 import re
+from datetime import date
 from pathlib import Path
 
 import jsonschema
@@ -94,12 +95,13 @@ def test_allowed_keys_are_those_of_the_place_also_below_a_data_set_with_the_name
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("seeds", 3, "seeds: found 3; allowed: a list, as in [1, 2]"),
+        ("seeds", 3, "seeds: found 3; allowed: a list, as in [1, 2] or [full, gaze_only]"),
         ("seeds", [], "seeds: found []; allowed: at least 1 entries"),
         ("seeds", ["a"], 'seeds[0]: found "a"; allowed: a whole number'),
         ("seeds", [0, -1], "seeds[1]: found -1; allowed: a number from 0 on"),
         ("seeds", [0.5], "seeds[0]: found 0.5; allowed: a whole number"),
-        ("summary", "kvasir", 'summary: found "kvasir"; allowed: a list, as in [1, 2]'),
+        ("summary", "kvasir", 'summary: found "kvasir"; allowed: a list, as in [1, 2] or [full, '
+            "gaze_only]"),
         ("datasets", {}, "datasets: found {}; allowed: at least 1 entries"),
         ("datasets", None, "datasets: found null; allowed: keys with values"),
         ("datasets.kvasir", [1], "datasets.kvasir: found [1]; allowed: keys with values, or {} "
@@ -108,7 +110,10 @@ def test_allowed_keys_are_those_of_the_place_also_below_a_data_set_with_the_name
             "where nothing is to be set"),
         ("experiments.full.student", 3, "experiments.full.student: found 3; allowed: keys with "
             "values, or {} where nothing is to be set"),
-        ("datasets.kvasir.title", 3, "datasets.kvasir.title: found 3; allowed: text"),
+        ("datasets.kvasir.title", 3, "datasets.kvasir.title: found 3; allowed: text; what YAML "
+            "takes for a number, a date or true is put in quotes"),
+        ("datasets.kvasir.title", date(2024, 1, 1), "datasets.kvasir.title: found 2024-01-01; "
+            "allowed: text; what YAML takes for a number, a date or true is put in quotes"),
         ("datasets.kvasir.experiments", [], "datasets.kvasir.experiments: found []; allowed: at "
             "least 1 entries"),
         ("datasets.kvasir.prepare.size", [224], "datasets.kvasir.prepare.size: found [224]; "
