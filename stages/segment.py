@@ -52,7 +52,9 @@ def segment(student: models.Student, image: NDArray[Any]) -> NDArray[np.float32]
     return resize(probability, image.shape[:2])
 
 
-def segment_folder(student: Path, images: Path, output: Path, gpus: int = 0) -> None:
+def segment_folder(
+    student: Path, images: Path, output: Path, threads: int = 1, gpus: int = 0
+) -> None:
     """Write the mask of each image of a folder, `<id>.png`, 0 and 255, into the folder `output`.
 
     Images are pictures (PNG, JPEG, TIFF, BMP), DICOM files and NIfTI volumes, of the kind that the
@@ -60,6 +62,9 @@ def segment_folder(student: Path, images: Path, output: Path, gpus: int = 0) -> 
     `_` and its number behind it, from 1 at the feet. What cannot be read is told at the end, and
     has no mask. Each mask says of which weights it is (SHA-256, the PNG's text `student`).
     """
+    # On a machine that others use, two threads that wait for each other can take a hundred times as
+    # long as one.
+    torch.set_num_threads(threads)
     network = models.load(student, "student").to(choose(gpus))
     about = PngInfo()
     about.add_text("student", io.sha256(student))
