@@ -60,9 +60,7 @@ def _answer(describer: Describer, samples: Sequence[Sample], finished: journal.J
         answers = describer.describe(samples)
     except Refused as refused:
         # Where an earlier job got answers with the same settings, these samples are at fault.
-        if not any(
-            name != _REVISIONS and not a["problem"] for name, a in finished.finished.items()
-        ):
+        if not _answered(finished):
             raise
         problem = " ".join(str(refused).split())
         answers = [Answer(explanation=None, problem=problem) for _ in samples]
