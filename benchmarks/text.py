@@ -89,8 +89,9 @@ def make(dataset: DatasetSettings, folder: Path) -> Made:
     make_gaze(made.prepared, made.gaze, dataset.gaze, 1, 0, folder / "fixations.csv")
     answers, texts = folder / "answers.jsonl", folder / "texts.h5"
     explain(
-        made.prepared, made.gaze, answers, dataset.explain, 0, 1, folder / "work", threads=1, gpus=0
-    )
+        made.prepared, made.gaze, answers, dataset.explain, dataset.endpoint, 0, 1,
+        folder / "work", threads=1, gpus=0,
+    )  # fmt: skip
     limit = TextsSettings(max_failed=0)
     merge_texts(made.prepared, made.gaze, [answers], texts, limit)
     embed(texts, made.explanations, dataset.embed, threads=1, gpus=0)
