@@ -181,8 +181,7 @@ def gaze_code(wildcards):
 
 def predict_settings(wildcards):
     """What predictions are written: attention is of a teacher that reads text."""
-    experiment = CONFIG.experiment(wildcards.dataset, wildcards.experiment)
-    attends = experiment.student.needs_teacher and experiment.teacher.text
+    attends = "explanations" in teacher_inputs(wildcards)
     predict = CONFIG.dataset(wildcards.dataset).predict
     return predict.model_copy(
         update={"attention": predict.attention and attends}

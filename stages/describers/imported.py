@@ -108,19 +108,19 @@ class Imported:
 
     def __init__(self, source: Path) -> None:
         self.model = source.name
-        self._texts = read_texts(source)
+        texts = read_texts(source)
         # A row may name its image's file, as a recording may.
-        self._names = {stem: name for name in self._texts for stem in stems(split_name(name)[1])}
+        named = {stem: texts[name] for name in texts for stem in stems(split_name(name)[1])}
+        self._texts = named | texts
 
     def describe(self, samples: Sequence[Sample]) -> list[Answer]:
         """Look each sample up; one without a row, or without any text, has a problem."""
         return [self._answer(sample.sample_id) for sample in samples]
 
     def _answer(self, sample_id: str) -> Answer:
-        name = sample_id if sample_id in self._texts else self._names.get(sample_id)
-        if name is None:
+        explanation = self._texts.get(sample_id)
+        if explanation is None:
             return Answer(explanation=None, problem=f"no row of it in {self.model}")
-        explanation = self._texts[name]
         if any(explanation.sentences()):
             return Answer(explanation=explanation)
         problem = f"no text in its row of {self.model}"

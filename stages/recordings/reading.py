@@ -110,6 +110,16 @@ def read_scans(
         the stated rate, or no fixation is found: fixations are not looked for in broken samples.
     """
     found = Problems()
+    # Here, and not where any table is opened: those of texts have no maps beside them.
+    if file.is_dir():
+        raise BadInput(
+            file,
+            "file",
+            found="a folder",
+            expected="a table, as gaze.recording.format says",
+            mend="name the table in it; where it holds maps, set gaze.recording.format: heatmaps "
+            "or refined",
+        )
     table = open_table(file)
     # By name: a change of another format's reader is none of this gaze.
     reader: Any = importlib.import_module(reader_module(settings.format))

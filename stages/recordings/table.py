@@ -40,15 +40,6 @@ class Columns(NamedTuple):
 
 
 def _no_table(file: Path, error: Exception) -> BadInput:
-    if file.is_dir():
-        return BadInput(
-            file,
-            "file",
-            found="a folder",
-            expected="a table, as gaze.recording.format says",
-            mend="name the table in it; where it holds maps, set gaze.recording.format: heatmaps "
-            "or refined",
-        )
     if isinstance(error, PermissionError):
         return BadInput(
             file,
