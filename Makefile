@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test test-slow slurm-test lint bench lock schema clean
+.PHONY: demo test test-random test-slow slurm-test lint bench lock schema clean
 
 demo: $(VENV)/installed
 	snakemake demo
 
 test: $(VENV)/installed
 	python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not slurm"
+
+# Draws the property tests' examples anew.
+test-random: $(VENV)/installed
+	python -m pytest --numprocesses 2 --dist loadfile --hypothesis-profile random -m "not slow and not slurm"
 
 test-slow: $(VENV)/installed
 	python -m pytest -m slow

@@ -28,6 +28,7 @@ def test_a_direction_is_seen_however_it_is_spelled(text):
         "near the border", "centre", "yeast", "supper", "cleft", "a 5 l tank",
         "flow", "slower", "behind a fold", "deep and superficial", "12 percent",
         "Blue-white veil", "", "Röntgen, Läsion", "Lésion rouge", "Ro\u0308ntgen", "LÉSION",
+        "topà",
     ],
 )  # fmt: skip
 def test_other_words_are_let_pass(text):

@@ -38,7 +38,7 @@ ANSWER = {
 
 def names_direction(text):
     plain = unicodedata.normalize("NFKC", text).casefold()
-    return bool(set(re.findall(r"[a-z]+", plain)) & DIRECTIONS)
+    return bool(set(re.findall(r"[^\W\d_]+", plain)) & DIRECTIONS)
 
 
 def answer(**changed):
