@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from stages import cli, io, job_log, journal
-from stages.describers import Answer, Describer, Refused, Sample
+from stages.describers import Answer, Describer, Refused, Sample, Setup
 from stages.fingerprint import fingerprint
 from stages.images import to_rgb8
 from stages.settings.explain import EndpointSettings, ExplainSettings
@@ -104,7 +104,8 @@ def explain(
         sample_ids = io.read_strings(images, "sample_id")
         indices = np.flatnonzero(looked["has_gaze"][()])[shard::shards].tolist()
         module = importlib.import_module(explain_module(settings.backend))
-        describer = cast(Describer, module.make(settings, endpoint, prompt, source, threads, gpus))
+        setup = Setup(settings, endpoint, prompt, source, threads, gpus)
+        describer = cast(Describer, module.make(setup))
         key = _key(inputs, settings, describer.revision)
         shared = cache / "explain" / key if cache else None
         finished = journal.Journal(work / key, f"{shard}of{shards}", shared)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stages.cli import BadInput, Problems
+from stages.cli import BadInput, Problems, name_some
 from stages.datasets import Record, Split, published
 
 # The folders of images and of masks, as the archives unpack.
@@ -16,16 +16,6 @@ _IMAGE, _MASK = ".jpg", "_segmentation.png"
 read = published.read
 
 
-def _lone(path: Path, other: Path) -> BadInput:
-    return BadInput(
-        path,
-        "file",
-        found=f"no {other}",
-        expected="an image and its mask",
-        mend="unpack both archives of this part again",
-    )
-
-
 def _find(folder: Path, ending: str, problems: Problems) -> dict[str, Path]:
     found, others = published.find(folder, ending, problems)
     if others:
@@ -35,15 +25,20 @@ def _find(folder: Path, ending: str, problems: Problems) -> dict[str, Path]:
 
 def _part(images: Path, masks: Path, split: Split, problems: Problems) -> list[Record]:
     seen, drawn = _find(images, _IMAGE, problems), _find(masks, _MASK, problems)
-    records = []
-    for name in sorted(seen.keys() | drawn.keys()):
-        if name not in drawn:
-            problems.append(_lone(seen[name], masks / f"{name}{_MASK}"))
-        elif name not in seen:
-            problems.append(_lone(drawn[name], images / f"{name}{_IMAGE}"))
-        else:
-            records.append(Record(name, name, split, seen[name], drawn[name]))
-    return records
+    for folder, lone in ((images, seen.keys() - drawn.keys()), (masks, drawn.keys() - seen.keys())):
+        if lone:
+            problems.append(
+                BadInput(
+                    folder,
+                    "files",
+                    found=f"{len(lone)} without their like in the other folder of the part: "
+                    f"{name_some(sorted(lone), published.NAMED)}",
+                    expected=f"each image (<id>{_IMAGE}) with its mask (<id>{_MASK})",
+                    mend="unpack both archives of this part again",
+                )
+            )
+    both = sorted(seen.keys() & drawn.keys())
+    return [Record(name, name, split, seen[name], drawn[name]) for name in both]
 
 
 def index(root: Path, problems: Problems) -> list[Record]:

@@ -8,7 +8,7 @@ from stages.cli import BadInput, Problems, log, name_some
 from stages.datasets import Pixels, Record, Split, files, listing
 
 # How many files a message names.
-_NAMED = 5
+NAMED = 5
 
 
 def _read_ids(file: Path) -> list[str]:
@@ -86,7 +86,7 @@ def check_listed(
                     "ids",
                     found=f"{len(so)} not as their images are named",
                     expected="the name of an image without its folder and ending, in its case",
-                    mend=f"write {name_some(so, _NAMED)}",
+                    mend=f"write {name_some(so, NAMED)}",
                 )
             )
         if lone := [name for name, there in meant.items() if not there]:
@@ -94,7 +94,7 @@ def check_listed(
                 BadInput(
                     file,
                     "ids",
-                    found=f"{len(lone)} without an image: {name_some(lone, _NAMED)}",
+                    found=f"{len(lone)} without an image: {name_some(lone, NAMED)}",
                     expected=f"one image per id: {looked_for}",
                     mend="add the images, or delete the lines",
                 )
@@ -130,7 +130,7 @@ def strange(folder: Path, others: list[Path], ending: str) -> BadInput:
     return BadInput(
         folder,
         "files",
-        found=f"{len(others)} of other names: {name_some([p.name for p in others], _NAMED)}",
+        found=f"{len(others)} of other names: {name_some([p.name for p in others], NAMED)}",
         expected=f"<id>{ending}, such as {listing.as_id(others[0].stem)}{ending}",
         mend="save or name them so, or take them away; for images and masks of any format there "
         "is `prepare.layout: folder`",
@@ -142,7 +142,7 @@ def without_image(folder: Path, names: list[str], looked_for: str) -> BadInput:
     return BadInput(
         folder,
         "masks",
-        found=f"{len(names)} without an image: {name_some(names, _NAMED)}",
+        found=f"{len(names)} without an image: {name_some(names, NAMED)}",
         expected=f"{looked_for} for each",
         mend="add the images, or take the masks away",
     )
@@ -203,7 +203,7 @@ def index(
     ]
     lacking = [record.sample_id for record in records if record.mask is None]
     if lacking and drawn:
-        some = name_some(lacking, _NAMED)
+        some = name_some(lacking, NAMED)
         log.warning("%s: no mask of %d of %d images: %s", root, len(lacking), len(records), some)
     return records
 

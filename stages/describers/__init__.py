@@ -5,6 +5,8 @@ would be false of a flipped image; where a region lies is kept in the values ins
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from stages.cli import BadInput
+from stages.settings.explain import EndpointSettings, ExplainSettings
 
 # The fields of an explanation, in the order of the text tokens.
 FIELDS = ("location", "boundary", "characteristics", "area_percentage", "confidence", "remarks")
@@ -77,6 +80,28 @@ class Answer(BaseModel):
     explanation: Explanation | None
     problem: str = ""
     raw: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the `make` of each backend's module is given, to take what it needs.
+
+    Attributes
+    ----------
+    prompt
+        File of what a model is asked; a backend that asks has one.
+    source
+        File of the texts to import; only that backend has one.
+    threads, gpus
+        For a model that runs here.
+    """
+
+    settings: ExplainSettings
+    endpoint: EndpointSettings
+    prompt: Path | None
+    source: Path | None
+    threads: int
+    gpus: int
 
 
 class Refused(BadInput):

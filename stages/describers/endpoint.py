@@ -7,14 +7,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from stages.cli import BadInput, log
-from stages.describers import Refused
+from stages.describers import Refused, Setup
 from stages.describers.asking import Asked, Question, Unanswered
 from stages.describers.connection import Connection, NotNow, Reply
 from stages.describers.prompts import load_prompt
@@ -268,15 +267,9 @@ class Endpoint:
         )
 
 
-def make(
-    settings: ExplainSettings,
-    endpoint: EndpointSettings,
-    prompt: Path | None,
-    source: Path | None,
-    threads: int,
-    gpus: int,
-) -> Asked:
+def make(setup: Setup) -> Asked:
     """Make the describer that asks the endpoint with the prompt of this file."""
-    assert prompt is not None
-    model = Endpoint(settings, endpoint)
-    return Asked(model, load_prompt(prompt), settings.view, settings.attempts)
+    assert setup.prompt is not None
+    settings = setup.settings
+    prompt = load_prompt(setup.prompt)
+    return Asked(Endpoint(settings, setup.endpoint), prompt, settings.view, settings.attempts)

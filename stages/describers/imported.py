@@ -9,11 +9,10 @@ import pandas as pd
 
 from stages.cli import BadInput, log
 from stages.datasets.listing import as_id
-from stages.describers import FIELDS, Answer, Explanation, Sample
+from stages.describers import FIELDS, Answer, Explanation, Sample, Setup
 from stages.describers.directions import without_directions
 from stages.recordings.images import split_name, stems
 from stages.recordings.table import open_table
-from stages.settings.explain import EndpointSettings, ExplainSettings
 
 
 def _read_rows(source: Path) -> pd.DataFrame:
@@ -132,14 +131,7 @@ class Imported:
         return Answer(explanation=None, problem=problem)
 
 
-def make(
-    settings: ExplainSettings,
-    endpoint: EndpointSettings,
-    prompt: Path | None,
-    source: Path | None,
-    threads: int,
-    gpus: int,
-) -> Imported:
+def make(setup: Setup) -> Imported:
     """Read the texts."""
-    assert source is not None
-    return Imported(source)
+    assert setup.source is not None
+    return Imported(setup.source)

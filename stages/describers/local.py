@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -12,10 +11,11 @@ import transformers
 from PIL import Image
 
 from stages import cli, pretrained
+from stages.describers import Setup
 from stages.describers.asking import Asked, Question, Unanswered
 from stages.describers.prompts import load_prompt
 from stages.device import choose
-from stages.settings.explain import EndpointSettings, ExplainSettings
+from stages.settings.explain import ExplainSettings
 
 
 def _unfit(model: str, found: str, expected: str) -> cli.BadInput:
@@ -264,16 +264,10 @@ class Local:
         )
 
 
-def make(
-    settings: ExplainSettings,
-    endpoint: EndpointSettings,
-    prompt: Path | None,
-    source: Path | None,
-    threads: int,
-    gpus: int,
-) -> Asked:
-    """Load the model, to be asked as `prompt` says."""
-    assert prompt is not None
-    torch.set_num_threads(threads)
-    model = Local(settings, choose(gpus))
-    return Asked(model, load_prompt(prompt), settings.view, settings.attempts)
+def make(setup: Setup) -> Asked:
+    """Load the model, to be asked as `setup.prompt` says."""
+    assert setup.prompt is not None
+    torch.set_num_threads(setup.threads)
+    settings = setup.settings
+    prompt = load_prompt(setup.prompt)
+    return Asked(Local(settings, choose(setup.gpus)), prompt, settings.view, settings.attempts)

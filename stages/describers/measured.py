@@ -1,7 +1,6 @@
 """The describer of the demo: words for what is measured inside the gaze. No language model."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +8,7 @@ from scipy import ndimage
 from skimage.color import rgb2hsv
 from skimage.measure import label, perimeter
 
-from stages.describers import Answer, Explanation, Sample
-from stages.settings.explain import EndpointSettings, ExplainSettings
+from stages.describers import Answer, Explanation, Sample, Setup
 
 
 def _pick(value: float, limits: tuple[float, ...], words: tuple[str, ...]) -> str:
@@ -117,13 +115,6 @@ class Measured:
         return [Answer(explanation=measure(sample.image, sample.regions)) for sample in samples]
 
 
-def make(
-    settings: ExplainSettings,
-    endpoint: EndpointSettings,
-    prompt: Path | None,
-    source: Path | None,
-    threads: int,
-    gpus: int,
-) -> Measured:
+def make(setup: Setup) -> Measured:
     """Make the describer; it needs nothing."""
     return Measured()

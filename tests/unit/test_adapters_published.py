@@ -395,12 +395,12 @@ def test_images_and_masks_of_isic_come_in_pairs(isic_challenge):
     assert [r.sample_id[-1] for r in records] == ["0", "3", "5", "6"]
     first, second, third = problems
     assert first == (
-        f"{truth}/ISIC_0000001_segmentation.png: file\n"
-        f"  found:    no {inputs}/ISIC_0000001.jpg\n"
-        "  expected: an image and its mask\n"
+        f"{inputs}: files\n"
+        "  found:    1 without their like in the other folder of the part: ISIC_0000002\n"
+        "  expected: each image (<id>.jpg) with its mask (<id>_segmentation.png)\n"
         "  to mend:  unpack both archives of this part again"
     )
-    assert second.startswith(f"{inputs}/ISIC_0000002.jpg: file\n  found:    no {truth}/")
+    assert second.startswith(f"{truth}: files\n  found:    1 ") and "ISIC_0000001\n" in second
     assert third == no_folder(isic_challenge / "ISIC2018_Task1_Validation_GroundTruth", "none")
     (inputs / "ISIC_0000003.jpg").rename(inputs / "ISIC_0000003.jpeg")
     _, (strange, *_) = index("isic_challenge", isic_challenge)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.cli import BadInput
-from stages.describers import Sample, connection, endpoint
+from stages.describers import Sample, Setup, connection, endpoint
 from stages.describers.asking import Question, Unanswered
 from stages.describers.endpoint import Endpoint
 from stages.settings.explain import EndpointSettings, ExplainSettings
@@ -800,7 +800,7 @@ def test_the_key_is_nowhere_but_in_its_header(serve, monkeypatch, caplog, capfd,
     sample = Sample("a", np.zeros((70, 70, 3), np.uint8), np.ones((70, 70)), regions)
     written = []
     with caplog.at_level(logging.DEBUG):
-        describer = endpoint.make(setting, reached, prompt, None, 1, 0)
+        describer = endpoint.make(Setup(setting, reached, prompt, None, threads=1, gpus=0))
         try:
             written += [answer.model_dump_json() for answer in describer.describe([sample])]
         except BadInput as problem:

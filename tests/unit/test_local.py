@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from stages.cli import BadInput
-from stages.describers import Sample
+from stages.describers import Sample, Setup
 from stages.describers.asking import Question
 from stages.describers.local import Local, _drawing, _seed, make
 from stages.describers.prompts import load_prompt
@@ -435,7 +435,7 @@ def test_a_sample_is_explained(tmp_path):
     file = ROOT / "workflow" / "prompts" / "generic.yaml"
     answer = json.dumps(valid_answer(load_prompt(file)))
     folder = write_vlm(tmp_path / "model", answer=answer)
-    describer = make(settings(folder), EndpointSettings(), file, None, threads=1, gpus=0)
+    describer = make(Setup(settings(folder), EndpointSettings(), file, None, threads=1, gpus=0))
     assert describer.model == str(folder)
     assert describer.revision.startswith("sha256:")
     regions = np.zeros((2, 48, 48), np.uint8)
