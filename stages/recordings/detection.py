@@ -1,7 +1,7 @@
-"""Fixations in raw gaze samples, by pymovements.
+"""Fixations in raw gaze samples.
 
-Velocity threshold (I-VT) and dispersion threshold (I-DT) after Salvucci and Goldberg (2000,
-doi:10.1145/355017.355028), in degrees of visual angle.
+Velocity threshold (I-VT, by pymovements) and dispersion threshold (I-DT) after Salvucci and
+Goldberg (2000, doi:10.1145/355017.355028), in degrees of visual angle.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pymovements.events import idt, ivt
+from pymovements.events import ivt
 from pymovements.transforms.numpy import pix2deg, pos2vel
 
 from stages.recordings.placing import to_frame
@@ -54,15 +54,26 @@ def _by_velocity(
 def _by_dispersion(
     degrees: NDArray[np.float64], settings: DetectionSettings, needed: int
 ) -> NDArray[np.int64]:
-    if len(degrees) < needed:
-        return np.empty((0, 2), np.int64)
-    found = idt(degrees, minimum_duration=needed, dispersion_threshold=settings.max_dispersion)
-    edges: NDArray[np.int64] = found.frame.select("onset", "offset").to_numpy().copy()
-    for edge in edges:
-        # pymovements ends a fixation with the sample that broke it, save at the end of the trace.
-        if np.ptp(degrees[edge[0] : edge[1] + 1], axis=0).sum() > settings.max_dispersion:
-            edge[1] -= 1
-    return edges
+    """Grow each window of `needed` samples that is narrow enough to the sample that breaks it.
+
+    That sample may begin the next fixation: pymovements, whose `idt` gives it to the former one and
+    looks for the next behind it, misses the shortest.
+    """
+    found, start = [], 0
+    while start + needed <= len(degrees):
+        stop = start + needed
+        low, high = degrees[start:stop].min(axis=0), degrees[start:stop].max(axis=0)
+        if (high - low).sum() > settings.max_dispersion:
+            start += 1
+            continue
+        for sample in degrees[stop:]:
+            low, high = np.minimum(low, sample), np.maximum(high, sample)
+            if (high - low).sum() > settings.max_dispersion:
+                break
+            stop += 1
+        found.append((start, stop - 1))
+        start = stop
+    return np.array(found, np.int64).reshape(-1, 2)
 
 
 _METHODS = {"velocity": _by_velocity, "dispersion": _by_dispersion}

@@ -33,7 +33,7 @@ class ScreenSettings(Settings):
 
 
 class DetectionSettings(Settings):
-    """How fixations are found in raw gaze samples (pymovements)."""
+    """How fixations are found in raw gaze samples."""
 
     method: Literal["velocity", "dispersion"] = Field(
         default="velocity", description="velocity threshold (I-VT) or dispersion threshold (I-DT)"

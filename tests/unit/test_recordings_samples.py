@@ -128,6 +128,14 @@ def test_a_dispersion_leaves_out_the_sample_that_broke_it():
     assert found[0].tolist() == [0, 59]
 
 
+def test_the_sample_that_broke_a_dispersion_begins_the_next_fixation():
+    """Three places, each looked at for just as long as a fixation must last: 25 samples."""
+    positions = np.repeat([[400.0, 400.0], [900.0, 400.0], [400.0, 700.0]], 25, axis=0)
+    how = settings("dispersion")
+    found = detection.detect(np.arange(0, 150, 2.0), positions, how.screen, how.detection, 50)
+    assert found.tolist() == [[0, 24], [25, 49], [50, 74]]
+
+
 @pytest.mark.parametrize("method", ["velocity", "dispersion"])
 def test_a_blink_ends_a_fixation(file, method):
     times, positions = np.arange(0, 500, 2.0), np.full((250, 2), 400.0)
