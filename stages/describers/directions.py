@@ -6,20 +6,21 @@ import unicodedata
 # Of any alphabet: the R of "Röntgen" is no side.
 _LETTER = r"[^\W\d_]"
 # Anatomical directions count: in a picture they are one. What turns (clockwise, at 3 o'clock) does
-# too. L and R are sides in capitals only.
+# too. L, R and the corners of a compass (NE) are directions in capitals only.
 _DIRECTION = re.compile(
     rf"""(?<!{_LETTER})(?:
-        left\w*|right\w*|upper\w*|lower\w*|bottom\w*|top(?:s|most|side|left|right)?
+        left\w*|right\w*|upper\w*|lower\w*|lowest|bottom\w*|top(?:s|most|side|left|right)?
         |up|down|(?:up|down)(?:ward|wards|side|right|most|hill|per|stream)
-        |above|below|beneath|underneath|overhead|overl(?:y|ies|ying)|underl(?:y|ies|ying)
+        |above|below|beneath|underneath|underside\w*|overhead|overl(?:y|ies|ying)|underl(?:y|ies|ying)
         |super(?:o|ior)\w*|infer(?:o|ior)\w*|anter(?:o|ior)\w*|poster(?:o|ior)\w*
         |(?:north|south)\w*|(?:east|west)(?:ern|ward|wards)?
-        |crani(?:al|ally|ad)|cephal(?:ad|ic)|caud(?:al|ally|ad)|ventral\w*|dorsal\w*
+        |crani(?:al|ally|ad)|cephal(?:ad|ic)|caud(?:al|ally|ad)|rostr(?:al|ally|ad)
+        |ventral\w*|dorsal\w*|dextral\w*|sinistral\w*
         |horizontal\w*|vertical\w*
     )(?!{_LETTER})|clock|quadrant""",
     re.VERBOSE,
 )
-_SIDE = re.compile(rf"(?<!{_LETTER})[LR](?!{_LETTER})")
+_SIDE = re.compile(rf"(?<!{_LETTER})(?:[LR]|[NS][EW])(?!{_LETTER})")
 
 
 def names_direction(text: str) -> bool:

@@ -15,6 +15,7 @@ from stages.describers.directions import names_direction, without_directions
         "at 3 o'clock", "at 12 o’clock", "seen clockwise", "second quadrant", "quadrants",
         "a vertical streak", "runs horizontally", "dorsal", "cranially", "the L side", "(R)",
         "\uff4c\uff45\uff46\uff54", "overlying vessels", "2left",
+        "the lowest part", "its underside", "rostral to it", "dextral", "sinistrally", "in the NW",
     ],
 )  # fmt: skip
 def test_a_direction_is_seen_however_it_is_spelled(text):
@@ -28,7 +29,7 @@ def test_a_direction_is_seen_however_it_is_spelled(text):
         "near the border", "centre", "yeast", "supper", "cleft", "a 5 l tank",
         "flow", "slower", "behind a fold", "deep and superficial", "12 percent",
         "Blue-white veil", "", "Röntgen, Läsion", "Lésion rouge", "Ro\u0308ntgen", "LÉSION",
-        "topà",
+        "topà", "nose", "we", "slowest", "rostrum",
     ],
 )  # fmt: skip
 def test_other_words_are_let_pass(text):
