@@ -261,7 +261,8 @@ def _part(part: Path, split: Split, problems: Problems) -> list[Record]:
 def index(root: Path, problems: Problems) -> list[Record]:
     """List the slices that show prostate. An id is `<case>_<InstanceNumber>`, the case the subject.
 
-    These are the slices, and the names, of the preprocessed 2-D release and its fixations.
+    These are the slices, and the names, of the preprocessed 2-D release and its fixations, which
+    leave out ProstateDx-01-0055: its mask has fewer slices than its series.
     """
     records = []
     for split, name in PARTS.items():

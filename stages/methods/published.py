@@ -11,8 +11,9 @@ compared with. Where the code is beside what the paper describes, the code is fo
 - consistency in two terms, which the confidence does not weigh in sum, and each network the
   other's target; the text of a mixed image is not mixed with it.
 
-Not followed are two details of CutMix that no result hangs on: one side for all boxes of a batch,
-and no centre in the first eighth of either axis.
+Not followed are three details of CutMix that no result hangs on: one side for all boxes of a batch,
+no centre in the first eighth of either axis, and a partner drawn at random, which may be the image
+itself.
 """
 
 from pathlib import Path
