@@ -30,7 +30,11 @@ def _check_alike(case: str, slices: list[Header]) -> None:
 
 
 def _patients(cases: dict[str, list[Header]]) -> dict[str, str]:
-    """Find the cases whose patient has others, too: case → PatientID."""
+    """Find the cases whose patients have others, too: case → PatientID, the first of several.
+
+    Where files of one case name two patients, the cases of both are of one: parted, they might
+    stand on both sides of a split.
+    """
     of: dict[str, set[str]] = defaultdict(set)
     for case, slices in cases.items():
         for header in slices:
@@ -39,9 +43,12 @@ def _patients(cases: dict[str, list[Header]]) -> dict[str, str]:
     # Software that takes names out may write the same one into all files.
     if len(named) < 2:
         return {}
-    return {
-        case: patient for patient, all_of in named.items() if len(all_of) > 1 for case in all_of
-    }
+    joined: list[tuple[str, set[str]]] = []
+    for patient, all_of in named.items():
+        met = [group for group in joined if group[1] & all_of]
+        joined = [group for group in joined if group not in met]
+        joined.append((met[0][0] if met else patient, all_of.union(*(group[1] for group in met))))
+    return {case: patient for patient, all_of in joined if len(all_of) > 1 for case in all_of}
 
 
 def index(root: Path, problems: Problems) -> list[Record]:

@@ -323,6 +323,10 @@ def test_a_slice_of_another_size_is_named(nci_isbi):
         (("P", "P", "Q", "Q", "R", "R"), ("case1", "case2", "case3")),
         (("P", "P", "Q", "Q", "P", "P"), ("P", "case2", "P")),
         (("P", "", "Q", "", "", "P"), ("P", "case2", "P")),
+        # A case of two patients joins all of theirs.
+        (("P", "Q", "P", "P", "Q", "Q"), ("P", "P", "P")),
+        (("P", "P", "Q", "Q", "P", "Q"), ("P", "P", "P")),
+        (("P", "R", "Q", "Q", "S", "S"), ("case1", "case2", "case3")),
         # One in all files names nobody, also where some lack it.
         (("P", "P", "P", "P", "P", "P"), ("case1", "case2", "case3")),
         (("P", "P", "", "", "P", "P"), ("case1", "case2", "case3")),
