@@ -44,9 +44,10 @@ def cut_boxes(size: tuple[int, ...], count: int, beta: int, generator: torch.Gen
     """
     height, width = size
     device = generator.device
-    # The median of 2β − 1 uniform numbers is a Beta(β, β) variate.
-    share = torch.rand(count, 2 * beta - 1, generator=generator, device=device).median(dim=1).values
-    side = share.sqrt()[:, None]
+    # The middle one of 2β − 1 uniform numbers is a Beta(β, β) variate. Sorted, not their median, of
+    # which a GPU has no deterministic form.
+    drawn = torch.rand(count, 2 * beta - 1, generator=generator, device=device)
+    side = drawn.sort(dim=1).values[:, beta - 1].sqrt()[:, None]
     centre = torch.rand(2, count, 1, generator=generator, device=device)
     y = torch.arange(height, device=device)[None] + 0.5
     x = torch.arange(width, device=device)[None] + 0.5
