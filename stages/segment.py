@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from stages import cli, io, models
 from stages.cli import BadInput, Problems
 from stages.datasets import folder
-from stages.device import choose
+from stages.device import choose, deterministic
 from stages.evaluate import THRESHOLD
 from stages.resize import as_seen, resize
 from stages.samples import normalise
@@ -65,7 +65,10 @@ def segment_folder(
     # On a machine that others use, two threads that wait for each other can take a hundred times as
     # long as one.
     torch.set_num_threads(threads)
-    network = models.load(student, "student").to(choose(gpus))
+    device = choose(gpus)
+    # A GPU's convolutions would be coarser than those behind the pipeline's predictions.
+    deterministic(device)
+    network = models.load(student, "student").to(device)
     about = PngInfo()
     about.add_text("student", io.sha256(student))
     problems = Problems()

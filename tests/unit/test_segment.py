@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from stages import io, models
@@ -60,6 +61,12 @@ def test_slices_of_volumes_have_a_mask_each(own_volumes, tmp_path):
     with h5py.File(prepared) as file:
         ids = set(io.read_strings(file, "sample_id"))
     assert {path.stem for path in (tmp_path / "masks").iterdir()} == ids
+
+
+def test_a_gpu_convolves_in_float32_as_for_the_pipelines_predictions(kvasir, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    segment_folder(make_student(tmp_path, channels=3), kvasir / "images", tmp_path / "masks")
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_what_cannot_be_segmented_is_told_and_costs_no_other_mask(kvasir, nci_isbi, tmp_path):
