@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from stages.cli import log
+from stages.cli import BadInput, log
 
 
 def choose(gpus: int) -> torch.device:
@@ -31,6 +31,11 @@ def _claim() -> int:
     """Take a GPU that no other process of this user's has taken so.
 
     Snakemake counts the GPUs that jobs side by side may have, and does not say which are whose.
+
+    Raises
+    ------
+    BadInput
+        There is none for one of a training's several processes. A single one shares a GPU.
     """
     count = torch.cuda.device_count()
     for index in range(count):
@@ -45,9 +50,15 @@ def _claim() -> int:
             os.close(lock)
             continue
         return index
-    shared = int(os.environ.get("LOCAL_RANK", "0")) % count
-    log.warning("other jobs have all %d GPUs that are visible: number %d is shared", count, shared)
-    return shared
+    if distributed.is_torchelastic_launched():
+        # NCCL knows no two processes on one GPU, and would say so in words of its own.
+        raise BadInput(
+            "--gpus", "option", found=f"{count} visible, each taken by another process",
+            expected="one for each process of a training",
+            mend="wait for other jobs to end, or lower `gpus` to what there is",
+        )  # fmt: skip
+    log.warning("other jobs have all %d GPUs that are visible: number 0 is shared", count)
+    return 0
 
 
 def deterministic(device: torch.device) -> None:

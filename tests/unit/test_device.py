@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stages import device
+from stages.cli import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
 # Takes a GPU of two, says which, and has it until it is killed.
@@ -17,6 +18,7 @@ JOB = """
 import sys, time, torch
 from types import SimpleNamespace
 from stages import device
+from stages.cli import BadInput
 torch.cuda.device_count = lambda: 2
 torch.cuda.get_device_properties = lambda index: SimpleNamespace(uuid=f"GPU-{index}")
 print(device._claim(), flush=True)
@@ -68,17 +70,26 @@ def test_jobs_side_by_side_take_a_gpu_each_and_give_it_back_however_they_end(
     assert (number, again.wait() < 0) == (0, True)
 
 
-def test_where_all_are_taken_one_is_shared_with_a_warning(machine, tmp_path, caplog, monkeypatch):
+@pytest.fixture
+def taken(machine, tmp_path):
+    """Both GPUs are other jobs'."""
     jobs = [start(tmp_path) for _ in range(2)]
-    try:
-        assert sorted(number for _, number in jobs) == [0, 1]
-        monkeypatch.setenv("LOCAL_RANK", "1")
-        assert device.choose(1) == torch.device("cuda", 1)
-        assert "other jobs have all 2 GPUs that are visible: number 1 is shared" in caplog.text
-    finally:
-        for job, _ in jobs:
-            job.kill()
-            job.wait()
+    yield sorted(number for _, number in jobs)
+    for job, _ in jobs:
+        job.kill()
+        job.wait()
+
+
+def test_where_all_are_taken_one_is_shared_with_a_warning(taken, caplog):
+    assert taken == [0, 1]
+    assert device.choose(1) == torch.device("cuda", 0)
+    assert "other jobs have all 2 GPUs that are visible: number 0 is shared" in caplog.text
+
+
+def test_the_processes_of_a_training_share_none(taken, monkeypatch):
+    monkeypatch.setattr(device.distributed, "is_torchelastic_launched", lambda: True)
+    with pytest.raises(BadInput, match=r"--gpus[^$]*2 visible[^$]*lower `gpus`"):
+        device.choose(1)
 
 
 def test_none_is_taken_that_was_not_asked_for(machine, tmp_path):
