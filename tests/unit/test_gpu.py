@@ -179,3 +179,13 @@ def test_a_step_keeps_all_tensors_on_the_gpu(
     assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     assert {(term.device, term.dtype) for term in terms.values()} == {(GPU, torch.float32)}
     assert (predicted.device, predicted.dtype) == (GPU, torch.bool)
+
+
+def test_the_released_masking_keeps_its_tensors_where_the_rings_are():
+    """One made elsewhere is on `meta` here, where mixing it in raises."""
+    ring = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0)) < 0.3
+    options = {"ratio": 0.5, "block": (2, 5)}
+    expected = published.ring_mask(ring, generator=torch.Generator().manual_seed(0), **options)
+    with torch.device("meta"):
+        found = published.ring_mask(ring, generator=torch.Generator().manual_seed(0), **options)
+    assert found.any() and torch.equal(found, expected)
