@@ -18,7 +18,6 @@ JOB = """
 import sys, time, torch
 from types import SimpleNamespace
 from stages import device
-from stages.cli import BadInput
 torch.cuda.device_count = lambda: 2
 torch.cuda.get_device_properties = lambda index: SimpleNamespace(uuid=f"GPU-{index}")
 print(device._claim(), flush=True)
