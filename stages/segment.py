@@ -18,6 +18,45 @@ from stages.resize import as_seen, resize
 from stages.samples import normalise
 
 
+def _check_folders(images: Path, output: Path) -> None:
+    if not images.is_dir():
+        raise BadInput(
+            images,
+            "images",
+            found="a file" if images.exists() else "none",
+            expected="a folder of images",
+            mend="name the folder in --images; one image alone goes into a folder of its own",
+        )
+    # A mask has its image's name, and would take the place of a PNG.
+    if output.exists() and output.samefile(images):
+        raise BadInput(
+            output,
+            "output",
+            found="the folder of the images",
+            expected="a folder of its own for the masks",
+            mend="name another folder in --output",
+        )
+
+
+def _check_free(mask: Path) -> None:
+    """Stop where a file is that no student wrote: drawn or corrected by hand, it has no second."""
+    if not mask.exists():
+        return
+    try:
+        with Image.open(mask) as file:
+            ours = "student" in file.info
+    except (OSError, SyntaxError):
+        ours = False
+    if not ours:
+        raise BadInput(
+            mask,
+            "file",
+            found="one that no student wrote",
+            expected="none, or a mask of a student, which is replaced",
+            mend="move it, or name another folder in --output",
+        )
+
+
 @torch.no_grad()
 def segment(student: models.Student, image: NDArray[Any]) -> NDArray[np.float32]:
     """Find how probable foreground is at each pixel of an image.
@@ -59,9 +98,11 @@ def segment_folder(
 
     Images are pictures (PNG, JPEG, TIFF, BMP), DICOM files and NIfTI volumes, of the kind that the
     student learned from. An id is an image's name without its ending; that of a volume's slice has
-    `_` and its number behind it, from 1 at the feet. What cannot be read is told at the end, and
-    has no mask. Each mask says of which weights it is (SHA-256, the PNG's text `student`).
+    `_` and its number behind it, from 1 at the feet, and shows the slice as the training did, front
+    at the top. What cannot be read is told at the end, and has no mask. Each mask says of which
+    weights it is (SHA-256, the PNG's text `student`); a file in its place that does not is kept.
     """
+    _check_folders(images, output)
     # On a machine that others use, two threads that wait for each other can take a hundred times as
     # long as one.
     torch.set_num_threads(threads)
@@ -82,7 +123,9 @@ def segment_folder(
                     record.image, "image", found=error, expected="an image as in training",
                     mend="segment it with a student of such images",
                 ) from error  # fmt: skip
-            with io.atomic(output / f"{record.sample_id}.png") as temporary:
+            path = output / f"{record.sample_id}.png"
+            _check_free(path)
+            with io.atomic(path) as temporary:
                 Image.fromarray(mask * np.uint8(255)).save(temporary, "PNG", pnginfo=about)
     problems.stop()
 

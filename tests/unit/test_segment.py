@@ -82,6 +82,44 @@ def test_what_cannot_be_segmented_is_told_and_costs_no_other_mask(kvasir, nci_is
     assert masks == [f"frame {i}.png" for i in range(6)]
 
 
+def test_masks_never_take_the_place_of_images(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (48, 64)).save(images / "frame.png")
+    before = (images / "frame.png").read_bytes()
+    (tmp_path / "link").symlink_to(images)
+    with pytest.raises(BadInput, match="name another folder in --output"):
+        segment_folder(make_student(tmp_path, channels=3), images, tmp_path / "link")
+    assert (images / "frame.png").read_bytes() == before
+
+
+def test_only_masks_of_a_student_are_replaced(kvasir, tmp_path):
+    student, masks = make_student(tmp_path, channels=3), tmp_path / "masks"
+    segment_folder(student, kvasir / "images", masks)
+    Image.new("L", (64, 48)).save(masks / "frame 2.png")
+    (masks / "frame 3.png").write_bytes(b"no picture")
+    (masks / "frame 4.png").unlink()
+    with pytest.raises(BadInput, match="2 problems") as raised:
+        segment_folder(student, kvasir / "images", masks)
+    assert "frame 2.png: file" in str(raised.value)
+    assert "one that no student wrote" in str(raised.value)
+    with Image.open(masks / "frame 2.png") as drawn:
+        assert drawn.getextrema() == (0, 0)
+    assert (masks / "frame 3.png").read_bytes() == b"no picture"
+    assert (masks / "frame 4.png").exists()
+
+
+@pytest.mark.parametrize("found", ["none", "a file"])
+def test_a_folder_of_images_that_is_none_is_told_by_its_option(found, tmp_path):
+    images = tmp_path / "frame.png"
+    if found == "a file":
+        Image.new("RGB", (48, 64)).save(images)
+    with pytest.raises(BadInput, match=f"found:    {found}\n") as raised:
+        segment_folder(make_student(tmp_path, channels=3), images, tmp_path / "masks")
+    assert "--images" in str(raised.value)
+    assert "config.yaml" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "image",
     [np.zeros((9, 9, 3), np.float32), np.zeros((9, 9, 1), np.float32), np.zeros((9, 9), np.uint8)],
