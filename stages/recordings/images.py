@@ -105,10 +105,12 @@ class Images:
             raise BadInput(
                 table.file,
                 f"column {column}",
-                found=sorted(self._foreign)[:_SHOWN],
+                found=sorted(self._foreign)[:_SHOWN] or "no row that names an image",
                 expected=f"names of images, such as {sorted(self._ids)[:_SHOWN]}",
                 mend="give the data set its own recording, or name the images as their files are "
-                "named",
+                "named"
+                if self._foreign
+                else "export the recording again: this file holds none",
             )
         if self._foreign:
             log.warning(

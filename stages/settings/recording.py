@@ -1,4 +1,4 @@
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, model_validator
 
@@ -6,6 +6,9 @@ from stages.settings.base import Settings, is_part
 
 # Formats of a folder of maps; the others are tables.
 MAPS = ("heatmaps", "refined")
+# Centimetres would pass as millimetres, and make every angle many times as wide or as narrow.
+ScreenSide = Annotated[float, Field(ge=100)]
+EyeDistance = Annotated[float, Field(ge=200)]
 
 
 class ScreenSettings(Settings):
@@ -39,11 +42,10 @@ class DetectionSettings(Settings):
         default="velocity", description="velocity threshold (I-VT) or dispersion threshold (I-DT)"
     )
     rate_hz: float = Field(gt=0, description="samples per second")
-    screen_mm: tuple[PositiveFloat, PositiveFloat] = Field(
+    screen_mm: tuple[ScreenSide, ScreenSide] = Field(
         description="visible width and height of the screen, mm"
     )
-    # Centimetres would pass as millimetres, and make every angle many times as wide.
-    distance_mm: float = Field(ge=200, description="from the eye to the screen, mm")
+    distance_mm: EyeDistance = Field(description="from the eye to the screen, mm")
     max_velocity: float = Field(
         default=30, gt=0, description="above it a sample is of a saccade, degrees per second"
     )

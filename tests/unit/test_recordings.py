@@ -313,9 +313,12 @@ def test_a_line_with_too_many_values(file, row):
     )
 
 
-def test_a_header_alone_has_no_row_of_the_data_set(file):
-    write(file)
-    assert "found:    []" in message(file)
+@pytest.mark.parametrize("rows", [(), (A.replace("a.jpg", ""),)])
+def test_a_table_without_a_named_image(rows, file):
+    write(file, *rows)
+    text = message(file)
+    assert "column IMAGE\n  found:    no row that names an image\n" in text
+    assert "to mend:  export the recording again" in text
 
 
 @pytest.mark.parametrize("separator", [",", "\t"])

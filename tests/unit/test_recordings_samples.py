@@ -110,6 +110,11 @@ def test_centimetres_are_not_taken_for_millimetres():
         settings(distance_mm=65)
 
 
+def test_a_screen_in_centimetres_is_refused():
+    with pytest.raises(ValidationError, match=r"screen_mm.*\n.*greater than or equal to 100"):
+        settings(screen_mm=(50, 40))
+
+
 @pytest.mark.parametrize("method", ["velocity", "dispersion"])
 def test_fixations_of_two_samples_ends_and_edges(method):
     times, positions = np.arange(0, 100, 2.0), np.full((50, 2), 400.0)
