@@ -22,8 +22,8 @@ from stages.cli import log
 
 # Seconds between checkpoints: about what a crash may cost.
 EVERY = 300
-# What SLURM sends before it takes a node away, and what a user may ask it to send.
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# What SLURM sends before it takes a node away, what a user may ask it to send, and Ctrl-C.
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Interrupted(SystemExit):
@@ -169,7 +169,14 @@ class Checkpoint:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, note) for number in _SIGNALS}
+        # What a script runs in its background ignores Ctrl-C, and is to. SIGUSR1 is ignored because
+        # Snakemake is to outlive it, but meant for the training.
+        heard = [
+            number
+            for number in _SIGNALS
+            if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN
+        ]
+        before = {number: signal.signal(number, note) for number in heard}
         try:
             yield
         finally:

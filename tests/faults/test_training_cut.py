@@ -52,8 +52,9 @@ def cut(monkeypatch, after, end):
 
 
 @pytest.mark.parametrize("options", [{}, {"ema": 0.7}, {"patience": 2}, {"optimiser": "sgd"}])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_teacher_told_to_end_goes_on_from_there(files, tmp_path, monkeypatch, number, options):
+    handler = signal.getsignal(number)
     whole = teach(files, tmp_path / "whole", **LONG | options)
     folder = tmp_path / "cut"
     for after in (2, 3):
@@ -70,7 +71,16 @@ def test_a_teacher_told_to_end_goes_on_from_there(files, tmp_path, monkeypatch, 
     assert one.equals(other)
     # The checkpoint has served, and the handlers are as they were.
     assert not list((folder / "work").iterdir())
-    assert signal.getsignal(number) == signal.SIG_DFL
+    assert signal.getsignal(number) == handler
+
+
+def test_a_training_in_the_background_does_not_hear_the_terminal(files, tmp_path, monkeypatch):
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        cut(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert teach(files, tmp_path, **LONG).exists()
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 # What a method's student needs beside the settings of all.
