@@ -36,6 +36,16 @@ def _check_folders(images: Path, output: Path) -> None:
             expected="a folder of its own for the masks",
             mend="name another folder in --output",
         )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            output,
+            "output",
+            found=error.strerror,
+            expected="a folder, or a place where one can be made",
+            mend="name another folder in --output",
+        ) from error
 
 
 def _check_free(mask: Path) -> None:
@@ -113,7 +123,16 @@ def segment_folder(
     about = PngInfo()
     about.add_text("student", io.sha256(student))
     problems = Problems()
-    for record in cli.progress(folder.list_images(images, problems), "segment"):
+    records = folder.list_images(images, problems)
+    if not records and not problems:
+        raise BadInput(
+            images,
+            "images",
+            found="no file",
+            expected="pictures, DICOM or NIfTI files",
+            mend="name their folder in --images",
+        )
+    for record in cli.progress(records, "segment"):
         with problems.collect():
             pixels = folder.read(record).image
             try:

@@ -120,6 +120,19 @@ def test_a_folder_of_images_that_is_none_is_told_by_its_option(found, tmp_path):
     assert "config.yaml" not in str(raised.value)
 
 
+def test_an_empty_folder_of_images_is_told(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(BadInput, match="images\n  found:    no file\n"):
+        segment_folder(make_student(tmp_path, channels=3), tmp_path / "images", tmp_path / "masks")
+
+
+def test_a_folder_of_masks_that_cannot_be_made_is_told_before_any_work(kvasir, tmp_path):
+    (tmp_path / "masks").touch()
+    for output in (tmp_path / "masks", tmp_path / "masks/new"):
+        with pytest.raises(BadInput, match="name another folder in --output"):
+            segment_folder(tmp_path / "student.safetensors", kvasir / "images", output)
+
+
 @pytest.mark.parametrize(
     "image",
     [np.zeros((9, 9, 3), np.float32), np.zeros((9, 9, 1), np.float32), np.zeros((9, 9), np.uint8)],
