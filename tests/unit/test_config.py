@@ -486,6 +486,14 @@ def test_settings_are_frozen():
         parsed.dataset("kvasir").gaze.sigma = 1
 
 
+def test_the_entry_for_images_of_ones_own_that_the_data_page_shows_is_possible():
+    page = (ROOT / "data/README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(datasets:\n.*?)```", page, re.DOTALL)
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    mine = parse(raw | yaml.safe_load(shown) | {"summary": []}).dataset("mine")
+    assert (mine.prepare.layout, mine.prepare.split) == ("folder", "drawn")
+
+
 def test_resolved_settings_survive_json():
     raw = yaml.safe_load((ROOT / "config.yaml").read_text())
     parsed = parse(raw)
