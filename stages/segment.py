@@ -120,6 +120,11 @@ def segment_folder(
     # A GPU's convolutions would be coarser than those behind the pipeline's predictions.
     deterministic(device)
     network = models.load(student, "student").to(device)
+    kind = (
+        "colour, or grey of 8 bits"
+        if network.architecture.channels == 3
+        else "grey of more than 8 bits"
+    )
     about = PngInfo()
     about.add_text("student", io.sha256(student))
     problems = Problems()
@@ -139,7 +144,7 @@ def segment_folder(
                 mask = segment(network, pixels) >= THRESHOLD
             except ValueError as error:
                 raise BadInput(
-                    record.image, "image", found=error, expected="an image as in training",
+                    record.image, "image", found=error, expected=f"{kind}, as in training",
                     mend="segment it with a student of such images",
                 ) from error  # fmt: skip
             path = output / f"{record.sample_id}.png"

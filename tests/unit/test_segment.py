@@ -78,6 +78,7 @@ def test_what_cannot_be_segmented_is_told_and_costs_no_other_mask(kvasir, nci_is
     assert "broken.png: file" in str(raised.value)
     assert "scan.dcm: image" in str(raised.value)
     assert "must be (H, W, 3) uint8, found (48, 64, 1) float32" in str(raised.value)
+    assert "expected: colour, or grey of 8 bits, as in training" in str(raised.value)
     masks = sorted(path.name for path in (tmp_path / "masks").iterdir())
     assert masks == [f"frame {i}.png" for i in range(6)]
 
