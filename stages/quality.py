@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stages import cli, io, job_log
 from stages.metrics import dice
-from stages.recordings.scan import Scan
+from stages.recordings.scan import Scan, on_target
 from stages.settings.quality import QualitySettings
 
 _BETWEEN = "; "
@@ -52,18 +52,6 @@ def _measure_scan(scan: Scan, original_size: tuple[int, int]) -> dict[str, float
         square = ((position - weight @ position) ** 2).sum(axis=1)
         measured["dispersion"] = math.sqrt(float(weight @ square)) / math.hypot(height, width)
     return measured
-
-
-def _on_target(fixations: NDArray[np.float64], truth: NDArray[np.uint8]) -> dict[str, float]:
-    height, width = truth.shape
-    # A fixation on the right or lower border, at 1, belongs to the last pixel.
-    column = np.minimum((fixations[:, 0] * width).astype(int), width - 1)
-    row = np.minimum((fixations[:, 1] * height).astype(int), height - 1)
-    hit, duration = truth[row, column] > 0, fixations[:, 2]
-    shares = {"on_target_count": float(hit.mean())} if len(hit) else {}
-    if duration.sum() > 0:
-        shares["on_target"] = float(duration[hit].sum() / duration.sum())
-    return shares
 
 
 def measure(
@@ -128,7 +116,7 @@ def measure(
         scores = (dice(truth > 0, level) for level in levels)
         measured |= zip(level_columns("dice", thresholds), scores, strict=True)
         if scan is not None:
-            measured |= _on_target(scan.fixations, truth)
+            measured |= on_target(scan.fixations, truth)
     return measured
 
 

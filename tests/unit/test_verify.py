@@ -2,7 +2,9 @@
 
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from stages.cli import BadInput
 from stages.settings.prepare import PrepareSettings
@@ -48,3 +50,46 @@ def test_training_images_without_a_mask_are_told(kvasir, check, caplog):
     shutil.rmtree(kvasir / "masks")
     check()
     assert f"{kvasir}: no training image has a mask" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        (lambda x, y: (x, y), None),
+        (lambda x, y: (x, 1 - y), "y ran the other way"),
+        (lambda x, y: (1 - x, y), "x ran the other way"),
+        (lambda x, y: (1 - x, 1 - y), "x and y both ran the other way"),
+        (lambda x, y: (y, x), "x and y were exchanged"),
+    ],
+)
+def test_gaze_that_another_reading_would_put_on_the_masks_is_doubted(turn, said, tmp_path, caplog):
+    # No fixation is off its image: nothing but the masks can tell.
+    rows, rng = [], np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in map(str, range(8)):
+        mask = np.zeros((40, 40), np.uint8)
+        mask[2:8, 20:28] = 255
+        Image.fromarray(mask).save(tmp_path / f"masks/{name}.png")
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(
+            tmp_path / f"images/{name}.png"
+        )
+        x, y = turn(0.6, 0.125)
+        rows.append(f"{name},{x},{y},300,0")
+    columns = "IMAGE,CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_DURATION,CURRENT_FIX_START"
+    (tmp_path / "fixations.csv").write_text("\n".join([columns, *rows]) + "\n")
+    verify(
+        tmp_path, tmp_path / "v.csv",
+        VerifySettings(
+            prepare=PrepareSettings(layout="folder", size=(32, 32), split="drawn"),
+            recording=RecordingSettings(), min_fixation_ms=0, partial=False,
+        ),
+        1, tmp_path / "fixations.csv",
+    )  # fmt: skip
+    warnings = [r.getMessage() for r in caplog.records if "gaze lies on the masks" in r.message]
+    assert bool(warnings) == (said is not None)
+    if said:
+        assert (
+            f"0 % of the gaze lies on the masks of 6 training images; 100 % would if {said}"
+            in (warnings[0])
+        )
