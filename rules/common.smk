@@ -147,7 +147,7 @@ def gaze_contents(wildcards):
 
 
 def verify_settings(wildcards):
-    """How a data set's raw data are to be read."""
+    """How a data set's raw data are to be read, and what is to learn from their masks."""
     dataset = CONFIG.dataset(wildcards.dataset)
     gaze = dataset.gaze
     return VerifySettings(
@@ -156,6 +156,11 @@ def verify_settings(wildcards):
         # Simulation drops fixations, too, but there are none to be verified.
         min_fixation_ms=0 if gaze.simulate else gaze.min_fixation_ms,
         partial=gaze.partial,
+        supervised=[
+            name
+            for name in dataset.experiments
+            if labels(wildcards.dataset, name) == "mask"
+        ],
     ).model_dump_json()
 
 

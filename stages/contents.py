@@ -8,11 +8,16 @@ from functools import cache
 from pathlib import Path
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, by its dot or by Windows, which makes it."""
+    return name[0] == "." or name.lower() in ("thumbs.db", "desktop.ini")
+
+
 def find_files(folder: str) -> Iterator[tuple[str, int, int]]:
     """Yield path, bytes and time (ns) of all files in a folder; hidden ones and folders aside."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name[0] == ".":
+            if is_hidden(entry.name):
                 continue
             if entry.is_dir():
                 yield from find_files(entry.path)

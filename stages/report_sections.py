@@ -174,7 +174,10 @@ def _gaze_caption(shown: list[Shown], drawn: set[str], backend: str) -> str:
     )
     told = [f"Training images with gaze, {chosen}."]
     if "fixations" in drawn:
-        told.append("Fixations: area of a circle as the duration, numbered in order.")
+        told.append(
+            "Fixations: area of a circle as the duration, numbered by their start, also "
+            "where several readers looked."
+        )
     told += [
         "Heatmap and map refined along the image's edges: dark to bright."
         if "heatmap" in drawn

@@ -20,14 +20,16 @@ COLUMNS = [
 ]  # fmt: skip
 
 # Other readings of a fixation's x and y, as fractions of the image.
-READINGS: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], Any]] = {
+_READINGS: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], Any]] = {
     "y ran the other way": lambda x, y: (x, 1 - y),
     "x ran the other way": lambda x, y: (1 - x, y),
     "x and y both ran the other way": lambda x, y: (1 - x, 1 - y),
     "x and y were exchanged": lambda x, y: (y, x),
 }
 # Of how many training images the masks are kept for it, and fewer than how many say nothing.
-MOST, FEWEST = 200, 5
+_MOST, _FEWEST = 200, 5
+# Of such a mask, px: fixations are not placed more finely, and large images would fill the memory.
+_SIDE = 512
 
 
 def _doubt_reading(
@@ -43,7 +45,7 @@ def _doubt_reading(
         for name in masks
         if isinstance(scan := scans.get(name), Scan) and scan.fixations[:, 2].sum() > 0
     }
-    if len(seen) < FEWEST:
+    if len(seen) < _FEWEST:
         return
 
     def shares(read: Callable[..., Any]) -> NDArray[np.float64]:
@@ -54,7 +56,7 @@ def _doubt_reading(
         return np.array([on_target(fixations, mask)["on_target"] for mask, fixations in changed])
 
     stated = shares(lambda x, y: (x, y))
-    others = {said: shares(read) for said, read in READINGS.items()}
+    others = {said: shares(read) for said, read in _READINGS.items()}
     said = max(others, key=lambda said: others[said].mean())
     if others[said].mean() > 2 * stated.mean() and (others[said] > stated).mean() > 0.75:
         cli.log.warning(
@@ -102,13 +104,24 @@ def verify(
                 "mask": "no" if sample.mask is None else "yes",
             }
         )
-        if record.split == "train" and sample.mask is not None and len(masks) < MOST:
-            masks[record.sample_id] = sample.mask
+        if record.split == "train" and sample.mask is not None and len(masks) < _MOST:
+            step = -(-max(sample.size) // _SIDE)
+            masks[record.sample_id] = sample.mask[::step, ::step].copy()
     table = pd.DataFrame(read, columns=COLUMNS).set_index("sample_id", drop=False)
     if not read:
         # All gaze would be called that of other images.
         problems.stop()
     training = table[table["split"] == "train"]
+    if settings.supervised and set(training["mask"]) == {"no"}:
+        problems.append(
+            cli.BadInput(
+                raw,
+                "masks",
+                found="none of a training image",
+                expected=f"some, for {', '.join(settings.supervised)} to learn from",
+                mend="add masks, or name the data set's `experiments` without those",
+            )
+        )
     sizes = dict(zip(table.index, zip(table["height"], table["width"])))
     with_gaze = list(training.index[training["mask"] == "yes"])  # all that simulation needs
     scans: dict[str, Scan | Path] = {}
@@ -138,8 +151,6 @@ def verify(
     for split in ("val", "test"):
         if not (table["split"] == split).any():
             cli.log.warning("%s: no sample is in the split %s", raw, split)
-    if not (training["mask"] == "yes").any():
-        cli.log.warning("%s: no training image has a mask: `supervised` has nothing to learn", raw)
     for kind in ("mask", "gaze"):
         counts = table[kind].groupby([table["split"], table[kind]]).size().to_dict()
         cli.log.info("with %s: %s", kind, counts)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from stages.cli import BadInput, Problems
+from stages.contents import is_hidden
 
 
 def as_id(name: str) -> str:
@@ -39,7 +40,7 @@ def list_folder(folder: Path) -> list[Path]:
         As in `check_folder`.
     """
     check_folder(folder)
-    return sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
 
 
 def by_id(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.cli import BadInput, Problems
+from stages.contents import is_hidden
 from stages.datasets import Pixels, Record, Split, dicom, files, listing, volumes
 from stages.datasets.dicom import Plane
 
@@ -27,7 +28,7 @@ _OFF = 0.25
 
 
 def _visible(part: Path, pattern: str) -> list[Path]:
-    return sorted(p for p in part.rglob(pattern) if p.is_file() and p.name[0] != ".")
+    return sorted(p for p in part.rglob(pattern) if p.is_file() and not is_hidden(p.name))
 
 
 def _read_table(part: Path) -> tuple[Path, list[dict[str, str]]]:

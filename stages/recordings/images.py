@@ -102,15 +102,18 @@ class Images:
             without a folder may be any of them.
         """
         if not self._folders:
+            mend = "export the recording again: this file holds none"
+            if self._foreign:
+                mend = (
+                    "give the data set its own recording, or name the images as their files are "
+                    "named"
+                )
             raise BadInput(
                 table.file,
                 f"column {column}",
                 found=sorted(self._foreign)[:_SHOWN] or "no row that names an image",
                 expected=f"names of images, such as {sorted(self._ids)[:_SHOWN]}",
-                mend="give the data set its own recording, or name the images as their files are "
-                "named"
-                if self._foreign
-                else "export the recording again: this file holds none",
+                mend=mend,
             )
         if self._foreign:
             log.warning(

@@ -35,7 +35,7 @@ def find_maps(folder: Path, sample_ids: Collection[str]) -> dict[str, Path]:
     Raises
     ------
     BadInput
-        It is no folder, holds a map of no sample, or two of one.
+        It is no folder, holds no map of a sample, or two of one.
     """
     if not folder.is_dir():
         raise BadInput(

@@ -41,6 +41,7 @@ def test_without_split_files_all_images_have_none(kvasir):
     (kvasir / "test.txt").unlink()
     (kvasir / "kavsir_bboxes.json").write_text("{}")
     (kvasir / "images/._frame 1.jpg").write_bytes(b"hidden")
+    (kvasir / "masks/Thumbs.db").write_bytes(b"hidden, too")
     (kvasir / "masks/frame 2.jpg").unlink()
     records, problems = index("kvasir", kvasir)
     assert problems == []

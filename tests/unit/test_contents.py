@@ -46,6 +46,7 @@ def test_what_changes_in_a_folder_changes_its_digest(folder, change):
 def test_hidden_files_dead_links_and_the_folders_own_time_do_not_count(folder):
     before = digest(folder)
     (folder / ".DS_Store").touch()
+    (folder / "Thumbs.db").touch()
     (folder / "series/.cache").mkdir()
     (folder / "series/.cache/x").touch()
     (folder / "gone.png").symlink_to(folder / "nowhere")

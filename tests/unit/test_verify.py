@@ -20,8 +20,14 @@ def check(kvasir, tmp_path):
         recording=RecordingSettings(),
         min_fixation_ms=0,
         partial=False,
+        supervised=(),
     )
-    return lambda: verify(kvasir, tmp_path / "v.csv", settings, 1, kvasir / "fixations.csv")
+
+    def check(**changes):
+        changed = settings.model_copy(update=changes)
+        verify(kvasir, tmp_path / "v.csv", changed, 1, kvasir / "fixations.csv")
+
+    return check
 
 
 def test_where_no_image_can_be_listed_the_gaze_is_not_called_wrong(kvasir, check):
@@ -44,12 +50,14 @@ def test_gaze_that_was_dropped_is_not_called_absent(kvasir, check):
     assert "to mend:  check unit, origin and screen of gaze.recording; or" in str(caught.value)
 
 
-def test_training_images_without_a_mask_are_told(kvasir, check, caplog):
-    check()
-    assert "no training image has a mask" not in caplog.text
+def test_an_experiment_without_a_mask_to_learn_from_is_told_before_any_training(kvasir, check):
+    check(supervised=("supervised", "halved"))
     shutil.rmtree(kvasir / "masks")
     check()
-    assert f"{kvasir}: no training image has a mask" in caplog.text
+    with pytest.raises(BadInput) as caught:
+        check(supervised=("supervised", "halved"))
+    assert "masks\n  found:    none of a training image\n" in str(caught.value)
+    assert "for supervised, halved to learn from" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +90,7 @@ def test_gaze_that_another_reading_would_put_on_the_masks_is_doubted(turn, said,
         tmp_path, tmp_path / "v.csv",
         VerifySettings(
             prepare=PrepareSettings(layout="folder", size=(32, 32), split="drawn"),
-            recording=RecordingSettings(), min_fixation_ms=0, partial=False,
+            recording=RecordingSettings(), min_fixation_ms=0, partial=False, supervised=(),
         ),
         1, tmp_path / "fixations.csv",
     )  # fmt: skip
