@@ -76,7 +76,8 @@ ISIC_PREPARE = {"prepare demo_isic"} | ISIC_GAZE | SUPERVISED
 ISIC_RAW = {"verify demo_isic"} | ISIC_PREPARE
 ISIC_DRAWN = {"demo_data isic"} | ISIC_RAW
 ALL = MINE_RAW | ISIC_DRAWN
-# A third seed, or a third experiment of the user's own data, adds its own trainings alone.
+# A third seed, or a third experiment of the user's own data, adds its own trainings alone; where it
+# learns from masks, verify sees that there are any.
 THIRD_SEED = {
     f"{rule} {training}/2"
     for rules, training in (
@@ -86,7 +87,7 @@ THIRD_SEED = {
     )
     for rule in rules
 }  # fmt: skip
-THIRD_EXPERIMENT = {
+THIRD_EXPERIMENT = {"verify mine"} | {
     job for rule in ("student", "predict", "evaluate") for job in each(rule, "mine/supervised")
 }
 
