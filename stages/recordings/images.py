@@ -117,7 +117,7 @@ class Images:
             )
         if self._foreign:
             log.warning(
-                "%s: %d rows are of images outside the data set, such as %s",
+                "%s: %d rows are of no readable image of the data set, such as %s",
                 table.file,
                 sum(self._foreign.values()),
                 min(self._foreign),

@@ -56,7 +56,11 @@ def find_maps(folder: Path, sample_ids: Collection[str]) -> dict[str, Path]:
             mend="give the data set its own folder of maps",
         )
     if len(found) < len(by_stem):
-        log.warning("%s: %d maps are of no sample", folder, len(by_stem) - len(found))
+        log.warning(
+            "%s: %d maps are of no readable image of the data set",
+            folder,
+            len(by_stem) - len(found),
+        )
     return {name: _check_single(by_stem[name]) for name in found}
 
 

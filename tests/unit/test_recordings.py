@@ -105,7 +105,7 @@ def test_a_sample_that_nobody_looked_at_is_absent(file):
 def test_rows_of_other_images_are_left_out_and_counted(file, caplog):
     write(file, A, B, LATER_A, ",1,0.25,0.5,200,0,900,60,80")
     assert list(read(file, ids=["b"])) == ["b"]
-    assert "2 rows are of images outside the data set, such as a.jpg" in caplog.text
+    assert "2 rows are of no readable image of the data set, such as a.jpg" in caplog.text
 
 
 def test_the_edges_belong_to_the_image_and_what_is_dropped_is_counted(file):

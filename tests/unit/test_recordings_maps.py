@@ -89,7 +89,7 @@ def test_maps_of_other_samples_are_counted(tmp_path, caplog):
     for name in ("a", "b", "c"):
         save(tmp_path, f"{name}.png")
     assert list_maps(tmp_path, ["b", "z"]) == ["b"]
-    assert "2 maps are of no sample" in caplog.text
+    assert "2 maps are of no readable image of the data set" in caplog.text
 
 
 def test_a_folder_of_another_data_set_is_refused(tmp_path):
