@@ -51,6 +51,15 @@ def cut(monkeypatch, after, end):
     monkeypatch.setattr(train, "make_optimiser", optimiser)
 
 
+@pytest.fixture
+def in_a_terminal():
+    """Where tests run in a script's background, Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.parametrize("options", [{}, {"ema": 0.7}, {"patience": 2}, {"optimiser": "sgd"}])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_teacher_told_to_end_goes_on_from_there(files, tmp_path, monkeypatch, number, options):
