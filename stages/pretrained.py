@@ -11,6 +11,7 @@ import transformers
 from safetensors import SafetensorError
 
 from stages import cli, io
+from stages.contents import is_hidden
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # `owner/name`, and nothing that can only be a path.
@@ -43,7 +44,7 @@ def _hash_folder(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     for file in sorted(file for file in folder.iterdir() if file.is_file()):
-        if not file.name.startswith("."):
+        if not is_hidden(file.name):
             digest.update(f"{file.name}\0{io.sha256(file)}\0".encode())
     return f"sha256:{digest.hexdigest()}"
 

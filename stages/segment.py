@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from stages import cli, io, models
 from stages.cli import BadInput, Problems
-from stages.datasets import folder
+from stages.datasets import folder, listing
 from stages.device import choose, deterministic
 from stages.evaluate import THRESHOLD
 from stages.resize import as_seen, resize
@@ -19,14 +19,9 @@ from stages.samples import normalise
 
 
 def _check_folders(images: Path, output: Path) -> None:
-    if not images.is_dir():
-        raise BadInput(
-            images,
-            "images",
-            found="a file" if images.exists() else "none",
-            expected="a folder of images",
-            mend="name the folder in --images; one image alone goes into a folder of its own",
-        )
+    listing.check_folder(
+        images, "name the folder in --images; one image alone goes into a folder of its own"
+    )
     # A mask has its image's name, and would take the place of a PNG.
     if output.exists() and output.samefile(images):
         raise BadInput(
@@ -139,6 +134,8 @@ def segment_folder(
         )
     for record in cli.progress(records, "segment"):
         with problems.collect():
+            path = output / f"{record.sample_id}.png"
+            _check_free(path)
             pixels = folder.read(record).image
             try:
                 mask = segment(network, pixels) >= THRESHOLD
@@ -147,8 +144,6 @@ def segment_folder(
                     record.image, "image", found=error, expected=f"{kind}, as in training",
                     mend="segment it with a student of such images",
                 ) from error  # fmt: skip
-            path = output / f"{record.sample_id}.png"
-            _check_free(path)
             with io.atomic(path) as temporary:
                 Image.fromarray(mask * np.uint8(255)).save(temporary, "PNG", pnginfo=about)
     problems.stop()

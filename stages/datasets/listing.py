@@ -13,7 +13,9 @@ def as_id(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(
+    folder: Path, mend: str = "put the folder there, or correct `root` in config.yaml"
+) -> None:
     """Stop where `folder` is none.
 
     Raises
@@ -27,7 +29,7 @@ def check_folder(folder: Path) -> None:
             "folder",
             found="a file" if folder.exists() else "none",
             expected="a folder",
-            mend="put the folder there, or correct `root` in config.yaml",
+            mend=mend,
         )
 
 

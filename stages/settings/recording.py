@@ -6,9 +6,9 @@ from stages.settings.base import Settings, is_part
 
 # Formats of a folder of maps; the others are tables.
 MAPS = ("heatmaps", "refined")
-# Centimetres would pass as millimetres, and make every angle many times as wide or as narrow.
+# Centimetres would pass as millimetres, here and of the distance, and make every angle many times
+# as wide or as narrow.
 ScreenSide = Annotated[float, Field(ge=100)]
-EyeDistance = Annotated[float, Field(ge=200)]
 
 
 class ScreenSettings(Settings):
@@ -45,7 +45,7 @@ class DetectionSettings(Settings):
     screen_mm: tuple[ScreenSide, ScreenSide] = Field(
         description="visible width and height of the screen, mm"
     )
-    distance_mm: EyeDistance = Field(description="from the eye to the screen, mm")
+    distance_mm: float = Field(ge=200, description="from the eye to the screen, mm")
     max_velocity: float = Field(
         default=30, gt=0, description="above it a sample is of a saccade, degrees per second"
     )
