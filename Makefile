@@ -42,7 +42,7 @@ lock:
 		--python-platform x86_64-manylinux_2_28 pyproject.toml --output-file envs/lock.txt
 
 schema: $(VENV)/installed
-	python -m stages.config workflow/schemas/config.schema.json
+	python -m stages.core.config workflow/schemas/config.schema.json
 
 $(VENV)/installed: envs/lock.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11) and 'Python 3.11 is needed, found ' + sys.version + '; name it: make PYTHON=/path/to/python3.11')"

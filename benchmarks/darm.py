@@ -28,7 +28,7 @@ import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from published_reference import DARM_BLOCK, DARM_RATIO, lay_blocks  # noqa: E402
 
-from stages.masking import disagreement_mask  # noqa: E402
+from stages.training.masking import disagreement_mask  # noqa: E402
 
 BATCH = 8
 SIDES = (64, 224)

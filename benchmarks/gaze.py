@@ -28,7 +28,8 @@ import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from scipy import fft, ndimage  # noqa: E402
 
-from stages import crf, parallel  # noqa: E402
+from stages.core import parallel  # noqa: E402
+from stages.gaze import crf  # noqa: E402
 
 try:
     import pydensecrf.densecrf as dense

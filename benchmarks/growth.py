@@ -27,9 +27,11 @@ import numpy as np
 import torch
 import yaml
 
-from stages import io, models, teacher, train
-from stages.config import parse
-from stages.samples import Batch, Column, Samples
+from stages.core import io
+from stages.core.config import parse
+from stages.networks import models
+from stages.training import loop, teacher
+from stages.training.samples import Batch, Column, Samples
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (64, 64)
@@ -60,7 +62,7 @@ def make_files(samples: int, folder: Path) -> None:
 
 def measure(samples: int, folder: Path, resident_mb: float) -> tuple[list[float], float, float]:
     """Train for a block; return each step's seconds, a batch's, and the peak of memory, MiB."""
-    device = train.start(threads=1, gpus=0)
+    device = loop.start(threads=1, gpus=0)
     config = parse(yaml.safe_load((ROOT / "config.yaml").read_text("utf-8")))
     settings = config.experiment("demo_kvasir", "full").teacher
     settings = settings.model_copy(update={"iterations": STEPS + 1})
@@ -80,20 +82,20 @@ def measure(samples: int, folder: Path, resident_mb: float) -> tuple[list[float]
     assert isinstance(model, models.Teacher)
     step, marks = teacher.teacher_step(model, settings), []
 
-    def marked(batch: Batch, iteration: int, generator: torch.Generator) -> train.Terms:
+    def marked(batch: Batch, iteration: int, generator: torch.Generator) -> loop.Terms:
         marks.append(time.perf_counter())
         return step(batch, iteration, generator)
 
-    run = train.Run(
+    run = loop.Run(
         "teacher", {"prepared": columns["image"].path}, settings, 0, device,
-        folder / "weights", folder / "history", folder / "work", ("stages.teacher",),
+        folder / "weights", folder / "history", folder / "work", ("stages.training.teacher",),
     )  # fmt: skip
-    train.fit(run, model.train(), marked, teacher.predict, data, none)
+    loop.fit(run, model.train(), marked, teacher.predict, data, none)
     # Linux counts in KiB, macOS in bytes.
     unit = 2**20 if sys.platform == "darwin" else 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
-    order = train.batches(samples, settings.batch_size, torch.Generator().manual_seed(0))
+    order = loop.batches(samples, settings.batch_size, torch.Generator().manual_seed(0))
     fetches = []
     for index, _ in zip(order, range(FETCHES)):
         before = time.perf_counter()

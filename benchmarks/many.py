@@ -83,19 +83,20 @@ def main() -> None:
         draw(raw, arguments.images)
         found = {
             "verify": run(
-                "verify", raw=raw, fixations=fixations, output=Path(folder) / "verified.csv",
-                settings=json.dumps(reading), threads=threads,
+                "gaze.verify", raw=raw, fixations=fixations,
+                output=Path(folder) / "verified.csv", settings=json.dumps(reading), threads=threads,
             ),
             "prepare": run(
-                "prepare", raw=raw, output=prepared, settings=json.dumps(layout), threads=threads
+                "data.prepare", raw=raw, output=prepared, settings=json.dumps(layout),
+                threads=threads,
             ),
-            "gaze": run(
-                "gaze", prepared=prepared, fixations=fixations, output=Path(folder) / "gaze.h5",
-                settings="{}", threads=threads, gpus=0,
+            "pseudomasks": run(
+                "gaze.pseudomasks", prepared=prepared, fixations=fixations,
+                output=Path(folder) / "gaze.h5", settings="{}", threads=threads, gpus=0,
             ),
         }  # fmt: skip
     for stage, (seconds, peak) in found.items():
-        print(f"{stage:>8}: {arguments.images / seconds:7.1f} images/s, peak {peak:6.0f} MiB")
+        print(f"{stage:>11}: {arguments.images / seconds:7.1f} images/s, peak {peak:6.0f} MiB")
     highest = max(peak for _, peak in found.values())
     print(
         json.dumps(

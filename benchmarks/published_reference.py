@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages import models
-from stages.losses import ramp_up
-from stages.unet import Doubling
+from stages.networks import models
+from stages.networks.unet import Doubling
+from stages.training.losses import ramp_up
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 THRESHOLDS = (0.5, 0.3)

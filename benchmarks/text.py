@@ -29,20 +29,22 @@ import pandas as pd
 import torch
 import yaml
 
-from stages import io, models, samples, train
-from stages.config import DatasetSettings, parse
-from stages.demo_data import make_demo_data
-from stages.embed import embed
-from stages.explain import explain
-from stages.gaze import make_gaze
-from stages.prepare import prepare
-from stages.samples import Batch, Column, Samples, normalise
-from stages.scanpath import simulate_fixations
+from stages.core import io
+from stages.core.config import DatasetSettings, parse
+from stages.data.prepare import prepare
+from stages.demo.demo_data import make_demo_data
+from stages.gaze.pseudomasks import make_gaze
+from stages.gaze.scanpath import simulate_fixations
+from stages.networks import models
+from stages.settings.explain import TextsSettings
 from stages.settings.scanpath import ScanSettings
-from stages.settings.texts import TextsSettings
 from stages.settings.training import TeacherSettings
-from stages.teacher import train_teacher
-from stages.texts import merge_texts
+from stages.text.embed import embed
+from stages.text.explain import explain
+from stages.text.texts import merge_texts
+from stages.training import loop, samples
+from stages.training.samples import Batch, Column, Samples, normalise
+from stages.training.teacher import train_teacher
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("right", "shuffled", "right, reads shuffled", "right, reads none")
@@ -139,7 +141,7 @@ def dice(teacher: models.Teacher, made: Made, read: bool = True) -> float:
         logits: torch.Tensor = teacher(normalise(part["image"]), text).logits
         return logits[:, 1] > logits[:, 0]
 
-    return train.validation_dice(predict, data, 16)
+    return loop.validation_dice(predict, data, 16)
 
 
 def measure(made: Made, settings: TeacherSettings, seed: int) -> list[float]:

@@ -2,7 +2,7 @@
 
     python benchmarks/training.py [--quick] [--repeats 5]
 
-One image has been in an update of the teacher and in one of the student. Ours: `train.fit` with
+One image has been in an update of the teacher and in one of the student. Ours: `loop.fit` with
 the teacher's step, then with that of the distilled student, on prepared files. The published
 recipe (`published_reference.py`): one joint step, in which files are decoded and resized. Both
 have the same networks, images, batch and number of threads, and run by turns, each block in a
@@ -35,13 +35,15 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from stages import io, models, teacher, train
-from stages.config import Experiment, parse
-from stages.demo_phantoms import polyp
-from stages.methods import distilled
-from stages.resize import resize
-from stages.samples import Batch, Column, Samples
+from stages.core import io
+from stages.core.config import Experiment, parse
+from stages.core.resize import resize
+from stages.demo.phantoms import polyp
+from stages.networks import models
 from stages.settings.training import OptimisationSettings
+from stages.training import loop, teacher
+from stages.training.methods import distilled
+from stages.training.samples import Batch, Column, Samples
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = 32
@@ -181,25 +183,25 @@ def load(folder: Path, rows: int) -> Samples:
 
 def run_ours(case: Case, folder: Path) -> dict[str, Timed]:
     """Train a teacher, then a student, a block of steps each."""
-    device = train.start(case.threads, gpus=0)
+    device = loop.start(case.threads, gpus=0)
     found, size = experiment(case)
     watch = Watch()
     watch.over(teacher, "partial_cross_entropy")
     watch.over(distilled, "partial_cross_entropy", "feature_alignment", "consistency")
     data, none = load(folder, IMAGES), load(folder, 0)
 
-    def fit(name: str, model: nn.Module, step: train.Step, settings: OptimisationSettings) -> Timed:
-        def marked(batch: Batch, iteration: int, generator: torch.Generator) -> train.Terms:
+    def fit(name: str, model: nn.Module, step: loop.Step, settings: OptimisationSettings) -> Timed:
+        def marked(batch: Batch, iteration: int, generator: torch.Generator) -> loop.Terms:
             watch.mark()
             return step(batch, iteration, generator)
 
         # Each step lasts until the next begins.
         settings = settings.model_copy(update={"iterations": case.steps + 1})
-        run = train.Run(
+        run = loop.Run(
             name, {"prepared": folder / "prepared.h5"}, settings, 0, device,
-            folder / "weights", folder / "history", folder / "work", ("stages.train",),
+            folder / "weights", folder / "history", folder / "work", ("stages.training.loop",),
         )  # fmt: skip
-        train.fit(run, model.train(), marked, teacher.predict, data, none)
+        loop.fit(run, model.train(), marked, teacher.predict, data, none)
         return watch.read(case.warming)
 
     shape = {"channels": 3, "size": size}

@@ -18,17 +18,17 @@ known = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
 os.environ.update(PYTHONPATH=os.pathsep.join(known))
 
 # Under another name: all includes share one namespace with Snakemake's own `parse`.
-from stages.config import (
+from stages.core.config import (
     SCANS,
     Config,
     ConfigError,
     parse as parse_config,
     repeated,
 )
-from stages.contents import contents, refusal
-from stages.datasets import layouts
-from stages.fingerprint import fingerprint
-from stages.settings.compare import CompareSettings
+from stages.core.contents import contents, refusal
+from stages.data.datasets import layouts
+from stages.core.fingerprint import fingerprint
+from stages.settings.evaluation import CompareSettings
 from stages.settings.report import History, ReportDataset, ReportSettings, Training
 from stages.settings.modules import (
     SIMULATION,
@@ -37,9 +37,9 @@ from stages.settings.modules import (
     method_module,
     reader_module,
 )
-from stages.settings.summarise import Run, SummariseSettings
-from stages.settings.tabulate import TabulateSettings
-from stages.settings.texts import TextsSettings
+from stages.settings.evaluation import Run, SummariseSettings
+from stages.settings.report import TabulateSettings
+from stages.settings.explain import TextsSettings
 from stages.settings.verify import VerifySettings
 
 try:
@@ -172,7 +172,7 @@ def reader(wildcards):
 def verify_code(wildcards):
     """What reads the raw data, and the recorded gaze where there is any."""
     dataset = CONFIG.dataset(wildcards.dataset)
-    modules = ["stages.verify", f"stages.datasets.{dataset.prepare.layout}"]
+    modules = ["stages.gaze.verify", f"stages.data.datasets.{dataset.prepare.layout}"]
     return fingerprint(
         *modules, *([] if dataset.gaze.simulate else [reader(wildcards)])
     )
@@ -181,7 +181,9 @@ def verify_code(wildcards):
 def gaze_code(wildcards):
     """What makes the pseudomasks, and what reads or draws the gaze."""
     simulated = CONFIG.dataset(wildcards.dataset).gaze.simulate
-    return fingerprint("stages.gaze", SIMULATION if simulated else reader(wildcards))
+    return fingerprint(
+        "stages.gaze.pseudomasks", SIMULATION if simulated else reader(wildcards)
+    )
 
 
 def predict_settings(wildcards):
@@ -514,7 +516,7 @@ def jobs(chosen, shown):
         own = [run for run in chosen if run[0] == name]
         shared = [rules.prepare]
         if shown or looked_at(own):
-            shared.append(rules.gaze)
+            shared.append(rules.pseudomasks)
         if shown or CONFIG.dataset(name).quality.leave_out:
             shared.append(rules.quality)
         found += [(rule, {"dataset": name}) for rule in shared]

@@ -25,7 +25,7 @@ rule verify:
         settings=verify_settings,
         code=verify_code,
     shell:
-        "python -m stages.verify --raw {params.root:q} --fixations {params.fixations:q}"
+        "python -m stages.gaze.verify --raw {params.root:q} --fixations {params.fixations:q}"
         " --output {output.verified:q} --settings {params.settings:q} --threads {threads}"
         " --code {params.code} --log {log:q}"
 
@@ -50,16 +50,16 @@ rule prepare:
             wildcards.dataset
         ).prepare.model_dump_json(),
         code=lambda wildcards: fingerprint(
-            "stages.prepare",
-            f"stages.datasets.{CONFIG.dataset(wildcards.dataset).prepare.layout}",
+            "stages.data.prepare",
+            f"stages.data.datasets.{CONFIG.dataset(wildcards.dataset).prepare.layout}",
         ),
     shell:
-        "python -m stages.prepare --raw {params.root:q} --output {output.prepared:q}"
+        "python -m stages.data.prepare --raw {params.root:q} --output {output.prepared:q}"
         " --settings {params.settings:q} --threads {threads}"
         " --code {params.code} --log {log:q}"
 
 
-rule gaze:
+rule pseudomasks:
     """Turn fixations into heatmaps, refined maps and nested pseudomasks."""
     input:
         prepared="results/{dataset}/prepared.h5",
@@ -67,9 +67,9 @@ rule gaze:
     output:
         gaze="results/{dataset}/gaze.h5",
     log:
-        "results/{dataset}/logs/gaze.log",
+        "results/{dataset}/logs/pseudomasks.log",
     benchmark:
-        "results/{dataset}/benchmarks/gaze.tsv"
+        "results/{dataset}/benchmarks/pseudomasks.tsv"
     conda:
         "../envs/gaze.yaml"
     threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
@@ -83,7 +83,7 @@ rule gaze:
         ).gaze.model_dump_json(),
         code=gaze_code,
     shell:
-        "python -m stages.gaze --prepared {input.prepared:q}"
+        "python -m stages.gaze.pseudomasks --prepared {input.prepared:q}"
         " --fixations {params.fixations:q} --output {output.gaze:q}"
         " --settings {params.settings:q} --threads {threads} --gpus {resources.gpu}"
         " --code {params.code} --log {log:q}"
@@ -107,9 +107,9 @@ rule quality:
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
         ).quality.model_dump_json(),
-        code=fingerprint("stages.quality"),
+        code=fingerprint("stages.gaze.quality"),
     shell:
-        "python -m stages.quality --prepared {input.prepared:q} --gaze {input.gaze:q}"
+        "python -m stages.gaze.quality --prepared {input.prepared:q} --gaze {input.gaze:q}"
         " --output {output.quality:q} --settings {params.settings:q}"
         " --code {params.code} --log {log:q}"
 
@@ -135,8 +135,8 @@ rule export_published:
             CONFIG.dataset(wildcards.dataset).prepare.layout
         ].form,
         quality=optional("quality"),
-        code=fingerprint("stages.export_published"),
+        code=fingerprint("stages.published.export_published"),
     shell:
-        "python -m stages.export_published --prepared {input.prepared:q} {params.quality}"
+        "python -m stages.published.export_published --prepared {input.prepared:q} {params.quality}"
         " --form {params.form:q} --gaze {input.gaze:q} --explanations {input.explanations:q}"
         " --output {output.folder:q} --code {params.code} --log {log:q}"

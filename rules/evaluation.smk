@@ -16,9 +16,9 @@ rule evaluate:
         "../envs/report.yaml"
     threads: 1
     params:
-        code=fingerprint("stages.evaluate"),
+        code=fingerprint("stages.evaluation.evaluate"),
     shell:
-        "python -m stages.evaluate --prepared {input.prepared:q}"
+        "python -m stages.evaluation.evaluate --prepared {input.prepared:q}"
         " --predictions {input.predictions:q} --output {output.metrics:q}"
         " --code {params.code} --log {log:q}"
 
@@ -40,9 +40,9 @@ rule summarise:
         settings=lambda wildcards: measured_settings(
             runs([wildcards.dataset])
         ).model_dump_json(),
-        code=fingerprint("stages.summarise"),
+        code=fingerprint("stages.evaluation.summarise"),
     shell:
-        "python -m stages.summarise --metrics {input.metrics:q} --gaze {input.gaze:q}"
+        "python -m stages.evaluation.summarise --metrics {input.metrics:q} --gaze {input.gaze:q}"
         " --output {output.summary:q} --settings {params.settings:q}"
         " --code {params.code} --log {log:q}"
 
@@ -58,7 +58,7 @@ use rule summarise as summarise_together with:
         "results/benchmarks/summarise.tsv"
     params:
         settings=measured_settings(runs(CONFIG.summary)).model_dump_json(),
-        code=fingerprint("stages.summarise"),
+        code=fingerprint("stages.evaluation.summarise"),
 
 
 rule provenance:
@@ -76,9 +76,9 @@ rule provenance:
     threads: 1
     params:
         logs=lambda wildcards: logs(dataset_report_jobs(wildcards.dataset)),
-        code=fingerprint("stages.provenance"),
+        code=fingerprint("stages.report.provenance"),
     shell:
-        "python -m stages.provenance --results {input.results:q} --logs {params.logs:q}"
+        "python -m stages.report.provenance --results {input.results:q} --logs {params.logs:q}"
         " --output {output.provenance:q} --code {params.code} --log {log:q}"
 
 
@@ -93,7 +93,7 @@ use rule provenance as provenance_together with:
         "results/benchmarks/provenance.tsv"
     params:
         logs=lambda wildcards: logs(joint_report_jobs()),
-        code=fingerprint("stages.provenance"),
+        code=fingerprint("stages.report.provenance"),
 
 
 use rule provenance as provenance_table with:
@@ -107,7 +107,7 @@ use rule provenance as provenance_table with:
         "results/benchmarks/provenance_{table}.tsv"
     params:
         logs=lambda wildcards: logs(table_jobs(wildcards.table)),
-        code=fingerprint("stages.provenance"),
+        code=fingerprint("stages.report.provenance"),
 
 
 rule report:
@@ -127,9 +127,9 @@ rule report:
     threads: 1
     params:
         settings=lambda wildcards: report_settings([wildcards.dataset]),
-        code=fingerprint("stages.report"),
+        code=fingerprint("stages.report.report"),
     shell:
-        "python -m stages.report --summary {input.summary:q} --provenance {input.provenance:q}"
+        "python -m stages.report.report --summary {input.summary:q} --provenance {input.provenance:q}"
         " --prepared {input.prepared:q} --gaze {input.gaze:q} --quality {input.quality:q}"
         " --explanations {input.explanations:q} --predictions {input.predictions:q}"
         " --metrics {input.metrics:q} --histories {input.histories:q}"
@@ -150,7 +150,7 @@ use rule report as report_together with:
         "results/benchmarks/report.tsv"
     params:
         settings=report_settings(CONFIG.summary),
-        code=fingerprint("stages.report"),
+        code=fingerprint("stages.report.report"),
 
 
 rule compare:
@@ -172,9 +172,9 @@ rule compare:
         settings=lambda wildcards: compare_settings(
             wildcards.table, [wildcards.dataset]
         ),
-        code=fingerprint("stages.compare"),
+        code=fingerprint("stages.evaluation.compare"),
     shell:
-        "python -m stages.compare --metrics {input.metrics:q} --gaze {input.gaze:q}"
+        "python -m stages.evaluation.compare --metrics {input.metrics:q} --gaze {input.gaze:q}"
         " --output {output.table:q} --settings {params.settings:q}"
         " --code {params.code} --log {log:q}"
 
@@ -190,7 +190,7 @@ use rule compare as compare_together with:
         "results/benchmarks/compare_{table}.tsv"
     params:
         settings=lambda wildcards: compare_settings(wildcards.table, CONFIG.summary),
-        code=fingerprint("stages.compare"),
+        code=fingerprint("stages.evaluation.compare"),
 
 
 rule tabulate:
@@ -210,7 +210,7 @@ rule tabulate:
         settings=lambda wildcards: TabulateSettings(
             table=wildcards.table, datasets=described(CONFIG.summary)
         ).model_dump_json(),
-        code=fingerprint("stages.tabulate"),
+        code=fingerprint("stages.report.tabulate"),
     shell:
-        "python -m stages.tabulate --table {input.table:q} --output {output.page:q}"
+        "python -m stages.report.tabulate --table {input.table:q} --output {output.page:q}"
         " --settings {params.settings:q} --code {params.code} --log {log:q}"

@@ -23,9 +23,9 @@ rule demo_data:
         settings=lambda wildcards: DEMO[
             f"data/demo/{wildcards.phantom}"
         ].model_dump_json(),
-        code=fingerprint("stages.demo_data"),
+        code=fingerprint("stages.demo.demo_data"),
     shell:
-        "python -m stages.demo_data --output {output.raw:q}"
+        "python -m stages.demo.demo_data --output {output.raw:q}"
         " --settings {params.settings:q} --code {params.code} --log {log:q}"
 
 
@@ -44,7 +44,7 @@ rule fetch_lesions:
     threads: 1
     params:
         folder=lambda wildcards, output: os.path.dirname(output.scans[0]),
-        code=fingerprint("stages.fetch_lesions"),
+        code=fingerprint("stages.data.fetch_lesions"),
     shell:
-        "python -m stages.fetch_lesions --output {params.folder:q}"
+        "python -m stages.data.fetch_lesions --output {params.folder:q}"
         " --code {params.code} --log {log:q}"

@@ -33,11 +33,11 @@ rule explain:
             wildcards.dataset
         ).explain.model_dump_json(exclude={"shards", "max_failed"}),
         code=lambda wildcards: fingerprint(
-            "stages.explain",
+            "stages.text.explain",
             explain_module(CONFIG.dataset(wildcards.dataset).explain.backend),
         ),
     shell:
-        "exec python -m stages.explain --prepared {input.prepared:q} --gaze {input.gaze:q}"
+        "exec python -m stages.text.explain --prepared {input.prepared:q} --gaze {input.gaze:q}"
         " {params.prompt} {params.source} --output {output.answers:q}"
         " --settings {params.settings:q} --endpoint {resources.endpoint:q}"
         " --shard {wildcards.shard}"
@@ -70,9 +70,9 @@ rule texts:
         settings=lambda wildcards: TextsSettings(
             max_failed=CONFIG.dataset(wildcards.dataset).explain.max_failed
         ).model_dump_json(),
-        code=fingerprint("stages.texts"),
+        code=fingerprint("stages.text.texts"),
     shell:
-        "python -m stages.texts --prepared {input.prepared:q} --gaze {input.gaze:q}"
+        "python -m stages.text.texts --prepared {input.prepared:q} --gaze {input.gaze:q}"
         " --answers {input.answers:q} --output {output.texts:q}"
         " --settings {params.settings:q} --code {params.code} --log {log:q}"
 
@@ -101,11 +101,11 @@ rule embed:
             wildcards.dataset
         ).embed.model_dump_json(),
         code=lambda wildcards: fingerprint(
-            "stages.embed",
+            "stages.text.embed",
             encoder_module(CONFIG.dataset(wildcards.dataset).embed.encoder),
         ),
     shell:
-        "python -m stages.embed --texts {input.texts:q} {params.source}"
+        "python -m stages.text.embed --texts {input.texts:q} {params.source}"
         " --output {output.explanations:q} --settings {params.settings:q}"
         " --threads {threads} --gpus {resources.gpu} --cache {resources.cache:q}"
         " --code {params.code} --log {log:q}"

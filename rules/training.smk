@@ -32,9 +32,9 @@ rule teacher:
         settings=lambda wildcards: CONFIG.experiment(
             wildcards.dataset, wildcards.experiment
         ).teacher.model_dump_json(),
-        code=fingerprint("stages.teacher"),
+        code=fingerprint("stages.training.teacher"),
     shell:
-        "{params.launch} stages.teacher --prepared {input.prepared:q} --gaze {input.gaze:q}"
+        "{params.launch} stages.training.teacher --prepared {input.prepared:q} --gaze {input.gaze:q}"
         " {params.quality} {params.explanations} --output {output.weights:q}"
         " --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
@@ -63,9 +63,9 @@ rule pseudolabels:
         settings=lambda wildcards: CONFIG.experiment(
             wildcards.dataset, wildcards.experiment
         ).student.target_crf.model_dump_json(),
-        code=fingerprint("stages.pseudolabels"),
+        code=fingerprint("stages.training.pseudolabels"),
     shell:
-        "python -m stages.pseudolabels --prepared {input.prepared:q}"
+        "python -m stages.training.pseudolabels --prepared {input.prepared:q}"
         " {params.explanations} --teacher {input.teacher:q}"
         " --output {output.pseudolabels:q} --settings {params.settings:q}"
         " --threads {threads} --gpus {resources.gpu} --code {params.code} --log {log:q}"
@@ -100,7 +100,7 @@ rule student:
         pseudolabels=optional("pseudolabels"),
         settings=student_settings,
         code=lambda wildcards: fingerprint(
-            "stages.student",
+            "stages.training.student",
             method_module(
                 CONFIG.experiment(
                     wildcards.dataset, wildcards.experiment
@@ -108,7 +108,7 @@ rule student:
             ),
         ),
     shell:
-        "{params.launch} stages.student --prepared {input.prepared:q} {params.gaze}"
+        "{params.launch} stages.training.student --prepared {input.prepared:q} {params.gaze}"
         " {params.quality} {params.explanations} {params.teacher} {params.pseudolabels}"
         " --output {output.weights:q} --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
@@ -138,9 +138,9 @@ rule predict:
         explanations=optional("explanations"),
         teacher=optional("teacher"),
         settings=predict_settings,
-        code=fingerprint("stages.predict"),
+        code=fingerprint("stages.evaluation.predict"),
     shell:
-        "python -m stages.predict --prepared {input.prepared:q}"
+        "python -m stages.evaluation.predict --prepared {input.prepared:q}"
         " --student {input.student:q} {params.explanations} {params.teacher}"
         " --output {output.predictions:q} --settings {params.settings:q}"
         " --threads {threads} --gpus {params.gpus} --code {params.code} --log {log:q}"

@@ -6,11 +6,11 @@ import torch
 from conftest import disc
 from safetensors.torch import load_file
 
-from stages import io
-from stages.pseudolabels import make_pseudolabels
+from stages.core import io
 from stages.settings.training import StudentSettings, TeacherSettings
-from stages.student import train_student
-from stages.teacher import train_teacher
+from stages.training.pseudolabels import make_pseudolabels
+from stages.training.student import train_student
+from stages.training.teacher import train_teacher
 
 SIZE = (32, 32)
 SPLIT = ["train"] * 8 + ["val"] * 2 + ["test"] * 2

@@ -179,3 +179,9 @@ class EmbedSettings(Settings):
                 "folder (local-dir:), which holds its own"
             )
         return self
+
+
+class TextsSettings(Settings):
+    """When explanations count as had."""
+
+    max_failed: float = Field(ge=0, le=1)

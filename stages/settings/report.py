@@ -38,3 +38,10 @@ class ReportSettings(Settings):
         description="of each predictions.h5 and metrics.csv, in their order"
     )
     histories: tuple[History, ...] = Field(description="of each history, in their order")
+
+
+class TabulateSettings(Settings):
+    """What the page of a comparison says beside its numbers."""
+
+    table: str = Field(description="name of the table")
+    datasets: tuple[ReportDataset, ...]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from stages import io
+from stages.core import io
 from tests.workspace import DEMO, Workspace, tiny_config
 
 EXPERIMENTS = ("full", "gaze_only", "supervised")
@@ -175,7 +175,7 @@ TEACHER = PSEUDOLABELS | {"teacher"}
         ("explain.seed", 3, set()),  # of a model that writes; here words are measured
         ("explain.max_failed", 0.5, TEACHER | {"texts", "embed"}),
         ("predict.attention", False, FINISH | {"predict", "evaluate"}),
-        ("gaze.sigma", 60, TEACHER | {"gaze", "quality", "explain", "texts", "embed"}),
+        ("gaze.sigma", 60, TEACHER | {"pseudomasks", "quality", "explain", "texts", "embed"}),
         ("quality.min_fixations", 9, SHOW | {"quality"}),
         ("title", "Another name", {"report_together", "demo"}),
         ("threads", 2, set()),
@@ -201,12 +201,12 @@ def test_a_setting_reruns_exactly_what_it_changes(demo, path, value, rules):
 @pytest.mark.parametrize(
     ("module", "edit", "rules"),
     [
-        ("losses", "\nEXTRA = 1\n", TEACHER),
-        ("masking", "\nEXTRA = 1\n", STUDENT),
-        ("methods/distilled", "\nEXTRA = 1\n", STUDENT),
-        ("pseudolabels", "\nEXTRA = 1\n", PSEUDOLABELS),
-        ("metrics", "\nEXTRA = 1\n", FINISH | {"quality", "evaluate"}),
-        ("losses", "\n# A comment is no change.\n", set()),
+        ("training/losses", "\nEXTRA = 1\n", TEACHER),
+        ("training/masking", "\nEXTRA = 1\n", STUDENT),
+        ("training/methods/distilled", "\nEXTRA = 1\n", STUDENT),
+        ("training/pseudolabels", "\nEXTRA = 1\n", PSEUDOLABELS),
+        ("core/metrics", "\nEXTRA = 1\n", FINISH | {"quality", "evaluate"}),
+        ("training/losses", "\n# A comment is no change.\n", set()),
     ],
 )
 def test_an_edit_of_the_code_reruns_the_stages_that_can_see_it(demo, module, edit, rules):

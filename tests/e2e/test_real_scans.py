@@ -3,7 +3,7 @@
 import h5py
 import pytest
 
-from stages import io
+from stages.core import io
 from tests.workspace import Workspace, shipped_config
 
 

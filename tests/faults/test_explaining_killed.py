@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from stages import io
+from stages.core import io
 from stages.settings.explain import EndpointSettings, ExplainSettings
 from tests.workspace import ROOT
 
@@ -106,7 +106,7 @@ def start(chain, server, name):
         "endpoint": EndpointSettings(concurrency=4).model_dump_json(), "shard": 0, "shards": 1,
         "work": chain / f"work_{name}", "threads": 1, "gpus": 0,
     }  # fmt: skip
-    command = [sys.executable, "-m", "stages.explain"]
+    command = [sys.executable, "-m", "stages.text.explain"]
     for option, value in options.items():
         command += [f"--{option}", str(value)]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -118,7 +118,7 @@ def merge(chain, name):
         "answers": chain / f"{name}.jsonl", "output": chain / f"{name}.h5",
         "settings": '{"max_failed": 0}',
     }  # fmt: skip
-    command = [sys.executable, "-m", "stages.texts"]
+    command = [sys.executable, "-m", "stages.text.texts"]
     for option, value in options.items():
         command += [f"--{option}", str(value)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

@@ -17,7 +17,7 @@ MADE = {
     "demo_data": "data/demo/isic",
     "verify": f"{DATA}/verified.csv",
     "prepare": f"{DATA}/prepared.h5",
-    "gaze": f"{DATA}/gaze.h5",
+    "pseudomasks": f"{DATA}/gaze.h5",
     "quality": f"{DATA}/gaze_quality.csv",
     "explain": f"{DATA}/texts/0of1.jsonl",
     "texts": f"{DATA}/texts.h5",
@@ -36,7 +36,7 @@ LOGS = {
     "explain": f"{DATA}/logs/explain_0of1.log",
 }
 # What stands for all in the default suite: an HDF5 file, a journal and a training.
-QUICK = ("gaze", "explain", "teacher")
+QUICK = ("pseudomasks", "explain", "teacher")
 
 
 @pytest.fixture(scope="module")

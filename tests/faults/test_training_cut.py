@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import TINY, history, make_files, study, teach
 
-from stages import checkpoint, train
-from stages.checkpoint import Interrupted
 from stages.settings.training import StudentSettings, TeacherSettings
+from stages.training import checkpoint, loop
+from stages.training.checkpoint import Interrupted
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = {"iterations": 9, "log_every": 4, "validate_every": 3}
@@ -33,7 +33,7 @@ def teacher(files, tmp_path_factory):
 
 def cut(monkeypatch, after, end):
     """Have `end` called once, in the step behind iteration `after`."""
-    make, calls = train.make_optimiser, []
+    make, calls = loop.make_optimiser, []
 
     def optimiser(*arguments):
         made = make(*arguments)
@@ -48,7 +48,7 @@ def cut(monkeypatch, after, end):
         made.step = counted
         return made
 
-    monkeypatch.setattr(train, "make_optimiser", optimiser)
+    monkeypatch.setattr(loop, "make_optimiser", optimiser)
 
 
 @pytest.fixture
@@ -170,8 +170,8 @@ def command(role, settings, files, folder):
     paths = files | {"output": folder / f"{role}.safetensors", "work": folder / "work"}
     paths |= {"history": folder / f"{role}_history.csv"}
     named = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
-    return [f"stages.{role}", *named, "--settings", settings.model_dump_json(), "--seed", "0",
-            "--threads", "1", "--gpus", "0", "--resident-mb", "100"]  # fmt: skip
+    return [f"stages.training.{role}", *named, "--settings", settings.model_dump_json(),
+            "--seed", "0", "--threads", "1", "--gpus", "0", "--resident-mb", "100"]  # fmt: skip
 
 
 def test_a_process_told_to_end_leaves_its_checkpoint_and_a_signals_exit_status(files, tmp_path):

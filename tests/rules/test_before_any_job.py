@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from stages.config import RESERVED
+from stages.core.config import RESERVED
 from tests.workspace import ROOT, Workspace, own_polyps, shipped_config, tiny_config
 
 

@@ -30,7 +30,7 @@ def test_a_teacher_and_a_text_are_made_for_those_who_need_them(
     workspace, experiment, teacher, text
 ):
     planned = workspace.planned(student(experiment))
-    assert {"gaze", "student"} <= planned
+    assert {"pseudomasks", "student"} <= planned
     assert ("teacher" in planned, "embed" in planned) == (teacher, text)
 
 

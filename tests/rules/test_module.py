@@ -76,7 +76,7 @@ def test_the_rest_is_planned_under_a_name_of_its_own_and_under_the_rules_names(o
     counts = outer.job_counts("gaze_demo", "gaze_baselines", "gaze_export_published_demo_isic")
     assert all(rule.startswith("gaze_") for rule in counts)
     # Three data sets, six experiments; of one the pseudomasks are there.
-    assert (counts["gaze_student"], counts["gaze_gaze"]) == (18, 2)
+    assert (counts["gaze_student"], counts["gaze_pseudomasks"]) == (18, 2)
     assert counts["gaze_compare_together"] == counts["gaze_report_together"] == 1
     snakefile = outer.folder / "Snakefile"
     before = snakefile.read_text()

@@ -6,7 +6,7 @@ import shutil
 import h5py
 import pytest
 
-from stages import io
+from stages.core import io
 from tests.workspace import Workspace, own_polyps, tiny_config
 
 GAZE = "results/mine/gaze.h5"
@@ -33,10 +33,10 @@ def test_a_changed_raw_file_reruns_what_reads_it(workspace):
     (root / "fixations.csv").write_text(table)
     assert workspace.planned(GAZE) == set()  # touched, not changed
     (root / "fixations.csv").write_text(table.replace(",200,", ",210,"))
-    assert workspace.planned(GAZE) == {"gaze"}
+    assert workspace.planned(GAZE) == {"pseudomasks"}
 
     (root / "train.txt").write_text("frame 1\nframe 0\nframe 2\n")
-    assert workspace.planned(GAZE) == {"prepare", "gaze"}
+    assert workspace.planned(GAZE) == {"prepare", "pseudomasks"}
     workspace.must_run(GAZE)
     with h5py.File(workspace.folder / GAZE) as file:
         assert io.read_strings(file, "sample_id").tolist() == [
@@ -119,7 +119,7 @@ def test_gaze_of_ones_own_on_data_that_the_workflow_makes_is_watched(tmp_path):
     assert status != 0 and "data/own.csv" in printed
     (workspace.folder / "data/own.csv").write_text("IMAGE\n")
     printed = workspace.must_run("-n", *targets)
-    assert len(re.findall(r"rule gaze:\n +input: .*data/own\.csv", printed)) == 2
+    assert len(re.findall(r"rule pseudomasks:\n +input: .*data/own\.csv", printed)) == 2
 
 
 def test_scans_are_fetched_as_files_beside_which_others_may_lie(tmp_path):

@@ -46,7 +46,7 @@ def test_ten_thousand_images_are_the_jobs_of_ten_and_are_planned_in_seconds(work
     assert cpu_seconds() - began < 15
     assert many == few
     assert few["student"] == few["predict"] == len(DATASETS) * EXPERIMENTS * SEEDS
-    assert few["prepare"] == few["gaze"] == len(DATASETS)
+    assert few["prepare"] == few["pseudomasks"] == len(DATASETS)
 
 
 def test_a_config_without_tables_plans_without_a_complaint(workspace):

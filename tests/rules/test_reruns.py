@@ -65,13 +65,13 @@ STUDENTS = FULL_STUDENT | GAZE_ONLY | SUPERVISED
 MINE_EMBED = {"embed mine"} | FULL
 MINE_TEXTS = {"texts mine"} | MINE_EMBED
 MINE_EXPLAIN = {"explain mine"} | MINE_TEXTS
-MINE_GAZE = {"gaze mine", "quality mine"} | MINE_EXPLAIN | GAZE_ONLY
+MINE_GAZE = {"pseudomasks mine", "quality mine"} | MINE_EXPLAIN | GAZE_ONLY
 MINE_PREPARE = {"prepare mine"} | MINE_GAZE
 MINE_RAW = {"verify mine"} | MINE_PREPARE
 # The supervised student reads neither text nor gaze: the report shows them, the export has them.
 ISIC_EMBED = {"embed demo_isic", "export_published demo_isic"} | ISIC_TOLD
 ISIC_EXPLAIN = {"explain demo_isic", "texts demo_isic"} | ISIC_EMBED
-ISIC_GAZE = {"gaze demo_isic", "quality demo_isic"} | ISIC_EXPLAIN
+ISIC_GAZE = {"pseudomasks demo_isic", "quality demo_isic"} | ISIC_EXPLAIN
 ISIC_PREPARE = {"prepare demo_isic"} | ISIC_GAZE | SUPERVISED
 ISIC_RAW = {"verify demo_isic"} | ISIC_PREPARE
 ISIC_DRAWN = {"demo_data isic"} | ISIC_RAW
@@ -238,42 +238,44 @@ CASES = {
     "levels": Case(setting("defaults.student.levels", 2), FULL_STUDENT | GAZE_ONLY),
     "attention": Case(setting("datasets.mine.predict.attention", True), FULL_SHOWN),
     # Code: shared,
-    "io": Case(code("io"), ALL),
-    "cli": Case(code("cli"), ALL),
-    "resize": Case(code("resize"), ALL - {"demo_data isic"}),
-    "splits": Case(code("splits"), MINE_RAW | ISIC_RAW),
-    "crf": Case(code("crf"), MINE_GAZE | ISIC_GAZE),
-    "losses": Case(code("losses"), FULL | GAZE_ONLY | SUPERVISED),
-    "train": Case(code("train"), FULL | GAZE_ONLY | SUPERVISED),
+    "io": Case(code("core/io"), ALL),
+    "cli": Case(code("core/cli"), ALL),
+    "resize": Case(code("core/resize"), ALL - {"demo_data isic"}),
+    "splits": Case(code("data/splits"), MINE_RAW | ISIC_RAW),
+    "crf": Case(code("gaze/crf"), MINE_GAZE | ISIC_GAZE),
+    "losses": Case(code("training/losses"), FULL | GAZE_ONLY | SUPERVISED),
+    "train": Case(code("training/loop"), FULL | GAZE_ONLY | SUPERVISED),
     "metrics": Case(
-        code("metrics"),
+        code("core/metrics"),
         {"quality mine", "quality demo_isic"}
         | each("evaluate", "mine/full") | each("evaluate", "mine/gaze_only")
         | each("evaluate", "demo_isic/supervised") | MINE_SHOWN | ISIC_SHOWN,
     ),
     "figures": Case(
-        code("figures"), {"report_together", "report demo_isic", "tabulate comparison"}
+        code("report/figures"), {"report_together", "report demo_isic", "tabulate comparison"}
     ),
     # of one stage or choice,
-    "a layout": Case(code("datasets/kvasir"), MINE_RAW),
-    "a layout of other data": Case(code("datasets/dicom"), set()),
-    "the reader of the recording": Case(code("recordings/eyelink"), {"verify mine"} | MINE_GAZE),
-    "readers of other recordings": Case(code("recordings/tobii"), set()),
-    "the scan model": Case(code("scanpath"), ISIC_DRAWN),
-    "heatmaps": Case(code("heatmap"), MINE_GAZE | ISIC_GAZE),
-    "texts from elsewhere": Case(code("describers/imported"), MINE_EXPLAIN),
-    "measured texts": Case(code("describers/measured"), ISIC_EXPLAIN),
-    "an encoder": Case(code("encoders/minilm"), MINE_EMBED | ISIC_EMBED),
-    "another encoder": Case(code("encoders/imported"), set()),
-    "a method": Case(code("methods/distilled"), FULL_STUDENT),
-    "a method of two experiments": Case(code("methods/single"), GAZE_ONLY | SUPERVISED),
-    "a part of a method": Case(code("masking"), FULL_STUDENT),
-    "pseudolabels": Case(code("pseudolabels"), FULL_LABELLED),
-    "a section of the report": Case(
-        code("report_quality"), {"report_together", "report demo_isic"}
+    "a layout": Case(code("data/datasets/kvasir"), MINE_RAW),
+    "a layout of other data": Case(code("data/datasets/dicom"), set()),
+    "the reader of the recording": Case(
+        code("gaze/recordings/eyelink"), {"verify mine"} | MINE_GAZE
     ),
-    "statistics": Case(code("statistics"), COMPARISON),
-    "export": Case(code("export_published"), {"export_published demo_isic"}),
+    "readers of other recordings": Case(code("gaze/recordings/tobii"), set()),
+    "the scan model": Case(code("gaze/scanpath"), ISIC_DRAWN),
+    "heatmaps": Case(code("gaze/heatmap"), MINE_GAZE | ISIC_GAZE),
+    "texts from elsewhere": Case(code("text/describers/imported"), MINE_EXPLAIN),
+    "measured texts": Case(code("text/describers/measured"), ISIC_EXPLAIN),
+    "an encoder": Case(code("text/encoders/minilm"), MINE_EMBED | ISIC_EMBED),
+    "another encoder": Case(code("text/encoders/imported"), set()),
+    "a method": Case(code("training/methods/distilled"), FULL_STUDENT),
+    "a method of two experiments": Case(code("training/methods/single"), GAZE_ONLY | SUPERVISED),
+    "a part of a method": Case(code("training/masking"), FULL_STUDENT),
+    "pseudolabels": Case(code("training/pseudolabels"), FULL_LABELLED),
+    "a section of the report": Case(
+        code("report/gaze_quality"), {"report_together", "report demo_isic"}
+    ),
+    "statistics": Case(code("evaluation/statistics"), COMPARISON),
+    "export": Case(code("published/export_published"), {"export_published demo_isic"}),
     # of settings,
     "settings of gaze": Case(code("settings/gaze"), MINE_GAZE | ISIC_GAZE),
     "settings of trainings": Case(code("settings/training"), FULL | GAZE_ONLY | SUPERVISED),
@@ -281,18 +283,20 @@ CASES = {
         code("settings/quality"),
         {"quality mine", "quality demo_isic"} | MINE_TOLD | ISIC_TOLD,
     ),
-    "parsing of settings": Case(code("config"), set()),
+    "parsing of settings": Case(code("core/config"), set()),
     # and without a consequence.
-    "a comment": Case(code("io", "\n# A comment is no change.\n"), set()),
+    "a comment": Case(code("core/io", "\n# A comment is no change.\n"), set()),
     "a docstring": Case(
-        replaced("stages/losses.py", '"""The losses of the', '"""Losses of the'), set()
+        replaced("stages/training/losses.py", '"""The losses of the', '"""Losses of the'), set()
     ),
     "layout of the code": Case(
-        replaced("stages/metrics.py", "import numpy as np\n", "import  numpy  as  np\n\n"), set()
+        replaced("stages/core/metrics.py", "import numpy as np\n", "import  numpy  as  np\n\n"),
+        set(),
     ),
     # Rules.
     "a command": Case(
-        replaced("rules/evaluation.smk", "python -m stages.evaluate", "python -Bm stages.evaluate"),
+        replaced("rules/evaluation.smk", "python -m stages.evaluation.evaluate",
+                 "python -Bm stages.evaluation.evaluate"),
         each("evaluate", "mine/full") | each("evaluate", "mine/gaze_only")
         | each("evaluate", "demo_isic/supervised") | MINE_SHOWN | ISIC_SHOWN,
     ),

@@ -69,7 +69,7 @@ def test_each_attempt_has_more_memory_and_time():
 def test_gpus_are_asked_for_by_the_model_teacher_student_and_prediction_alone(workspace, way):
     printed = workspace.must_run("-n", "demo_isic", *way)
     expected = {"explain": 1, "teacher": 2, "student": 2, "predict": 1}
-    expected |= dict.fromkeys(("gaze", "embed", "pseudolabels"), 0)
+    expected |= dict.fromkeys(("pseudomasks", "embed", "pseudolabels"), 0)
     for rule, gpus in expected.items():
         found = jobs(printed, rule)
         assert found and {resource(job, "gpu") for job in found} == {gpus}, rule
@@ -96,7 +96,7 @@ def test_a_site_that_hands_gpus_out_as_gres_trains_on_them(workspace):
     )  # fmt: skip
     (job,) = jobs(printed, "student")
     assert resource(job, "gpu") == 0 and "gres=gpu:a100:2" in job
-    assert "--nproc-per-node 2 -m stages.student" in printed
+    assert "--nproc-per-node 2 -m stages.training.student" in printed
     assert "--gpus 2 " in printed
 
 

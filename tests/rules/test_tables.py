@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from stages.compare import COLUMNS
+from stages.evaluation.compare import COLUMNS
 from tests.workspace import DEMO, Workspace, tiny_config
 
 

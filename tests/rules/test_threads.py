@@ -29,7 +29,7 @@ def test_libraries_follow_the_threads_of_the_rule(
     config = tiny_config()
     config["datasets"]["ours"] = own_polyps(config, str(kvasir), threads=wanted)
     workspace = Workspace(tmp_path / "clone", config)
-    (workspace.folder / "stages/prepare.py").write_text(PROBE)
+    (workspace.folder / "stages/data/prepare.py").write_text(PROBE)
     # Whatever the shell says from which Snakemake is started.
     for name in ("OMP", "MKL", "OPENBLAS"):
         monkeypatch.setenv(f"{name}_NUM_THREADS", "7")

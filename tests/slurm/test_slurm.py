@@ -35,7 +35,7 @@ JOBS = {
     name: (name,)
     for name in ("demo_data", "prepare", "verify", "explain", "pseudolabels", "evaluate", *ON_A_GPU)
 } | {
-    "gaze_gaze_quality": ("gaze", "quality"),
+    "gaze_pseudomasks_quality": ("pseudomasks", "quality"),
     "text_embed_texts": ("texts", "embed"),
     "report_provenance_report_summarise": ("summarise", "provenance", "report"),
 }  # fmt: skip
@@ -232,7 +232,7 @@ def ran(tmp_path_factory):
             program=[str(Path(__file__).with_name("polling.py"))],
         )) as wait,
     ):  # fmt: skip
-        prepare = environment("stages.prepare", workspace.folder)
+        prepare = environment("stages.data.prepare", workspace.folder)
         requeue_the_teacher(workspace)
         reference = undisturbed(workspace, tmp_path_factory.mktemp("reference"))
         student = f"{RUN}/student.safetensors"

@@ -1,0 +1,39 @@
+"""From one size to another."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize a (H, W) or (H, W, C) array to `size` (height, width), bilinear, anti-aliased.
+
+    Returns
+    -------
+    float32 array of the same number of axes, within the range of `image`. Of uint8 it holds whole
+    numbers, of bool the share of True in steps of 1/255.
+    """
+    if image.dtype == np.bool_:
+        return resize(image.astype(np.uint8) * np.uint8(255), size) / np.float32(255)
+    # Photographs of many megapixels would fill the memory as float32.
+    kind = np.uint8 if image.dtype == np.uint8 else np.float32
+    planes = image.reshape(*image.shape[:2], -1)
+    height, width = size
+    resized = [
+        Image.fromarray(np.ascontiguousarray(planes[..., c], kind)).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
+        for c in range(planes.shape[2])
+    ]
+    stacked = np.stack([np.asarray(plane, np.float32) for plane in resized], axis=-1)
+    return stacked.reshape(*size, *image.shape[2:])
+
+
+def as_seen(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Bring a (H, W, C) image to the working size, in its own type, as the networks see it.
+
+    `stages.training.samples.normalise` goes by the type: uint8 is colour.
+    """
+    return resize(image, size).astype(image.dtype)

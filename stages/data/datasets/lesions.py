@@ -1,0 +1,45 @@
+"""Brain MR and lung CT volumes with lesion masks in NRRD: the axial slices that show a lesion."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from stages.core.cli import Problems
+from stages.data.datasets import Pixels, Record, volumes
+
+# By whole volume, so that no patient is on both sides, and each modality is on both.
+SPLIT: dict[str, Literal["train", "test"]] = {
+    "brain1": "train",
+    "lung2": "train",
+    "brain2": "test",
+    "lung1": "test",
+}
+
+
+def _fetch_again(path: Path) -> str:
+    return f"fetch the volumes again: python -m stages.data.fetch_lesions --output {path.parent}"
+
+
+def index(root: Path, problems: Problems) -> list[Record]:
+    """List the slices with a lesion. An id is `<volume>_<slice>`, the volume is the subject."""
+    records = []
+    for volume, split in SPLIT.items():
+        image, label = root / f"{volume}_image.nrrd", root / f"{volume}_label.nrrd"
+        with problems.collect():
+            volumes.check_same_grid(image, label, _fetch_again(image))
+            masks = volumes.read_labelled(label, _fetch_again(label))
+            records += [
+                Record(f"{volume}_{number:03d}", volume, split, image, label, number)
+                for number in np.flatnonzero(masks.any(axis=(1, 2))).tolist()
+            ]
+    return records
+
+
+def read(record: Record) -> Pixels:
+    """Read a slice in stored intensities (MR: arbitrary; CT: Hounsfield units) and its mask."""
+    assert record.mask is not None and record.slice is not None
+    mend = _fetch_again(record.image)
+    _, y, x = volumes.read_grid(record.image, mend).spacing
+    image = volumes.read_slice(record.image, record.slice, mend)
+    return Pixels(image, volumes.read_labelled(record.mask, mend)[record.slice], (y, x))

@@ -1,6 +1,0 @@
-"""Gaze as people bring it: fixation tables, raw samples, or maps that were made elsewhere."""
-
-from stages.recordings.reading import read_scans
-from stages.recordings.scan import Scan
-
-__all__ = ["Scan", "read_scans"]

@@ -1,0 +1,112 @@
+"""prepared.h5, gaze.h5 and, to be distilled, a teacher → student.safetensors."""
+
+import importlib
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor, nn
+
+from stages.core import cli
+from stages.networks import models
+from stages.settings.modules import method_module
+from stages.settings.training import StudentSettings
+from stages.training import loop, samples
+from stages.training.methods import Method
+from stages.training.samples import Batch, Column, Samples, normalise
+
+
+def predict(model: nn.ModuleDict, batch: Batch) -> Tensor:
+    """Segment (B, H, W) bool."""
+    log_odds: Tensor = model["student"](normalise(batch["image"])).log_odds
+    return log_odds > 0
+
+
+def _check(inputs: dict[str, Path], settings: StudentSettings) -> None:
+    needed = {
+        "gaze": settings.labels == "pseudomask",
+        "explanations": settings.trains_teacher,
+        "teacher": settings.needs_teacher,
+        "pseudolabels": settings.reads_pseudolabels,
+    }
+    for name, wanted in needed.items():
+        if wanted and name not in inputs:
+            raise cli.BadInput(
+                f"--{name}", "option", found="none",
+                expected=f"a file, for method: {settings.method}, labels: {settings.labels}",
+                mend=f"name it, as in --{name} results/kvasir/{name}",
+            )  # fmt: skip
+    if settings.trains_teacher and settings.teacher_widths is None:
+        raise cli.BadInput(
+            "--settings", "teacher_widths", found="none",
+            expected=f"six numbers of channels, for method: {settings.method}",
+            mend="give those of the experiment's `teacher`",
+        )  # fmt: skip
+
+
+def train_student(
+    prepared: Path,
+    output: Path,
+    history: Path,
+    settings: StudentSettings,
+    seed: int,
+    work: Path,
+    threads: int,
+    gpus: int,
+    resident_mb: int,
+    gaze: Path | None = None,
+    quality: Path | None = None,
+    explanations: Path | None = None,
+    teacher: Path | None = None,
+    pseudolabels: Path | None = None,
+) -> None:
+    """Train a student by `settings.method`.
+
+    With labels "mask" it reads no gaze. With labels "pseudomask" it needs `gaze`, less the samples
+    that `quality` leaves out; some methods need a `teacher`, its `pseudolabels` and, for a teacher
+    that reads text, `explanations` as well.
+    """
+    named = {"gaze": gaze, "quality": quality, "explanations": explanations}
+    named |= {"teacher": teacher, "pseudolabels": pseudolabels}
+    inputs = {"prepared": prepared} | {name: path for name, path in named.items() if path}
+    _check(inputs, settings)
+    device = loop.start(threads, gpus)
+    module = method_module(settings.method)
+    modules = ("stages.training.student", module)
+    run = loop.Run("student", inputs, settings, seed, device, output, history, work, modules)
+    image, mask = Column(prepared, "image"), Column(prepared, "mask")
+    columns = {"image": image}
+    rows = samples.rows_of(prepared, "train")
+    if settings.labels == "mask":
+        columns |= {"mask": mask}
+        rows = samples.at_least_one(
+            samples.with_mask(prepared, rows), prepared, "a mask",
+            "add masks, or leave this experiment out of the data set's `experiments`",
+        )  # fmt: skip
+    else:
+        columns |= {"pseudomask": samples.pseudomasks(inputs["gaze"], settings.levels)}
+        rows = samples.with_gaze(prepared, inputs["gaze"], quality, rows)
+    if explanations:
+        columns |= {"text": Column(explanations, "embedding")}
+    if settings.reads_pseudolabels:
+        columns |= {"pseudolabel": Column(inputs["pseudolabels"], "probability")}
+    data = Samples(columns, rows, device, resident_mb)
+    rows = samples.with_mask(prepared, samples.rows_of(prepared, "val"))
+    val = Samples({"image": image, "mask": mask}, rows, device, resident_mb)
+
+    architecture = models.Architecture(
+        role="student",
+        channels=data.shape("image")[0],
+        size=data.shape("image")[1:],
+        widths=settings.widths,
+        head_width=settings.head_width,
+    )
+    method = cast(Method, importlib.import_module(module))
+    text_width = data.shape("text")[1] if explanations else 0
+    model, step = method.make(settings, architecture, seed, device, teacher, text_width)
+    model = model.to(device).train()
+    found = loop.fit(run, model, step, predict, data, val)
+    loop.finish(run, cast(models.Student, model["student"]), found)
+
+
+if __name__ == "__main__":
+    cli.run(train_student)

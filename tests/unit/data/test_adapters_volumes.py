@@ -1,0 +1,260 @@
+"""NRRD and NIfTI volumes: the same patient, whatever the order in which it is stored."""
+
+import gzip
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from conftest import write_nifti, write_nrrd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.core.cli import BadInput
+from stages.data.datasets import volumes
+
+# Patient axes of an array whose first axis runs to the left, the second to the back, the third to
+# the head.
+STORED = np.diag([0.5, 0.75, 6.0])
+ORIGIN = np.array([-3.0, 5.0, 40.0])
+X, Y, Z = np.indices((7, 6, 5))
+# A voxel tells its place in the stored array.
+VOXELS = (X + 10 * Y + 100 * Z).astype(np.int16)
+MEND = "bring another"
+
+# Directions of the stored axes, and which voxel (stored order) then is the first of slice 2, rows
+# from front to back, columns from the patient's right to left. Sizes are (7, 6, 5).
+TURNED = {
+    "as stored": (STORED, (0, 0, 2), (6, 7), (0.75, 0.5)),
+    "front and back swapped": (np.diag([0.5, -0.75, 6.0]), (0, 5, 2), (6, 7), (0.75, 0.5)),
+    "left and right swapped": (np.diag([-0.5, 0.75, 6.0]), (6, 0, 2), (6, 7), (0.75, 0.5)),
+    "head first": (np.diag([0.5, 0.75, -6.0]), (0, 0, 2), (6, 7), (0.75, 0.5)),
+    # The first array axis runs to the head: slices are along it, there are 7.
+    "slices first": (
+        np.array([[0, 0, 6.0], [0.5, 0, 0], [0, 0.75, 0]]), (2, 0, 0), (5, 6), (0.75, 0.5),
+    ),
+    # A little tilted: 3-4-5 in the plane of y and z, lengths 1 along y.
+    "tilted": (
+        np.array([[0.5, 0, 0], [0, 0.8, 0.6], [0, -3.6, 4.8]]), (0, 0, 2), (6, 7), (1.0, 0.5),
+    ),
+}  # fmt: skip
+
+
+def write(path, voxels, directions=STORED, origin=ORIGIN):
+    """Write the same volume in the format that the name asks for."""
+    if path.suffix == ".nrrd":
+        write_nrrd(path, voxels, directions, origin)
+        return path
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = np.transpose(directions), origin
+    write_nifti(path, voxels, np.diag([-1, -1, 1, 1]) @ affine)  # to the right, to the front
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("case", TURNED)
+def test_the_axes_are_those_of_the_header(case, name, tmp_path):
+    directions, first, size, spacing = TURNED[case]
+    path = write(tmp_path / name, VOXELS, directions)
+    grid, voxels = volumes.read_grid(path, MEND), volumes.read_voxels(path, MEND)
+    assert voxels.shape == grid.shape and grid.shape[1:] == size
+    assert voxels[2, 0, 0] == np.dot(first, (1, 10, 100))
+    assert grid.spacing == pytest.approx((6, *spacing))
+    # Where the stored voxel of that number lies, and where the grid says that it does.
+    expected = ORIGIN + np.dot(first, directions)
+    np.testing.assert_allclose(grid.to_mm @ [2, 0, 0, 1], [*expected, 1], atol=1e-5)
+    assert not voxels.flags.writeable
+
+
+@given(
+    order=st.permutations(range(3)),
+    signs=st.tuples(*[st.sampled_from([1, -1])] * 3),
+    nrrd=st.booleans(),
+)
+def test_one_patient_stored_in_any_order_is_one_volume(tmp_path_factory, order, signs, nrrd):
+    path = tmp_path_factory.mktemp("any") / ("a.nrrd" if nrrd else "a.nii")
+    reversed_axes = [axis for axis in range(3) if signs[axis] < 0]
+    stored = np.flip(VOXELS, reversed_axes).transpose(order)
+    ends = np.where(np.array(signs) < 0, np.array(VOXELS.shape) - 1, 0)
+    directions = (STORED * np.array(signs)[:, None])[list(order)]
+    write(path, stored, directions, ORIGIN + ends @ STORED)
+    np.testing.assert_array_equal(volumes.read_voxels(path, MEND), VOXELS.T)
+    grid = volumes.read_grid(path, MEND)
+    np.testing.assert_allclose(grid.to_mm @ [0, 0, 0, 1], [*ORIGIN, 1], atol=1e-5)
+
+
+def test_a_rescaled_nifti(tmp_path):
+    image = nibabel.Nifti1Image(VOXELS, np.eye(4))
+    image.header.set_slope_inter(0.5, -3)
+    image.to_filename(tmp_path / "a.nii")
+    voxels = volumes.read_voxels(tmp_path / "a.nii", MEND)
+    # Stored are 0 … 456. Doubles would take twice the memory.
+    assert (voxels.min(), voxels.max()) == (-3, 0.5 * 456 - 3) and voxels.dtype == np.float32
+    # Stored to the right and to the front.
+    np.testing.assert_array_equal(voxels, 0.5 * VOXELS.T[:, ::-1, ::-1] - 3)
+
+
+def test_a_flat_nifti_is_one_slice(tmp_path):
+    path = write(tmp_path / "a.nii.gz", VOXELS[:, :, 3])
+    assert volumes.read_grid(path, MEND).shape == (1, 6, 7)
+    image = volumes.read_slice(path, 0, MEND)
+    assert image.dtype == np.float32
+    np.testing.assert_array_equal(image[..., 0], VOXELS[:, :, 3].T)
+
+
+@pytest.mark.parametrize("more", [(1,), (1, 1)])
+def test_further_axes_of_length_1_are_none(more, tmp_path):
+    path = write(tmp_path / "a.nii.gz", VOXELS.reshape(*VOXELS.shape, *more))
+    assert volumes.read_grid(path, MEND).shape == (5, 6, 7)
+    np.testing.assert_array_equal(volumes.read_voxels(path, MEND), VOXELS.T)
+
+
+def test_threads_share_what_is_read_and_two_are_held():
+    """40 slices each of 6 volumes, read by 4 threads in the order of the slices."""
+    reads, alive, most = [], weakref.WeakSet(), [0]
+
+    class Volume:
+        pass
+
+    @volumes.kept
+    def read(path, mend):
+        most[0] = max(most[0], len(alive) + 1)
+        reads.append((path, mend))
+        time.sleep(0.01)
+        volume = Volume()
+        alive.add(volume)
+        return volume
+
+    slices = [Path(str(i)) for i in range(6) for _ in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        # What is returned is let go at once.
+        list(pool.map(lambda path: read(path, MEND) and time.sleep(1e-4), slices))
+    assert reads == [(Path(str(i)), MEND) for i in range(6)]
+    assert most == [2] and len(alive) == 2
+
+
+def test_what_cannot_be_read_is_not_kept(tmp_path):
+    path = tmp_path / "a.nii"
+    with pytest.raises(BadInput):
+        volumes.read_slice(path, 0, MEND)
+    write(path, VOXELS)
+    np.testing.assert_array_equal(volumes.read_slice(path, 1, MEND)[..., 0], VOXELS[..., 1].T)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii"])
+def test_what_is_labelled_is_above_0(name, tmp_path):
+    path = write(tmp_path / name, VOXELS - 300)
+    labelled = volumes.read_labelled(path, MEND)
+    assert labelled.dtype == np.bool_
+    np.testing.assert_array_equal(labelled, VOXELS.T > 300)
+
+
+def test_values_that_are_not_finite_are_named(tmp_path):
+    voxels = VOXELS.astype(np.float32)
+    voxels[3, 3, 2] = np.nan
+    path = write(tmp_path / "a.nii", voxels)
+    assert volumes.read_slice(path, 1, MEND).shape == (6, 7, 1)
+    with pytest.raises(BadInput, match="pixels\n  found:    1 values that are not finite"):
+        volumes.read_slice(path, 2, MEND)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def truncated(path):
+    write(path, VOXELS)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def another_format(path):
+    path.write_bytes(gzip.compress(b"another"))
+
+
+def two_axes_alike(path):
+    write(path, VOXELS, np.array([[0.5, 0.1, 0], [0.6, 0.2, 0], [0, 0, 6.0]]))
+
+
+def flattened(path):
+    write(path, VOXELS, np.array([[1, 0.9, 0.9], [0.9, 1, 0.9], [0.9, 0.9, 1]]))
+
+
+def sagittal(path):
+    write(path, VOXELS[:1])
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("damage", [empty, truncated, another_format, two_axes_alike, flattened,
+    sagittal, lambda path: None])  # fmt: skip
+def test_what_cannot_be_used_is_named_with_its_remedy(damage, name, tmp_path):
+    path = tmp_path / name
+    damage(path)
+    with pytest.raises(BadInput) as caught:
+        volumes.read_voxels(path, MEND)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert text.endswith(f"to mend:  {MEND}")
+
+
+def found(path):
+    with pytest.raises(BadInput) as caught:
+        volumes.read_grid(path, MEND)
+    return str(caught.value)
+
+
+def test_an_nrrd_must_say_where_it_lies(tmp_path):
+    path = tmp_path / "a.nrrd"
+    write_nrrd(path, VOXELS, STORED, space="right-anterior-superior")
+    assert "header\n  found:    space right-anterior-superior, fields type" in found(path)
+    assert "expected: space left-posterior-superior, space directions and space origin" in found(
+        path
+    )
+
+
+def test_a_nifti_must_say_where_it_lies(tmp_path):
+    image = nibabel.Nifti1Image(VOXELS, None)
+    image.to_filename(tmp_path / "a.nii")
+    assert "found:    neither sform nor qform" in found(tmp_path / "a.nii")
+
+
+def test_a_nifti_of_time_or_colours(tmp_path):
+    nibabel.Nifti1Image(np.zeros((3, 4, 5, 6), np.int16), np.eye(4)).to_filename(tmp_path / "a.nii")
+    assert "axes\n  found:    3 × 4 × 5 × 6 voxels\n  expected: three axes" in found(
+        tmp_path / "a.nii"
+    )
+    rgb = np.zeros((3, 4, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.Nifti1Image(rgb, np.eye(4)).to_filename(tmp_path / "b.nii")
+    assert "expected: one number each" in found(tmp_path / "b.nii")
+
+
+def test_image_and_mask_on_one_grid(tmp_path):
+    image = write(tmp_path / "image.nii", VOXELS)
+    # Stored the other way, and a twentieth of a pixel away.
+    near = ORIGIN + np.array([0.025, 0, 6.0 * 4])
+    mask = write(tmp_path / "mask.nii", VOXELS[..., ::-1], STORED * [1, 1, -1], near)
+    assert volumes.check_same_grid(image, mask, MEND).shape == (5, 6, 7)
+
+
+OTHER = {
+    "another number of slices": {"voxels": VOXELS[..., :4]},
+    "elsewhere": {"origin": ORIGIN + np.array([0.06, 0, 0])},
+    "of another size": {"directions": STORED * 1.02},
+    "mirrored": {"directions": STORED * [[-1], [1], [1]]},
+}
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_a_mask_elsewhere_is_named(case, tmp_path):
+    image = write(tmp_path / "image.nii", VOXELS)
+    mask = write(tmp_path / "mask.nii", **{"voxels": VOXELS} | OTHER[case])
+    with pytest.raises(BadInput) as caught:
+        volumes.check_same_grid(image, mask, MEND)
+    text = str(caught.value)
+    assert text.startswith(f"{mask}: grid\n  found:    (")
+    expected = "(5, 6, 7) voxels (slices, height, width) of 6 × 0.75 × 0.5 mm, in the same place"
+    assert f"expected: as its image: {expected}" in text
+    if case == "elsewhere":
+        assert "its corners up to 0.06 mm away from the image's" in text

@@ -1,0 +1,173 @@
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.core import io
+from stages.core.cli import BadInput
+from stages.data.prepare import prepare
+from stages.settings.prepare import PrepareSettings
+
+
+def settings(layout, **changes):
+    return PrepareSettings(**{"layout": layout, "size": (32, 48), "val_fraction": 0.25} | changes)
+
+
+def strings(path, name):
+    with h5py.File(path) as file:
+        return io.read_strings(file, name).tolist()
+
+
+def test_kvasir_to_the_contract(kvasir, tmp_path):
+    output = tmp_path / "prepared.h5"
+    prepare(kvasir, output, settings("kvasir"), 2)
+    with h5py.File(output) as file:
+        ids = list(io.read_strings(file, "sample_id"))
+        assert ids == [f"frame {i}" for i in range(6)]
+        assert list(io.read_strings(file, "subject_id")) == ids
+        split = list(io.read_strings(file, "split"))
+        assert sorted(split[:4]) == ["train"] * 3 + ["val"]
+        assert split[4:] == ["test"] * 2
+        assert file["image"].shape == (6, 32, 48, 3)
+        assert file["image"].dtype == np.uint8
+        assert file["image"].chunks == (1, 32, 48, 3)
+        assert set(np.unique(file["mask"])) == {0, 1}
+        assert file["has_mask"][()].all()
+        assert file["original_size"][2].tolist() == [68, 84]
+        assert np.isnan(file["spacing_mm"]).all()
+        original = file["original_mask/frame 2"]
+        assert original.shape == (68, 84)
+        # A disc of radius 14 has about 616 pixels; JPEG moves its border by less than a pixel.
+        assert original[()].sum() == pytest.approx(616, rel=0.05)
+        # The bright disc is where its mask is, after resizing.
+        image, mask = file["image"][2], file["mask"][2] > 0
+        assert image[mask].mean() > image[~mask].mean() + 60
+        for name in ("schema_version", "stage", "inputs", "params", "versions"):
+            assert name in file.attrs
+
+
+def test_prostate_slices_are_not_confused_and_keep_their_spacing(nci_isbi, tmp_path):
+    output = tmp_path / "prepared.h5"
+    prepare(nci_isbi, output, settings("nci_isbi", val_fraction=0.5), 2)
+    with h5py.File(output) as file:
+        ids = list(io.read_strings(file, "sample_id"))
+        assert ids[:2] == ["case1_1", "case1_11"]
+        assert file["image"].dtype == np.float32
+        # Slice i was written with background 1000 (i + 1): 1 does not match 11.
+        assert [float(np.median(image)) for image in file["image"]] == [
+            1000 * (i + 1) for i in range(6)
+        ]
+        assert file["spacing_mm"][()].tolist() == [[0.5, 0.75]] * 6
+        subjects, split = io.read_strings(file, "subject_id"), io.read_strings(file, "split")
+        assert {s: len(set(split[subjects == s])) for s in subjects} == {
+            "case1": 1, "case2": 1, "case3": 1,
+        }  # fmt: skip
+        assert set(split) == {"train", "val", "test"}
+
+
+def test_one_thread_and_four_write_the_same_bytes(kvasir, tmp_path):
+    for name, threads in (("a.h5", 1), ("b.h5", 4)):
+        prepare(kvasir, tmp_path / name, settings("kvasir"), threads)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_images_without_masks_are_kept(kvasir, tmp_path):
+    (kvasir / "masks/frame 1.jpg").unlink()
+    prepare(kvasir, tmp_path / "prepared.h5", settings("kvasir"), 2)
+    with h5py.File(tmp_path / "prepared.h5") as file:
+        assert file["has_mask"][()].tolist() == [True, False, True, True, True, True]
+        assert "frame 1" not in file["original_mask"]
+
+
+def delete_image(root):
+    (root / "images/frame 1.jpg").unlink()
+
+
+def truncate_image(root):
+    (root / "images/frame 1.jpg").write_bytes(b"\xff\xd8 no more")
+
+
+def shrink_mask(root):
+    Image.new("L", (10, 10)).save(root / "masks/frame 1.jpg")
+
+
+def grey_mask(root):
+    ramp = np.tile(np.arange(82, dtype=np.uint8) * 3, (64, 1))
+    Image.fromarray(ramp).save(root / "masks/frame 1.jpg", quality=100)
+
+
+def grey_image(root):
+    """The others are in colour, and so is this one to the eye; a 16-bit file is not."""
+    grey = np.arange(64 * 82, dtype=np.uint16).reshape(64, 82)
+    (root / "images/frame 1.jpg").unlink()
+    Image.fromarray(grey).save(root / "images/frame 1.jpg", format="PNG")
+
+
+def leak(root):
+    (root / "test.txt").write_text("frame 1\nframe 5\n")
+
+
+def copy_image(root):
+    for folder in ("images", "masks"):
+        shutil.copy(root / folder / "frame 1.jpg", root / folder / "frame 5.jpg")
+
+
+def repeat(root):
+    (root / "train.txt").write_text("frame 1\nframe 1\n")
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (delete_image, ["train.txt", "frame 1", "one image per id"]),
+        (truncate_image, ["frame 1.jpg", "a readable PNG, JPEG, TIFF or BMP file"]),
+        (shrink_mask, ["masks/frame 1.jpg", "(10, 10)", "(64, 82)"]),
+        (grey_mask, ["masks/frame 1.jpg"]),
+        (
+            grey_image,
+            ["images", "5 colour: frame 0, frame 2", "1 grey of more than 8 bits: frame 1"],
+        ),
+        (leak, ["more than once: 'frame 1'", "subjects in two splits: frame 1"]),
+        (repeat, ["more than once: 'frame 1'"]),
+        (copy_image, ["the same pixels in two splits: 'frame 1' (train) = 'frame 5' (test)"]),
+    ],
+)
+def test_bad_data_stop_with_the_file_and_leave_nothing(kvasir, tmp_path, harm, words):
+    harm(kvasir)
+    with pytest.raises(BadInput) as error:
+        prepare(kvasir, tmp_path / "out/prepared.h5", settings("kvasir"), 2)
+    for word in words:
+        assert word in str(error.value)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_a_corrupt_dicom_is_named(nci_isbi, tmp_path):
+    (nci_isbi / "images/case2_1.dcm").write_bytes(b"no dicom")
+    with pytest.raises(BadInput, match=r"case2_1\.dcm"):
+        prepare(nci_isbi, tmp_path / "prepared.h5", settings("nci_isbi"), 2)
+
+
+def test_all_that_is_wrong_is_told_at_once(kvasir, tmp_path):
+    delete_image(kvasir)
+    (kvasir / "images/frame 2.jpg").write_bytes(b"no image")
+    Image.new("L", (10, 10)).save(kvasir / "masks/frame 3.jpg")
+    with pytest.raises(BadInput) as error:
+        prepare(kvasir, tmp_path / "prepared.h5", settings("kvasir"), 2)
+    message = str(error.value)
+    assert message.startswith("3 problems:\n1. ")
+    for words in ("frame 1", "frame 2.jpg", "masks/frame 3.jpg"):
+        assert words in message
+
+
+def test_splits_can_be_drawn_where_the_folder_states_none(kvasir, tmp_path):
+    for split in ("train", "test"):
+        (kvasir / f"{split}.txt").unlink()
+    with pytest.raises(BadInput, match=r"none for 6 samples[^\0]*prepare.split: drawn"):
+        prepare(kvasir, tmp_path / "prepared.h5", settings("kvasir"), 2)
+    drawn = settings("kvasir", split="drawn", test_fraction=0.34)
+    prepare(kvasir, tmp_path / "prepared.h5", drawn, 2)
+    assert sorted(strings(tmp_path / "prepared.h5", "split")) == [
+        "test", "test", "train", "train", "train", "val",
+    ]  # fmt: skip

@@ -1,0 +1,126 @@
+"""From probabilities at the working size to a row per image at its own."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.core import io
+from stages.core.cli import BadInput
+from stages.evaluation.evaluate import COLUMNS, evaluate
+
+SAMPLES = ["train 1", "wide", "NA", "no mask", "tall"]
+WIDE = [[0, 1, 1, 1]] * 4
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """One training sample and four to evaluate; the masks differ in size, one is absent."""
+    path = tmp_path / "prepared.h5"
+    masks = {name: np.zeros((8, 16), np.uint8) for name in SAMPLES if name != "no mask"}
+    # Upsampled from 4 columns to 16, 0 1 1 1 crosses one half at (j + 0.5) / 4 − 0.5 = 0.5.
+    masks["wide"][:, 4:] = 1
+    masks["tall"] = np.zeros((12, 6), np.uint8)
+    masks["tall"][:6] = 1
+    with io.create_h5(path, "prepare", {}, {}) as file:
+        io.write_strings(file, "sample_id", SAMPLES)
+        io.write_strings(file, "subject_id", ["s0", "s1", "s1", "s2", "s3"])
+        io.write_strings(file, "split", ["train", "val", "test", "test", "test"])
+        file["has_mask"] = [name in masks for name in SAMPLES]
+        file["spacing_mm"] = np.array([[np.nan] * 2] * 4 + [[0.5, 2.0]], np.float32)
+        group = file.create_group("original_mask")
+        for name, mask in masks.items():
+            group[name] = mask
+    return path
+
+
+def write_predictions(path, sample_ids, **probabilities):
+    with io.create_h5(path, "predict", {}, {}) as file:
+        io.write_strings(file, "sample_id", sample_ids)
+        io.write_strings(file, "split", ["val"] + ["test"] * (len(sample_ids) - 1))
+        for name, maps in probabilities.items():
+            file[name] = np.array(maps, np.float16)
+    return path
+
+
+def read(path):
+    numbers = ["dice", "iou", "hd95", "asd", "diagonal"]
+    return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in numbers})
+
+
+@pytest.fixture
+def table(prepared, tmp_path):
+    top = [[1] * 4] * 2 + [[0] * 4] * 2
+    upper_quarter = [[1] * 4] + [[0] * 4] * 3
+    student = [WIDE, np.zeros((4, 4)), WIDE, upper_quarter]
+    teacher = [np.zeros((4, 4)), WIDE, WIDE, top]
+    predictions = write_predictions(
+        tmp_path / "predictions.h5", SAMPLES[1:], probability=student, teacher_probability=teacher
+    )
+    output = tmp_path / "metrics.csv"
+    evaluate(prepared, predictions, output)
+    return read(output)
+
+
+def test_a_row_per_model_and_sample_in_their_order(table):
+    assert list(table.columns) == COLUMNS
+    assert list(table["model"]) == ["student"] * 4 + ["teacher"] * 4
+    assert list(table["sample_id"]) == SAMPLES[1:] * 2
+    assert list(table["subject_id"]) == ["s1", "s1", "s2", "s3"] * 2
+    assert list(table["split"]) == ["val", "test", "test", "test"] * 2
+
+
+def test_probability_is_upsampled_with_half_pixel_centres(table):
+    # With the corners aligned instead, columns 3 and later would be foreground: Dice < 1.
+    row = table.iloc[0]
+    assert (row["dice"], row["iou"], row["hd95"], row["asd"]) == (1, 1, 0, 0)
+    assert row["unit"] == "px"
+    assert row["diagonal"] == pytest.approx(math.hypot(8, 16), rel=1e-5)
+
+
+def test_spacing_is_applied_along_its_own_axis(table):
+    # 4 rows to 12: (i + 0.5) / 3 − 0.5 <= 0.5 keeps rows 0–2 of 0–5. Dice 2·3 / (3 + 6). Rows are
+    # 0.5 mm apart. Surfaces: the whole of rows 0 to 2 but for the inner 4 of row 1; rows 0 to 5
+    # but for the inner 4 of rows 1 to 4. Forth, row 2's inner 4 are 2 rows from row 0, for the
+    # columns are 2 mm apart: 4 × 1 mm, else 0. Back, row 5's 6 pixels are 3 rows from row 2, the
+    # ends of rows 3 and 4 1 and 2: 6 × 1.5 + 2 × 0.5 + 2 × 1 = 12 mm. 14 and 20 pixels.
+    row = table.iloc[3]
+    assert row["dice"] == pytest.approx(2 / 3, rel=1e-5)
+    assert row["asd"] == pytest.approx((4 + 12) / 34, rel=1e-5)
+    assert row["hd95"] == pytest.approx(1.5)
+    assert row["diagonal"] == pytest.approx(math.hypot(12 * 0.5, 6 * 2), rel=1e-5)
+    assert row["unit"] == "mm"
+
+
+def test_empty_masks_are_noted(table):
+    notes = ["", "both empty", "no mask", "", "empty prediction", "empty truth", "no mask", ""]
+    assert list(table["note"]) == notes
+    assert list(table["dice"].fillna(-1))[4:6] == [0, 0]
+    assert table["hd95"].isna()[4:6].all()
+    assert (table.iloc[1][["dice", "hd95"]] == [1, 0]).all()
+
+
+def test_a_sample_without_mask_keeps_its_row_without_numbers(table):
+    rows = table[table["sample_id"] == "no mask"]
+    assert len(rows) == 2
+    assert rows[["dice", "iou", "hd95", "asd", "diagonal"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(("probability", "dice"), [(0.5, 2 / 3), (0.499, 0)])
+def test_a_pixel_is_foreground_from_one_half(prepared, tmp_path, probability, dice):
+    # The upper half of "tall" is foreground: all of it predicted gives 2·36 / (36 + 72), none 0.
+    predictions = write_predictions(
+        tmp_path / "predictions.h5", ["tall"], probability=np.full((1, 4, 4), probability)
+    )
+    evaluate(prepared, predictions, tmp_path / "metrics.csv")
+    assert read(tmp_path / "metrics.csv")["dice"][0] == pytest.approx(dice, rel=1e-5)
+
+
+def test_foreign_predictions_are_refused(prepared, tmp_path):
+    predictions = write_predictions(
+        tmp_path / "predictions.h5", ["wide", "other"], probability=[WIDE, WIDE]
+    )
+    with pytest.raises(BadInput, match=r"predictions\.h5.*\n.*1 ids, such as 'other'"):
+        evaluate(prepared, predictions, tmp_path / "metrics.csv")
+    assert not (tmp_path / "metrics.csv").exists()

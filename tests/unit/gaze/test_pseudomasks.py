@@ -1,0 +1,347 @@
+"""From fixations to pseudomasks: the map, the levels, and the file that a training reads."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from conftest import disc
+from PIL import Image
+
+from stages.core import io
+from stages.core.cli import BadInput
+from stages.data.prepare import prepare
+from stages.gaze import pseudomasks as stage
+from stages.gaze.heatmap import draw_heatmap, draw_published_heatmap
+from stages.gaze.levels import cut_levels
+from stages.settings.gaze import GazeSettings
+from stages.settings.prepare import PrepareSettings
+from stages.settings.scanpath import ScanSettings
+
+SIZE = (32, 48)
+
+
+def make_gaze(prepared, output, settings, fixations=None, threads=2):
+    stage.make_gaze(prepared, output, settings, threads, 0, fixations)
+
+
+# The stage
+
+
+@pytest.fixture
+def prepared(kvasir, tmp_path):
+    """Frames 0 to 3 for training, one of them for validation, 4 and 5 for test."""
+    prepare(kvasir, tmp_path / "prepared.h5", PrepareSettings(layout="kvasir", size=SIZE), 1)
+    return tmp_path / "prepared.h5"
+
+
+@pytest.fixture
+def gaze(prepared, kvasir, tmp_path):
+    make_gaze(prepared, tmp_path / "gaze.h5", GazeSettings(), kvasir / "fixations.csv")
+    return tmp_path / "gaze.h5"
+
+
+def test_the_contract(gaze, prepared, kvasir):
+    with h5py.File(gaze) as file:
+        assert {name: (file[name].shape, file[name].dtype.str) for name in file} == {
+            "heatmap": ((6, 32, 48), "<f2"),
+            "refined": ((6, 32, 48), "<f2"),
+            "pseudomask": ((6, 2, 32, 48), "|u1"),
+            "threshold": ((2,), "<f4"),
+            "sample_id": ((6,), "|O"),
+            "fixation": ((12, 4), "<f4"),
+            "fixation_offset": ((7,), "<i8"),
+            "fixation_count": ((6,), "<i4"),
+            "off_image_count": ((6,), "<i4"),
+            "short_count": ((6,), "<i4"),
+            "dwell_ms": ((6,), "<f4"),
+            "has_gaze": ((6,), "|b1"),
+        }
+        assert h5py.check_string_dtype(file["sample_id"].dtype).encoding == "utf-8"
+        for name in ("heatmap", "refined", "pseudomask"):
+            assert file[name].chunks == (1, *file[name].shape[1:])
+        assert dict(file.attrs) | {"versions": ""} == {
+            "schema_version": io.SCHEMA_VERSION,
+            "stage": "pseudomasks",
+            "inputs": json.dumps(
+                {
+                    "fixations": io.sha256(kvasir / "fixations.csv"),
+                    "prepared": io.sha256(prepared),
+                }
+            ),
+            "params": json.dumps(GazeSettings().model_dump(mode="json"), sort_keys=True),
+            "versions": "",
+            "gaze_origin": "recorded",
+        }
+        with h5py.File(prepared) as source:
+            assert file["sample_id"][()].tolist() == source["sample_id"][()].tolist()
+
+
+def test_values_are_those_of_the_fixations(gaze):
+    with h5py.File(gaze) as file:
+        assert file["fixation_count"][()].tolist() == [3, 3, 3, 3, 0, 0]
+        assert file["fixation_offset"][()].tolist() == [0, 3, 6, 9, 12, 12, 12]
+        assert file["has_gaze"][()].tolist() == [True] * 4 + [False] * 2
+        # 200 + 250 + 300 ms.
+        assert file["dwell_ms"][:4].tolist() == [750] * 4
+        assert np.isnan(file["dwell_ms"][4:]).all()
+        scan = file["fixation"][3:6]
+        assert scan[:, 2:].tolist() == [[200, 0], [250, 300], [300, 600]]
+        assert file["threshold"][()].tolist() == pytest.approx([0.5, 0.3])
+        heat = draw_heatmap(scan, SIZE, original_size=(64, 82), sigma=70)
+        assert file["heatmap"][1] == pytest.approx(heat, abs=1e-3)
+
+
+def test_maps_lie_in_0_to_1_and_pseudomasks_are_their_levels(gaze):
+    with h5py.File(gaze) as file:
+        for name in ("heatmap", "refined"):
+            maps = file[name][()]
+            assert 0 <= maps.min() <= maps.max() <= 1
+        for refined, levels in zip(file["refined"], file["pseudomask"]):
+            assert np.array_equal(levels, cut_levels(refined, (0.3, 0.5)))
+
+
+def test_samples_that_nobody_looked_at_stay_empty(gaze):
+    with h5py.File(gaze) as file:
+        for name in ("heatmap", "refined", "pseudomask"):
+            touched = file[name][()].reshape(6, -1).any(axis=1)
+            assert touched.tolist() == [True] * 4 + [False] * 2
+
+
+def test_the_pseudomask_covers_what_was_looked_at(gaze, prepared):
+    with h5py.File(gaze) as file, h5py.File(prepared) as source:
+        for broad, mask in zip(file["pseudomask"][:4, -1], source["mask"][:4]):
+            assert 2 * (broad & mask).sum() / (broad.sum() + mask.sum()) > 0.6
+
+
+def test_more_levels_are_stored_from_precise_to_broad(prepared, kvasir, tmp_path):
+    several = GazeSettings(thresholds=(0.5, 0.3, 0.4))
+    make_gaze(prepared, tmp_path / "gaze.h5", several, kvasir / "fixations.csv")
+    with h5py.File(tmp_path / "gaze.h5") as file:
+        assert file["threshold"][()].tolist() == pytest.approx([0.5, 0.4, 0.3])
+        area = file["pseudomask"][:4].sum(axis=(2, 3))
+        assert (np.diff(area.astype(int), axis=1) >= 0).all()
+
+
+def test_the_crfs_reach_is_the_same_part_of_the_image_at_any_working_size(
+    prepared, kvasir, tmp_path, monkeypatch
+):
+    seen = []
+
+    monkeypatch.setattr(
+        "stages.gaze.crf.refine", lambda image, heat, *, sxy, **_: seen.append(sxy) or heat
+    )
+    make_gaze(prepared, tmp_path / "gaze.h5", GazeSettings(), kvasir / "fixations.csv")
+    # Frame 2 is 68 × 84; its 80 px are 80 · 32 / 68 and 80 · 48 / 84 at the working size.
+    assert (80 * 32 / 68, 80 * 48 / 84) in [pytest.approx(sxy) for sxy in seen]
+
+
+def test_short_fixations_are_left_out_of_the_map_and_of_the_dwell_time(prepared, kvasir, tmp_path):
+    shortest = GazeSettings(min_fixation_ms=250)
+    make_gaze(prepared, tmp_path / "gaze.h5", shortest, kvasir / "fixations.csv")
+    with h5py.File(tmp_path / "gaze.h5") as file:
+        assert file["fixation_count"][0] == 2
+        assert file["short_count"][0] == 1
+        assert file["dwell_ms"][0] == 550
+
+
+def test_bad_fixations_leave_no_file(prepared, tmp_path):
+    (tmp_path / "bad.csv").write_text("IMAGE\n")
+    with pytest.raises(BadInput, match=r"bad\.csv"):
+        make_gaze(prepared, tmp_path / "out/gaze.h5", GazeSettings(), tmp_path / "bad.csv")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_one_thread_and_four_write_the_same_bytes(prepared, kvasir, tmp_path):
+    for name, threads in (("a.h5", 1), ("b.h5", 4)):
+        make_gaze(prepared, tmp_path / name, GazeSettings(), kvasir / "fixations.csv", threads)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_the_published_canvas_is_a_choice(prepared, kvasir, tmp_path):
+    published = GazeSettings(canvas="published")
+    make_gaze(prepared, tmp_path / "gaze.h5", published, kvasir / "fixations.csv")
+    with h5py.File(tmp_path / "gaze.h5") as file:
+        heat = draw_published_heatmap(
+            file["fixation"][:3].astype(float), SIZE, original_size=(60, 80), sigma=70
+        )
+        assert file["heatmap"][0] == pytest.approx(heat, abs=2 / 255)
+
+
+def drop_gaze(kvasir, name):
+    table = kvasir / "fixations.csv"
+    kept = [line for line in table.read_text().splitlines() if not line.startswith(name)]
+    table.write_text("\n".join(kept) + "\n")
+
+
+def test_training_images_without_fixations_stop_unless_the_settings_allow_them(kvasir, tmp_path):
+    whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
+    prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
+    drop_gaze(kvasir, "frame 2")
+    table = kvasir / "fixations.csv"
+    with pytest.raises(BadInput) as error:
+        make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", GazeSettings(), table)
+    for words in (str(table), "none for 1 of 4: frame 2", "record them", "gaze.partial: true"):
+        assert words in str(error.value)
+    partial = GazeSettings(partial=True)
+    make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial, table)
+    with h5py.File(tmp_path / "gaze.h5") as file:
+        assert file["has_gaze"][:4].tolist() == [True, True, False, True]
+    for name in ("frame 0", "frame 1", "frame 3"):
+        drop_gaze(kvasir, name)
+    with table.open("a") as file:
+        file.write("frame 4.jpg,1,0.5,0.5,200,900,0\n")
+    with pytest.raises(BadInput, match="none for 4 of 4") as error:
+        make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial, table)
+    assert "gaze.partial" not in str(error.value)
+
+
+def test_gaze_that_was_dropped_is_not_called_absent(kvasir, tmp_path):
+    whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
+    prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
+    drop_gaze(kvasir, "frame 0")
+    drop_gaze(kvasir, "frame 2")
+    table = kvasir / "fixations.csv"
+    settings = GazeSettings(min_fixation_ms=100, recording={"max_off_image": 1})
+
+    def message():
+        with pytest.raises(BadInput) as error:
+            make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", settings, table)
+        return str(error.value)
+
+    with table.open("a") as file:
+        file.write("frame 2.jpg,1,9,9,200,900,0\n" * 2)
+    text = message()
+    assert "none for 2 of 4: frame 0, frame 2 (dropped: 2 off the image)\n" in text
+    assert "to mend:  check unit, origin and screen of gaze.recording; or record them" in text
+    with table.open("a") as file:
+        file.write("frame 2.jpg,1,0.5,0.5,20,900,0\n")
+    text = message()
+    assert "frame 2 (dropped: 2 off the image, 1 too short)\n" in text
+    assert "screen of gaze.recording, and gaze.min_fixation_ms; or record them" in text
+
+
+# Maps that were made elsewhere
+
+
+@pytest.fixture
+def maps(kvasir):
+    """A map per training frame: a ramp from 0 at the left to 1 at the right."""
+    folder = kvasir / "maps"
+    folder.mkdir()
+    for i in range(4):
+        ramp = np.tile(np.linspace(0, 255, 80 + 2 * i), (60 + 4 * i, 1)).round().astype(np.uint8)
+        Image.fromarray(ramp).save(folder / f"frame {i}.png")
+    return folder
+
+
+def test_refined_maps_are_only_cut(prepared, maps, tmp_path):
+    refined = GazeSettings(recording={"format": "refined"})
+    make_gaze(prepared, tmp_path / "gaze.h5", refined, maps)
+    with h5py.File(tmp_path / "gaze.h5") as file:
+        assert file["has_gaze"][()].tolist() == [True] * 4 + [False] * 2
+        assert file["fixation_count"][()].tolist() == [0] * 6
+        assert np.isnan(file["dwell_ms"][()]).all()
+        assert not file["heatmap"][()].any()
+        # Bilinear between pixel centres of 80 and 48 columns keeps the ramp.
+        column = np.interp((np.arange(48) + 0.5) * 80 / 48 - 0.5, np.arange(80), np.arange(80) / 79)
+        assert file["refined"][0, 16] == pytest.approx(column, abs=0.01)
+        assert np.array_equal(file["pseudomask"][0], cut_levels(file["refined"][0], (0.5, 0.3)))
+
+
+def test_heatmaps_are_refined_and_cut(prepared, maps, tmp_path):
+    heatmaps = GazeSettings(recording={"format": "heatmaps"})
+    make_gaze(prepared, tmp_path / "gaze.h5", heatmaps, maps)
+    with h5py.File(tmp_path / "gaze.h5") as file:
+        assert file["heatmap"][0].max() == pytest.approx(0.995, abs=0.001)
+        changed = abs(file["refined"][0].astype(float) - file["heatmap"][0]).mean()
+        assert changed > 0.01
+        assert file["has_gaze"][()].tolist() == [True] * 4 + [False] * 2
+
+
+# Simulation
+
+
+def simulate(prepared, output, **changes):
+    make_gaze(prepared, output, GazeSettings(**{"simulate": ScanSettings()} | changes))
+    return output
+
+
+def values(path):
+    with h5py.File(path) as file:
+        return {name: file[name][()] for name in file}
+
+
+def scans(path):
+    """Sample id → its fixations."""
+    found = values(path)
+    parts = np.split(found["fixation"], found["fixation_offset"][1:-1])
+    return {name.decode(): part.tolist() for name, part in zip(found["sample_id"], parts)}
+
+
+def test_only_the_training_split_is_simulated(prepared, tmp_path):
+    path = simulate(prepared, tmp_path / "gaze.h5")
+    with h5py.File(prepared) as source, h5py.File(path) as file:
+        training = source["split"].asstr()[()] == "train"
+        assert training.sum() == 3
+        assert ((file["fixation_count"][()] > 0) == training).all()
+        assert file.attrs["gaze_origin"] == "simulated"
+        assert json.loads(file.attrs["params"])["simulate"] is not None
+
+
+def test_masks_of_the_other_splits_are_not_read(prepared, tmp_path):
+    before = values(simulate(prepared, tmp_path / "a.h5"))
+    with h5py.File(prepared, "r+") as file:
+        for i in np.flatnonzero(file["split"].asstr()[()] != "train"):
+            file["mask"][i] = disc(SIZE, (5, 5), 4)
+    after = values(simulate(prepared, tmp_path / "b.h5"))
+    for name, expected in before.items():
+        np.testing.assert_array_equal(after[name], expected, name)
+
+
+def test_a_training_image_without_a_mask_is_not_looked_at(kvasir, tmp_path):
+    (kvasir / "masks/frame 1.jpg").unlink()
+    whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
+    prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
+    with pytest.raises(BadInput, match=r"none for 1 of 4: frame 1\n.*\n.*draw them"):
+        simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5")
+    path = simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial=True)
+    assert [bool(scan) for scan in scans(path).values()] == [True, False, True, True, False, False]
+    for i in (0, 2, 3):
+        (kvasir / f"masks/frame {i}.jpg").unlink()
+    prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
+    with pytest.raises(BadInput, match=r"none for 4 of 4: .*\n.*\n.*draw masks") as error:
+        simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5")
+    assert "name recorded gaze: fixations instead of gaze.simulate" in str(error.value)
+    assert "gaze.partial" not in str(error.value)
+
+
+def test_a_seed_fixes_the_bytes_and_another_changes_the_gaze(prepared, tmp_path):
+    first = simulate(prepared, tmp_path / "a.h5", seed=1)
+    second = simulate(prepared, tmp_path / "b.h5", seed=1)
+    assert first.read_bytes() == second.read_bytes()
+    assert scans(first) != scans(simulate(prepared, tmp_path / "c.h5", seed=2))
+
+
+def test_the_gaze_on_an_image_does_not_depend_on_which_others_there_are(kvasir, tmp_path):
+    whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
+    prepare(kvasir, tmp_path / "all.h5", whole, 1)
+    (kvasir / "train.txt").write_text("frame 3\nframe 1\n")
+    prepare(kvasir, tmp_path / "some.h5", whole, 1)
+    of_all = scans(simulate(tmp_path / "all.h5", tmp_path / "a.h5"))
+    of_some = scans(simulate(tmp_path / "some.h5", tmp_path / "b.h5"))
+    assert of_some["frame 1"] == of_all["frame 1"] != of_all["frame 3"] == of_some["frame 3"]
+
+
+def test_simulated_fixations_keep_to_the_shortest_duration(prepared, tmp_path):
+    found = values(simulate(prepared, tmp_path / "gaze.h5", min_fixation_ms=300))
+    assert len(found["fixation"]) > 0
+    assert found["fixation"][:, 2].min() >= 300
+
+
+def test_grey_scans_with_physical_intensities_are_looked_at_too(nci_isbi, tmp_path):
+    prepare(nci_isbi, tmp_path / "prepared.h5", PrepareSettings(layout="nci_isbi", size=SIZE), 1)
+    found = values(simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5"))
+    looked = found["fixation_count"] > 0
+    assert looked.sum() == 2
+    assert (found["pseudomask"][looked].sum(axis=(2, 3)) > 0).all()

@@ -1,0 +1,830 @@
+"""Recordings as eye trackers, spreadsheets and the GazeMedSeg release write them."""
+
+import csv
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from stages.core.cli import BadInput, ManyBad, Problems
+from stages.gaze.recordings import read_scans, table
+from stages.settings.recording import RecordingSettings
+
+SIZES = {"a": (60, 80), "b": (60, 80)}
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "recording.txt"
+
+
+def read(file, ids=SIZES, shortest=50, **settings):
+    sizes = ids if isinstance(ids, dict) else dict.fromkeys(ids, (60, 80))
+    problems = Problems()
+    found = read_scans(file, sizes, RecordingSettings.model_validate(settings), shortest, problems)
+    problems.stop()
+    return found
+
+
+def message(file, **options):
+    with pytest.raises(BadInput) as error:
+        read(file, **options)
+    return str(error.value)
+
+
+# The GazeMedSeg release. The rows of `Prostate3T` are of its kind: a file name without a folder,
+# the number of the fixation, fractions of the image, milliseconds.
+
+COLUMNS = [
+    "IMAGE", "CURRENT_FIX_INDEX", "CURRENT_FIX_X", "CURRENT_FIX_Y", "CURRENT_FIX_DURATION",
+    "CURRENT_FIX_START", "CURRENT_FIX_PUPIL", "IMAGE_HEIGHT", "IMAGE_WIDTH",
+]  # fmt: skip
+A = "a.jpg,1,0.25,0.5,200,0,900,60,80"
+LATER_A = "a.jpg,2,0.75,0.5,150,240,900,60,80"
+B = "b.jpg,1,0.1,0.2,300,10,900,60,80"
+
+
+def write(file, *rows, columns=COLUMNS, separator=",", encoding="utf-8", end="\n"):
+    lines = [separator.join(columns), *rows]
+    file.write_bytes((end.join(lines) + end).encode(encoding))
+
+
+def test_fixations_come_by_sample_with_position_duration_and_start(file):
+    write(file, A, B, LATER_A)
+    scans = read(file)
+    assert sorted(scans) == ["a", "b"]
+    assert scans["a"].fixations.dtype == np.float64
+    assert scans["a"].fixations.tolist() == [[0.25, 0.5, 200, 0], [0.75, 0.5, 150, 240]]
+    assert scans["b"].fixations.tolist() == [[0.1, 0.2, 300, 10]]
+    assert [scan[1:] for scan in scans.values()] == [(0, 0), (0, 0)]
+
+
+def test_what_may_have_been_exported_twice_is_told(file, caplog):
+    # Behind the whole first export a part of it again; another start is another fixation.
+    later = A.replace(",200,0,", ",200,500,")
+    write(file, A, later, B, later, B)
+    read(file)
+    assert f"{file}: 2 of 5 fixations have the image, place, duration and start" in caplog.text
+    caplog.clear()
+    write(file, A, later, B)
+    read(file)
+    assert "twice" not in caplog.text
+
+
+def test_a_row_of_the_release(file):
+    row = "Prostate3T-01-0027_14.jpg,1,0.4846041666666668,0.4931510416666668,770,2484,7,320.0,320.0"
+    write(file, row)
+    size = (320, 320)
+    scan = read(file, ids={"Prostate3T-01-0027_14": size, "Prostate3T-01-0027_1": size})
+    assert list(scan) == ["Prostate3T-01-0027_14"]
+    assert scan["Prostate3T-01-0027_14"].fixations.tolist() == [
+        [0.4846041666666668, 0.4931510416666668, 770, 2484]
+    ]
+
+
+def test_the_order_is_that_of_the_file(file, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", 4)
+    rows = [f"{name}.jpg,1,0.5,0.5,{100 + i},{1000 - i},900,60,80" for i, name in
+            enumerate("abbaab")]  # fmt: skip
+    write(file, *rows)
+    assert {name: scan.fixations[:, 2].tolist() for name, scan in read(file).items()} == {
+        "a": [100, 103, 104],
+        "b": [101, 102, 105],
+    }
+
+
+def test_a_sample_that_nobody_looked_at_is_absent(file):
+    write(file, A)
+    assert list(read(file)) == ["a"]
+
+
+def test_rows_of_other_images_are_left_out_and_counted(file, caplog):
+    write(file, A, B, LATER_A, ",1,0.25,0.5,200,0,900,60,80")
+    assert list(read(file, ids=["b"])) == ["b"]
+    assert "2 rows are of no readable image of the data set, such as a.jpg" in caplog.text
+
+
+def test_the_edges_belong_to_the_image_and_what_is_dropped_is_counted(file):
+    rows = ["0,0,50", "1,1,60", "-0.001,0.5,100", "0.5,1.001,100", "0.5,0.5,49.9", "0.5,0.5,70",
+            "2,2,49"]  # fmt: skip
+    write(file, *(f"a.jpg,1,{row},0,900,60,80" for row in rows))
+    scan = read(file, max_off_image=1)["a"]
+    assert scan.fixations[:, 2].tolist() == [50, 60, 70]
+    assert (scan.off_image, scan.short) == (2, 2)
+
+
+def test_a_scan_of_which_every_fixation_is_dropped_says_so(file):
+    write(file, A, B)
+    scans = read(file, shortest=250)
+    assert scans["a"].fixations.shape == (0, 4)
+    assert scans["a"][1:] == (0, 1)
+
+
+@pytest.mark.parametrize("sample_id", ["NA", "frame 1", "nan", "007", "1e3", "a.b", "Größe", "a"])
+@pytest.mark.parametrize(
+    "form", ["{}.jpg", "{}.PNG", "{}.nii.gz", "{}", "images/{}.tif", r"C:\gaze\{}.dcm", "  {}.jpg"]
+)
+def test_the_names_of_an_image(file, sample_id, form):
+    write(file, A.replace("a.jpg", form.format(sample_id)))
+    assert list(read(file, ids=[sample_id])) == [sample_id]
+
+
+def test_an_id_may_look_like_a_file_and_an_unknown_ending_is_no_ending(file):
+    write(file, A.replace("a.jpg", "a.png"), B.replace("b.jpg", "b.1"))
+    assert list(read(file, ids=["a.png", "b.1"])) == ["a.png", "b.1"]
+    assert "found:    ['a.png', 'b.1']" in message(file, ids=["b", "A", "a.p"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_encodings_line_ends_and_separators(file, encoding, end, separator):
+    rows = [row.replace(",", separator).replace("a.jpg", "Ä.jpg") for row in (A, LATER_A)]
+    columns = [f'"{name}"' for name in COLUMNS]
+    write(file, *rows, columns=columns, separator=separator, encoding=encoding, end=end)
+    scans = read(file, ids=["Ä"])
+    assert scans["Ä"].fixations.tolist() == [[0.25, 0.5, 200, 0], [0.75, 0.5, 150, 240]]
+
+
+@pytest.mark.parametrize(("separator", "quote"), [(";", ""), ("\t", ""), (",", '"')])
+def test_decimal_commas(file, separator, quote):
+    values = ("0,25", "0,5", "200,5", "0")
+    row = separator.join(["a.jpg", "1", *(f"{quote}{v}{quote}" for v in values), "", "", ""])
+    write(file, row, separator=separator)
+    assert read(file)["a"].fixations.tolist() == [[0.25, 0.5, 200.5, 0]]
+
+
+def test_more_columns_in_another_order_and_nameless_ones_do_not_matter(file):
+    columns = ["", "TRIAL", "CURRENT_FIX_START", "CURRENT_FIX_DURATION", "", "CURRENT_FIX_Y",
+               "CURRENT_FIX_X", "IMAGE"]  # fmt: skip
+    write(file, "0,x,0,200,7,0.5,0.25,a.jpg", columns=columns)
+    assert read(file)["a"].fixations.tolist() == [[0.25, 0.5, 200, 0]]
+
+
+def test_a_separator_behind_every_line_does_not_matter(file):
+    write(file, A + ",", B + ",")
+    assert sorted(read(file)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("column", ["IMAGE", "CURRENT_FIX_X", "CURRENT_FIX_START"])
+def test_an_absent_column_is_named(file, column):
+    write(file, A, columns=[c if c != column else "SOMETHING" for c in COLUMNS])
+    text = message(file)
+    assert f"expected: also ['{column}']" in text
+    assert "SOMETHING" in text
+    assert ("recording.image_column" in text) == (column == "IMAGE")
+
+
+@pytest.mark.parametrize("value", [".", "", "0;25", "0.25 px", "nan", "inf", "-inf", "True"])
+@pytest.mark.parametrize("rows", [2, 500_000])
+def test_a_value_that_is_no_number_is_shown_with_its_line(file, value, rows, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    write(file, A, B, A, A.replace("0.25", value))
+    text = message(file)
+    assert text == (
+        f"{file}: column CURRENT_FIX_X, line 5\n  found:    {value!r}\n  expected: a number\n"
+        "  to mend:  correct or delete the line"
+    )
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_a_line_that_ends_early_lacks_a_value(file, separator):
+    rows = [row.replace(",", separator) for row in (A, "b.jpg,1,0.5")]
+    write(file, *rows, separator=separator)
+    text = message(file)
+    assert text.startswith("3 problems:\n")
+    assert "column CURRENT_FIX_Y, line 3\n  found:    ''\n  expected: a number" in text
+
+
+def test_a_line_is_found_though_the_number_hides_behind_decimal_commas(file):
+    rows = [row.replace(",", ";").replace(".5", ",5") for row in (A, B, A.replace("0.5", "o.5"))]
+    write(file, *rows, separator=";")
+    assert "column CURRENT_FIX_Y, line 4\n  found:    'o,5'" in message(file)
+
+
+def test_blank_lines_are_no_fixations_and_count_as_lines(file):
+    write(file, A, "", ",,,,,,,,", B, "")
+    assert sorted(read(file)) == ["a", "b"]
+    write(file, A, "", "", B.replace("300", "long"))
+    assert "line 5\n  found:    'long'" in message(file)
+
+
+@pytest.mark.parametrize("duration", ["0", "-5"])
+def test_a_fixation_lasts(file, duration):
+    write(file, A, B.replace("300", duration))
+    assert message(file) == (
+        f"{file}: column CURRENT_FIX_DURATION, line 3\n  found:    {duration} ms\n"
+        "  expected: a duration above 0 ms\n  to mend:  correct or delete the line"
+    )
+
+
+def test_a_table_of_another_data_set_is_refused(file):
+    write(file, A, B)
+    text = message(file, ids=["d", "c"])
+    assert "column IMAGE" in text
+    assert "found:    ['a.jpg', 'b.jpg']" in text
+    assert "such as ['c', 'd']" in text
+
+
+def test_pixels_are_not_taken_for_fractions(file):
+    write(file, A.replace("0.25,0.5", "20,30"), B.replace("0.1,0.2", "64,12"))
+    text = message(file)
+    assert f"{file}: columns CURRENT_FIX_X, CURRENT_FIX_Y" in text
+    assert "found:    100% of 2 fixations off their image; x from 20 to 64, y from 12 to 30" in text
+    assert "set recording.unit: px" in text
+    scans = read(file, unit="px")
+    assert scans["b"].fixations.tolist() == [[64 / 80, 12 / 60, 300, 10]]
+
+
+def test_other_images_do_not_count_for_what_lies_off_the_image(file):
+    write(file, A, *[B.replace("0.1,0.2", "64,12")] * 3)
+    assert list(read(file, ids=["a"])) == ["a"]
+
+
+def test_all_that_is_wrong_is_said_at_once(file):
+    far = A.replace("0.25", "25")
+    write(file, A.replace("200", "long"), A.replace("0.5", "up"), B.replace("300", "0"), far, far)
+    with pytest.raises(ManyBad) as error:
+        read(file)
+    texts = [str(problem) for problem in error.value.problems]
+    assert len(texts) == 4
+    assert "column CURRENT_FIX_Y, line 3\n  found:    'up'" in texts[0]
+    assert "column CURRENT_FIX_DURATION, line 2\n  found:    'long'" in texts[1]
+    assert "67% of 3 fixations off their image" in texts[2]
+    assert "column CURRENT_FIX_DURATION, line 4\n  found:    0 ms" in texts[3]
+    assert str(error.value).startswith("4 problems:\n1. ")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "No columns"),
+        (b"\n\n", "No columns"),
+        (b"IMAGE\xe9", "utf-8"),
+        (
+            ",".join(COLUMNS).encode() + f"\n{A}\nGr\xf6\xdfe.jpg{A[5:]}\n".encode("latin-1"),
+            "utf-8",
+        ),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(file, content, words):
+    file.write_bytes(content)
+    text = message(file)
+    assert words in text
+    assert "expected: a table in UTF-8 or UTF-16, with tabs, commas or semicolons" in text
+
+
+def test_a_file_that_is_not_there_and_a_column_that_is_there_twice(file):
+    assert "No such file" in message(file)
+    write(file, A, columns=[*COLUMNS[:-1], "IMAGE"])
+    assert "line 1\n  found:    twice the column 'IMAGE'" in message(file)
+
+
+def test_a_folder_is_no_table_and_may_hold_maps(tmp_path):
+    assert message(tmp_path) == (
+        f"{tmp_path}: file\n  found:    a folder\n"
+        "  expected: a table, as gaze.recording.format says\n"
+        "  to mend:  name the table in it; where it holds maps, set gaze.recording.format: "
+        "heatmaps or refined"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_table_that_this_user_may_not_read(file):
+    write(file, A)
+    file.chmod(0)
+    text = message(file)
+    assert "Permission denied" in text
+    assert text.endswith("to mend:  let this user read it")
+
+
+@pytest.mark.parametrize("row", [f"{B},1,2", "b.jpg,1,0,25,0,5,200,0,900,60,80", f"{B},1"])
+def test_a_line_with_too_many_values(file, row):
+    write(file, A, row)
+    assert message(file) == (
+        f"{file}: line 3\n  found:    more values than columns\n"
+        "  expected: 9 values, as line 1 has names\n"
+        "  to mend:  put values with a separator inside, such as 0,5, into quotes, or correct "
+        "the line"
+    )
+
+
+@pytest.mark.parametrize("rows", [(), (A.replace("a.jpg", ""),)])
+def test_a_table_without_a_named_image(rows, file):
+    write(file, *rows)
+    text = message(file)
+    assert "column IMAGE\n  found:    no row that names an image\n" in text
+    assert "to mend:  export the recording again" in text
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+@pytest.mark.parametrize("behind", ["{0}junk", "{0}{0}junk", "{0}{0}{0} 1 {0}"])
+def test_values_behind_empty_ones_beyond_the_header_are_not_dropped(file, separator, behind):
+    rows = [row.replace(",", separator) for row in (A, B, LATER_A)]
+    write(file, rows[0], rows[1] + 3 * separator, rows[2], separator=separator)
+    assert sorted(read(file)) == ["a", "b"]
+    rows[1] += behind.format(separator)
+    write(file, *rows, separator=separator)
+    assert f"{file}: line 3\n  found:    more values than columns" in message(file)
+
+
+# Quotation marks. Two notes that begin with one used to swallow the rows between them.
+
+NOTED = [*COLUMNS, "NOTE"]
+
+
+def noted(separator, notes):
+    rows = [A, B, LATER_A, B.replace("b.jpg,1", "b.jpg,2")]
+    return [row.replace(",", separator) + separator + note for row, note in zip(rows, notes)]
+
+
+def test_between_tabs_a_quotation_mark_is_a_character(file):
+    rows = noted("\t", ['"5 mm lesion', "", '"x', 'a 5" one'])
+    write(file, *rows, columns=NOTED, separator="\t")
+    assert {name: len(scan.fixations) for name, scan in read(file).items()} == {"a": 2, "b": 2}
+    rows[0] = '"' + rows[0]
+    rows[1] = rows[1].replace("0.1", '0.1"')
+    write(file, *rows, columns=NOTED, separator="\t")
+    assert "column CURRENT_FIX_X, line 3\n  found:    '0.1\"'" in message(file)
+
+
+def test_between_tabs_a_pair_around_a_value_is_taken_off(file):
+    row = "\t".join(f'"{value}"' for value in A.split(","))
+    lost = row.replace('"0.25"', '"."')
+    write(file, row, columns=[f'"{c}"' for c in COLUMNS], separator="\t")
+    assert read(file)["a"].fixations.tolist() == [[0.25, 0.5, 200, 0]]
+    write(file, row, lost, separator="\t")
+    scan = read(file, format="eyelink", unit="fraction")["a"]
+    assert (len(scan.fixations), scan.off_image) == (1, 1)
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_elsewhere_a_quotation_mark_has_its_partner_on_its_line(file, separator):
+    good = ['"a, b; c"', '"say ""5"""', 'a 5" one', ""]
+    write(file, *noted(separator, good), columns=NOTED, separator=separator)
+    assert {name: len(scan.fixations) for name, scan in read(file).items()} == {"a": 2, "b": 2}
+    for bad in ('"5 mm lesion', 'a 5" one"' + separator + '"x', '"5" wide'):
+        write(file, *noted(separator, ["", bad, '"x', ""]), columns=NOTED, separator=separator)
+        if bad.startswith("a"):
+            assert "line 3\n  found:    a quotation mark" in message(file)
+        else:
+            assert message(file) == (
+                f"{file}: line 3\n  found:    a quotation mark without its partner\n"
+                "  expected: quotation marks in pairs around a value, both on one line\n"
+                "  to mend:  delete the mark, or the line break behind it"
+            )
+
+
+def test_a_line_break_inside_a_value_shows_its_line(file, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", 2)
+    rows = noted(",", ["", "", '"two\nlines"', ""])
+    write(file, *rows, columns=NOTED)
+    assert "line 4\n  found:    a quotation mark" in message(file)
+    write(file, *rows, columns=[f'"{NOTED[0]}', *NOTED[1:]])
+    assert "line 1\n  found:    a quotation mark" in message(file)
+
+
+# What a person may type, within a line.
+notes = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 999), notes), min_size=1, max_size=9),
+    st.sampled_from([",", ";", "\t"]),
+)
+def test_notes_neither_add_nor_take_rows(tmp_path_factory, rows, separator):
+    file = tmp_path_factory.mktemp("noted") / "recording.txt"
+    lines = [[*COLUMNS[:6], "NOTE"]]
+    lines += [[f"{name}.jpg", "1", "0.5", "0.25", "300", str(n), note] for name, n, note in rows]
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        if separator == "\t":
+            stream.writelines("\t".join(line) + "\r\n" for line in lines)
+        else:
+            csv.writer(stream, delimiter=separator).writerows(lines)
+    scans = read(file)
+    for name in "ab":
+        starts = [n for other, n, _ in rows if other == name]
+        assert (scans[name].fixations[:, 3].tolist() if starts else []) == starts
+        assert (name in scans) == bool(starts)
+
+
+# Commas in numbers
+
+
+@pytest.mark.parametrize("rows", [2, 500_000])
+def test_a_column_has_one_decimal_sign(file, rows, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    far = A.replace("0.25", '"0,75"')
+    write(file, A, B, B, far)
+    assert message(file) == (
+        f"{file}: column CURRENT_FIX_X, line 5\n"
+        "  found:    '0,75', while line 2 has '0.25'\n"
+        "  expected: one decimal sign in a column, and none between thousands\n"
+        "  to mend:  write all decimals with points, or all with commas"
+    )
+    # Another column may have another sign.
+    write(file, *(row.replace("0.5", '"0,5"').replace("0.2,", '"0,2",') for row in (A, B)))
+    assert read(file)["b"].fixations[0, :2].tolist() == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("rows", [2, 500_000])
+def test_a_comma_between_thousands_is_none_before_decimals(file, rows, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    durations = ["200", "340", '"1,250"', "300"]
+    write(file, *(A.replace("200", duration) for duration in durations))
+    assert message(file) == (
+        f"{file}: column CURRENT_FIX_DURATION, line 4\n"
+        "  found:    '1,250', which may mean 1250 or 1.250\n"
+        "  expected: no sign between thousands\n"
+        "  to mend:  take it out; where it is a decimal comma, write decimals with points"
+    )
+    for decimals in (['"200,125"', '"340,50"'], ["200", '"340,5"', '"1,250"'], ['"0,125"', "90"]):
+        write(file, *(A.replace("200", duration) for duration in decimals))
+        found = read(file, shortest=0)["a"].fixations[:, 2].tolist()
+        assert found == [float(text.strip('"').replace(",", ".")) for text in decimals]
+    # Where other columns have decimal points, all of this one may be thousands.
+    write(file, A.replace("0.5", '"1,024"'), A.replace("0.5", '"1,500"'))
+    assert "line 2\n  found:    '1,024', which may mean 1024 or 1.024" in message(file)
+    write(file, A.replace("200", '"1,250,500"'))
+    assert "line 2\n  found:    '1,250,500'\n  expected: a number" in message(file)
+
+
+@pytest.mark.parametrize("rows", [1, 500_000])
+def test_a_comma_that_can_only_be_decimal_tells_what_those_of_other_columns_are(
+    file, rows, monkeypatch
+):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    place = {"format": "eyelink", "unit": "px", "screen": {"size": (1920, 1080)}}
+
+    def export(x, time):
+        lines = ["a.jpg;1;512,835;496,241;200;0", f"a.jpg;2;{x};0;200;{time}"]
+        write(file, *lines, columns=COLUMNS[:6], separator=";")
+
+    for x in ("1171,835", "812,5"):
+        export(x, 250)
+        found = read(file, **place)["a"].fixations[:, 1] * 1080
+        assert found.tolist() == pytest.approx([496.241, 0])
+    # Whole numbers and other commas of that kind say nothing, and points say the contrary.
+    for x, time in (("812", 250), ("812,250", 250), ("1171,835", 250.5)):
+        export(x, time)
+        assert "line 2\n  found:    '496,241', which may mean" in message(file, **place)
+
+
+# Which picture a row is of
+
+
+def test_pictures_of_two_folders_are_not_one_sample(file):
+    rows = ["patA/1.png" + A[5:], "1.png" + B[5:]]
+    write(file, *rows, "patA/1.dcm" + B[5:])
+    assert len(read(file, ids=["1"])["1"].fixations) == 3
+    write(file, *rows, r"patB\1.png" + B[5:])
+    assert message(file, ids=["1"]) == (
+        f"{file}: column IMAGE\n"
+        "  found:    'patA/1.png', 'patB\\\\1.png' for the sample '1'\n"
+        "  expected: pictures of one folder: those of two may be different ones\n"
+        "  to mend:  delete the rows of the other pictures; where they are the same, take the "
+        "folders off their names"
+    )
+
+
+def test_of_many_pictures_in_two_folders_some_are_named(file):
+    names = [f"{folder}/{i}.png" for i in range(5) for folder in "xy"]
+    write(file, *(name + A[5:] for name in names))
+    text = message(file, ids=[str(i) for i in range(5)])
+    assert "for the sample '2'; and 2 more samples\n" in text
+    assert "'3'" not in text
+
+
+def test_an_image_that_was_shown_in_another_size_is_not_the_data_sets(file):
+    near = A.replace("60,80", "61,79")
+    unsaid = B.replace("60,80", ",.")
+    write(file, A, near, unsaid)
+    assert sorted(read(file)) == ["a", "b"]
+    write(file, A, near, B.replace("60,80", "480.0,640.0"), A.replace("60,80", "60,82"))
+    assert message(file) == (
+        f"{file}: columns IMAGE_HEIGHT and IMAGE_WIDTH, line 4\n"
+        "  found:    480 and 640 for the sample 'b', and other sizes of 1 more samples\n"
+        "  expected: 60 and 80, the size of its image\n"
+        "  to mend:  give the data set the images that were shown; where they were only scaled "
+        "since, delete the two columns"
+    )
+    # A user's own report may have variables of that name; half of a size says nothing.
+    write(file, B.replace("60,80", "480,640"))
+    assert list(read(file, format="eyelink", unit="fraction")) == ["b"]
+    write(file, B.replace("60,80", "480,640"), columns=[*COLUMNS[:-1], "OTHER"])
+    assert list(read(file)) == ["b"]
+
+
+# Units of time
+
+
+@pytest.mark.parametrize(
+    ("durations", "words"),
+    [
+        (
+            [0.25, 0.2, 1.5],
+            "found:    3 fixations of 0.2 to 1.5 ms, with a median of 0.25 ms\n"
+            "  expected: some of 50 ms (gaze.min_fixation_ms) or longer\n"
+            "  to mend:  the durations look like seconds: give them in milliseconds",
+        ),
+        (
+            [250_000, 30_000, 1_500_000],
+            "found:    3 fixations of 30000 to 1.5e+06 ms, with a median of 250000 ms\n"
+            "  expected: a median of at most 20000 ms\n"
+            "  to mend:  the durations look like microseconds: give them in milliseconds",
+        ),
+        (
+            [40, 49, 20],
+            "found:    3 fixations of 20 to 49 ms, with a median of 40 ms\n"
+            "  expected: some of 50 ms (gaze.min_fixation_ms) or longer\n"
+            "  to mend:  give durations in milliseconds, or lower gaze.min_fixation_ms",
+        ),
+    ],
+)
+def test_durations_in_another_unit(file, durations, words):
+    write(file, *(A.replace("200", str(duration)) for duration in durations))
+    assert message(file) == f"{file}: column CURRENT_FIX_DURATION\n  {words}"
+
+
+def test_one_long_and_one_short_fixation_are_no_other_unit(file):
+    write(file, A.replace("200", "30000"), A, A.replace("200", "0.2"))
+    assert len(read(file)["a"].fixations) == 2
+
+
+def test_a_recording_of_which_nothing_is_left(file):
+    off = A.replace("0.25", "1.5")
+    write(file, off, off, A.replace("200", "20"))
+    assert message(file, max_off_image=1) == (
+        f"{file}: fixations\n"
+        "  found:    none on its image for long enough: 2 off their image, 1 too short\n"
+        "  expected: some on their image, of 50 ms (gaze.min_fixation_ms) or longer\n"
+        "  to mend:  check the unit of the durations, and what recording says of x and y"
+    )
+    # Where the placing is wrong already, that is enough.
+    assert "problems" not in message(file)
+
+
+# EyeLink Data Viewer: tabs, a dot for what is missing, trial variables under names of their own.
+
+REPORT = [
+    "RECORDING_SESSION_LABEL", "TRIAL_INDEX", "CURRENT_FIX_INDEX", "CURRENT_FIX_X",
+    "CURRENT_FIX_Y", "CURRENT_FIX_DURATION", "CURRENT_FIX_START", "NEXT_SAC_AMPLITUDE", "picture",
+]  # fmt: skip
+# On a screen of 1024 × 768 px an image of 80 × 60 px is shown 1024 × 768 px large.
+EYELINK = {
+    "format": "eyelink",
+    "unit": "px",
+    "screen": {"size": (1024, 768)},
+    "image_column": "picture",
+}
+TRIALS = [
+    "s1\t1\t1\t512.0\t384.0\t212\t4\t2.50\ta.bmp",
+    "s1\t1\t2\t.\t.\t180\t250\t.\ta.bmp",
+    "s1\t2\t1\t256.0\t192.0\t96\t8\t.\tb.bmp",
+    "s2\t1\t1\t768.0\t576.0\t40\t6\t.\ta.bmp",
+    "s2\t1\t2\t768.0\t576.0\t140\t66\t.\ta.bmp",
+]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_fixation_report(file, encoding):
+    write(file, *TRIALS, columns=REPORT, separator="\t", encoding=encoding)
+    scans = read(file, **EYELINK)
+    # Two readers' fixations of one image follow each other; a lost eye counts as off the image.
+    assert scans["a"].fixations.tolist() == [[0.5, 0.5, 212, 4], [0.75, 0.75, 140, 66]]
+    assert scans["a"][1:] == (1, 1)
+    assert scans["b"].fixations.tolist() == [[0.25, 0.25, 96, 8]]
+
+
+def test_a_localised_report_with_quotes(file):
+    rows = [row.replace(".0\t", ",0\t").replace("a.bmp", '"a.bmp"') for row in TRIALS]
+    write(file, *rows, columns=[f'"{name}"' for name in REPORT], separator="\t")
+    assert read(file, **EYELINK)["a"].fixations[:, 0].tolist() == [0.5, 0.75]
+
+
+def test_the_column_of_the_image_has_another_name(file):
+    write(file, *TRIALS, columns=REPORT, separator="\t")
+    text = message(file, **EYELINK | {"image_column": ""})
+    assert "expected: also ['IMAGE']" in text
+    assert "'picture'" in text
+    assert "where another column names the image, say which: recording.image_column" in text
+
+
+def test_a_report_has_a_duration_in_every_row(file):
+    write(file, TRIALS[0], TRIALS[1].replace("180", "."), columns=REPORT, separator="\t")
+    assert "column CURRENT_FIX_DURATION, line 3\n  found:    '.'" in message(file, **EYELINK)
+
+
+def test_a_report_of_a_tracker_that_lost_the_eye(file):
+    write(file, TRIALS[0], TRIALS[1], TRIALS[1], columns=REPORT, separator="\t")
+    text = message(file, **EYELINK)
+    assert "67% of 3 fixations off their image, 67% without a position" in text
+
+
+# Tobii Pro Lab: one row per sample, at 10 Hz here.
+
+EXPORT = [
+    "Recording timestamp [ms]", "Sensor", "Participant name", "Recording name",
+    "Gaze point X [DACS px]", "Presented Stimulus name", "Eye movement type",
+    "Gaze event duration [ms]", "Eye movement type index", "Fixation point X [DACS px]",
+    "Fixation point Y [DACS px]", "Fixation point X [MCS px]", "Fixation point Y [MCS px]",
+    "Fixation point X [MCS norm]", "Fixation point Y [MCS norm]",
+]  # fmt: skip
+DACS = {"format": "tobii", "unit": "px", "screen": {"size": (800, 600)}}
+MCS = {"format": "tobii", "unit": "px"}
+NORM = {"format": "tobii", "unit": "fraction"}
+
+
+def tobii_rows(reader="P1", recording="R1", start=1000, scale=1):
+    """Two fixations on a, one on b that began on a, one on b in the lower right quarter."""
+
+    def row(step, image="", kind="", duration="", index="", x=None, y=None):
+        # On the screen of 800 × 600 px the image of 80 × 60 px is shown tenfold.
+        point = ["", ""] * 3 if x is None else [x, y, x / 10, y / 10, x / 800, y / 600]
+        values = [(start + 100 * step) * scale, "Eye Tracker", reader, recording, "", image, kind,
+                  duration, index, *point]  # fmt: skip
+        return "\t".join(map(str, values))
+
+    return [
+        row(0),
+        row(1, "a.png", "Saccade", 100, 1),
+        *(row(i, "a.png", "Fixation", 300, 1, 200, 300) for i in (2, 3)),
+        # The mouse moved: a row without gaze in the midst of a fixation.
+        row(3.5, "a.png"),
+        row(4, "a.png", "Fixation", 300, 1, 200, 300),
+        row(5, "a.png", "EyesNotFound", 100, 1),
+        row(6, "a.png", "Fixation", 300, 2, 400, 150),
+        *(row(i, "b.png", "Fixation", 300, 2, 400, 150) for i in (7, 8)),
+        row(9, "b.png", "Fixation", 100, 3, 600, 450),
+        row(10, "b.png", "Unclassified", 100, 1),
+    ]
+
+
+def write_tobii(file, *rows, columns=EXPORT, encoding="utf-8-sig"):
+    write(file, *rows, columns=columns, separator="\t", encoding=encoding, end="\r\n")
+
+
+@pytest.mark.parametrize("settings", [DACS, MCS, NORM], ids=["DACS", "MCS", "norm"])
+@pytest.mark.parametrize("rows", [3, 7, 500_000])
+def test_an_export_of_pro_lab(file, settings, rows, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    write_tobii(file, *tobii_rows(), *tobii_rows("P2", "R7", 50_000))
+    scans = read(file, **settings)
+    once = [[0.25, 0.5, 300, 100], [0.5, 0.25, 300, 500]]
+    np.testing.assert_allclose(scans["a"].fixations, once * 2)
+    np.testing.assert_allclose(scans["b"].fixations, [[0.75, 0.75, 100, 200]] * 2)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "scale"),
+    [("Recording timestamp [μs]", 1000), ("Recording timestamp [µs]", 1000),
+     ("Recording timestamp", 1000), ("Recording timestamp", 1)],
+)  # fmt: skip
+def test_the_unit_of_a_timestamp_is_in_its_name_or_shows_in_the_durations(file, stamp, scale):
+    write_tobii(file, *tobii_rows(scale=scale), columns=[stamp, *EXPORT[1:]], encoding="utf-16")
+    assert read(file, **MCS)["a"].fixations[:, 3].tolist() == pytest.approx([100, 500])
+
+
+def test_an_older_export(file):
+    older = {
+        "Presented Stimulus name": "Presented Media name",
+        "Gaze event duration [ms]": "Gaze event duration",
+        "Fixation point X [DACS px]": "Fixation point X",
+        "Fixation point Y [DACS px]": "Fixation point Y",
+        "Fixation point X [MCS px]": "Fixation point X (MCSpx)",
+        "Fixation point Y [MCS px]": "Fixation point Y (MCSpx)",
+        "Fixation point X [MCS norm]": "Fixation point X (MCSnorm)",
+        "Fixation point Y [MCS norm]": "Fixation point Y (MCSnorm)",
+    }
+    write_tobii(file, *tobii_rows(), columns=[older.get(name, name) for name in EXPORT])
+    for settings in (DACS, MCS, NORM):
+        scan = read(file, **settings)["b"]
+        np.testing.assert_allclose(scan.fixations, [[0.75, 0.75, 100, 200]])
+
+
+def test_a_newer_name_of_the_duration_and_decimal_commas(file):
+    newer = [name.replace("Gaze event", "Eye movement event") for name in EXPORT]
+    write_tobii(file, *(row.replace(".", ",").replace(",png", ".png") for row in tobii_rows()),
+                columns=newer)  # fmt: skip
+    assert read(file, **NORM)["a"].fixations[0].tolist() == pytest.approx([0.25, 0.5, 300, 100])
+
+
+def test_another_column_may_name_the_image(file):
+    write_tobii(file, *tobii_rows(), columns=[n.replace("Presented Stimulus name", "Snapshot")
+                                              for n in EXPORT])  # fmt: skip
+    assert sorted(read(file, image_column="Snapshot", **MCS)) == ["a", "b"]
+    assert "expected: also ['Presented Stimulus name']" in message(file, **MCS)
+    assert "expected: also ['TOI']" in message(file, image_column="TOI", **MCS)
+
+
+def test_a_fixation_that_left_the_stimulus_has_no_place_on_it(file):
+    rows = [row if "400" not in row else "\t".join(row.split("\t")[:11] + [""] * 4)
+            for row in tobii_rows()]  # fmt: skip
+    write_tobii(file, *rows)
+    assert read(file, **MCS)["a"].off_image == 1
+
+
+def test_coordinates_that_were_not_exported(file):
+    plain = [name for name in EXPORT if "MCS" not in name]
+    write_tobii(file, *("\t".join(row.split("\t")[:11]) for row in tobii_rows()), columns=plain)
+    text = message(file, **MCS)
+    assert "also ['Fixation point X [MCS px]', 'Fixation point Y [MCS px]']" in text
+    assert "recording.unit and recording.screen say which coordinates are read" in text
+    assert sorted(read(file, **DACS)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("rows", [1, 4, 500_000])
+def test_without_columns_of_readers_a_time_that_goes_back_begins_another(file, rows, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    plain = [name for name in EXPORT if name not in ("Participant name", "Recording name")]
+
+    def fixation(image, start, duration):
+        # Each recording numbers its fixations from 1.
+        values = f"Eye Tracker\t\t{image}\tFixation\t{duration}\t1\t\t\t40\t30\t\t"
+        return [f"{time}\t{values}" for time in range(start, start + duration, 100)]
+
+    write_tobii(
+        file,
+        *fixation("a.png", 100, 300),
+        *fixation("b.png", 0, 400),
+        "50" + "\t" * 12,
+        *fixation("b.png", 500, 300),
+        columns=plain,
+    )
+    scans = read(file, **MCS)
+    assert scans["a"].fixations[:, 2:].tolist() == [[300, 0]]
+    # The third begins later than the second ended, but not the recording that it is of.
+    assert scans["b"].fixations[:, 2:].tolist() == [[400, 0], [300, 0]]
+
+
+def test_an_export_without_a_fixation_filter(file):
+    write_tobii(file, *(row.replace("Fixation", "Unclassified") for row in tobii_rows()))
+    text = message(file, **MCS)
+    assert "column Eye movement type\n" in text
+    assert "found:    ['EyesNotFound', 'Saccade', 'Unclassified']" in text
+    assert "expected: rows of the type 'Fixation'" in text
+
+
+def test_a_fixation_without_a_number(file):
+    rows = tobii_rows()
+    rows[3] = rows[3].replace("\t300\t1\t", "\t300\t\t")
+    write_tobii(file, *rows)
+    assert "column Eye movement type index, line 5\n  found:    no number" in message(file, **MCS)
+
+
+def test_a_fixation_without_a_duration(file):
+    write_tobii(file, *(row.replace("\t100\t3\t", "\t\t3\t") for row in tobii_rows()))
+    text = message(file, **MCS)
+    assert "column Gaze event duration [ms], line 12\n  found:    none" in text
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"format": "eyelink"}, "recording.unit must be stated for the format eyelink"),
+        (
+            {"format": "samples", "unit": "px"},
+            "recording.detection must be stated for the format samples: rate_hz, screen_mm and ",
+        ),
+        (
+            {"detection": {"rate_hz": 500, "screen_mm": (500, 400), "distance_mm": 600}},
+            "recording.detection says nothing about the format gazemedseg",
+        ),
+        ({**DACS, "unit": "fraction"}, "recording.unit must be px for the format tobii"),
+        ({"format": "refined", "unit": "px"}, "recording.unit says nothing about the format ref"),
+        ({"screen": {"size": (800, 600), "area": (10, 0, 800, 600)}}, "reaches beyond screen.size"),
+    ],
+)
+def test_settings_that_do_not_fit_together(values, words):
+    with pytest.raises(ValidationError, match=words):
+        RecordingSettings.model_validate(values)
+
+
+def test_settings_survive_json():
+    for values in ({"format": "heatmaps"}, {"format": "refined"}, EYELINK, DACS, {}):
+        settings = RecordingSettings.model_validate(values)
+        assert RecordingSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_a_table_of_pandas_reads_the_same(file):
+    """Every column that is read, against a plain reader."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "IMAGE": rng.choice(["a.jpg", "b.jpg"], 500),
+            **dict(zip(COLUMNS[2:4], rng.uniform(0, 1, (2, 500)))),
+            "CURRENT_FIX_DURATION": rng.integers(50, 900, 500),
+            "CURRENT_FIX_START": rng.integers(0, 9000, 500),
+        }
+    )
+    frame.to_csv(file, index=False)
+    for name, scan in read(file).items():
+        expected = frame[frame["IMAGE"] == f"{name}.jpg"].iloc[:, 1:]
+        np.testing.assert_array_equal(scan.fixations, expected)

@@ -1,0 +1,240 @@
+"""From x and y as recorded to a place on the image, and what is said where that fails."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.core.cli import BadInput
+from stages.gaze.recordings.placing import check_placement, on_image, to_image
+from stages.settings.recording import RecordingSettings
+
+SCREEN = {"size": (1000, 800)}
+
+
+def settings(**values):
+    return RecordingSettings.model_validate({"format": "eyelink", "unit": "px", **values})
+
+
+def place(x, y, image=(400, 200), **values):
+    found = to_image(np.array([[x, y]], float), np.array([image], float), settings(**values))
+    return found[0].tolist()
+
+
+# On the image itself, 400 × 200 px. The point is a quarter from the left, a fifth from the top.
+@pytest.mark.parametrize(
+    ("unit", "origin", "x", "y"),
+    [
+        ("px", "top-left", 100, 40),
+        ("px", "bottom-left", 100, 160),
+        ("px", "centre", -100, 60),
+        ("fraction", "top-left", 0.25, 0.2),
+        ("fraction", "bottom-left", 0.25, 0.8),
+        ("fraction", "centre", -0.25, 0.3),
+    ],
+)
+def test_a_place_on_the_image(unit, origin, x, y):
+    assert place(x, y, unit=unit, origin=origin) == pytest.approx([0.25, 0.2])
+
+
+# On a screen of 1000 × 800 px the same image is shown, by hand:
+# fit: scale min(1000/400, 800/200) = 2.5, 1000 × 500 px, corner (0, 150): the point is at
+#   (250, 150 + 100). In the area (100, 50, 600, 700): scale 1.5, 600 × 300 px, corner
+#   (100, 50 + 200): (100 + 150, 250 + 60).
+# native: corner (300, 300): (400, 340); in the area: corner (100 + 100, 50 + 250): (300, 340).
+@pytest.mark.parametrize(
+    ("shown", "area", "x", "y"),
+    [
+        ("fit", None, 250, 250),
+        ("fit", (100, 50, 600, 700), 250, 310),
+        ("native", None, 400, 340),
+        ("native", (100, 50, 600, 700), 300, 340),
+    ],
+)
+@pytest.mark.parametrize("unit", ["px", "fraction"])
+@pytest.mark.parametrize("origin", ["top-left", "bottom-left", "centre"])
+def test_a_place_on_the_screen(shown, area, x, y, unit, origin):
+    x, y = {"top-left": (x, y), "bottom-left": (x, 800 - y), "centre": (x - 500, 400 - y)}[origin]
+    if unit == "fraction":
+        x, y = x / 1000, y / 800
+    screen = {**SCREEN, "shown": shown, "area": area}
+    assert place(x, y, unit=unit, origin=origin, screen=screen) == pytest.approx([0.25, 0.2])
+
+
+def record(fraction, image, how):
+    """Where a tracker would have recorded a place on an image: the way back, written anew."""
+    frame = image
+    pixels = fraction * image
+    if how.screen is not None:
+        frame = np.array(how.screen.size, float)
+        area = np.array(how.screen.area or (0, 0, *frame), float)
+        scale = min(area[2:] / image) if how.screen.shown == "fit" else 1
+        middle = area[:2] + area[2:] / 2
+        pixels = middle + (fraction - 0.5) * image * scale
+    if how.origin != "top-left":
+        pixels = np.array([pixels[0], frame[1] - pixels[1]])
+    if how.origin == "centre":
+        pixels = pixels - frame / 2
+    return pixels / frame if how.unit == "fraction" else pixels
+
+
+sides = st.integers(16, 3000)
+
+
+@st.composite
+def readings(draw):
+    screen = None
+    if draw(st.booleans()):
+        size = (draw(sides), draw(sides))
+        left, top = draw(st.floats(0, size[0] / 2)), draw(st.floats(0, size[1] / 2))
+        area = (left, top, size[0] / 2, size[1] / 2) if draw(st.booleans()) else None
+        screen = {"size": size, "shown": draw(st.sampled_from(["fit", "native"])), "area": area}
+    return settings(
+        unit=draw(st.sampled_from(["px", "fraction"])),
+        origin=draw(st.sampled_from(["top-left", "bottom-left", "centre"])),
+        screen=screen,
+    )
+
+
+@given(
+    how=readings(),
+    image=st.tuples(sides, sides),
+    fraction=st.tuples(st.floats(-1, 2), st.floats(-1, 2)),
+)
+def test_there_and_back(how, image, fraction):
+    image, fraction = np.array(image, float), np.array(fraction)
+    recorded = record(fraction, image, how)
+    found = to_image(recorded[None], image[None], how)
+    np.testing.assert_allclose(found[0], fraction, atol=1e-6)
+
+
+def test_what_was_recorded_stays_as_it_is():
+    position = np.array([[0.5, 0.5]])
+    to_image(position, np.array([[10.0, 10.0]]), settings(unit="fraction", origin="centre"))
+    assert position.tolist() == [[0.5, 0.5]]
+
+
+def test_the_borders_are_on_the_image_and_a_lost_eye_is_not():
+    places = np.array([[0, 0], [1, 1], [-1e-9, 0.5], [0.5, 1.0001], [np.nan, 0.5]])
+    assert on_image(places).tolist() == [True, True, False, False, False]
+
+
+# Causes
+
+IMAGE = np.array([300.0, 400.0])
+
+
+def looked(n=200):
+    """Fractions of the image from the top left, all over it."""
+    return np.random.default_rng(0).uniform(0.02, 0.98, (n, 2))
+
+
+def advice(recorded, **values):
+    image = np.broadcast_to(IMAGE, (len(recorded), 2))
+    with pytest.raises(BadInput) as error:
+        check_placement("f.csv", "columns X, Y", recorded, image, settings(**values), "fixations")
+    return str(error.value)
+
+
+def mend(*arguments, **values):
+    return advice(*arguments, **values).split("to mend:  ")[1]
+
+
+def made(**values):
+    how = settings(**values)
+    return np.array([record(place, IMAGE, how) for place in looked()])
+
+
+def test_the_whole_message():
+    recorded = np.array([[0.5, 0.5], [20, 390.5], [290, 30], [150, 200]])
+    assert advice(recorded, unit="fraction") == (
+        "f.csv: columns X, Y\n"
+        "  found:    75% of 4 fixations off their image; x from 0.5 to 290, y from 0.5 to 390.5\n"
+        "  expected: at most 50% (recording.max_off_image), in fractions of the image from the "
+        "top left\n"
+        "  to mend:  x and y look like pixels, not fractions: set recording.unit: px"
+    )
+
+
+def test_fractions_taken_for_pixels_are_on_the_image_and_still_refused():
+    recorded = made(unit="fraction")
+    assert on_image(to_image(recorded, IMAGE, settings())).all()
+    text = advice(recorded, unit="px")
+    assert "found:    0% of 200 fixations off their image; x from 0.02" in text
+    assert "look like fractions, not pixels: set recording.unit: fraction" in text
+
+
+def test_fractions_from_the_centre_taken_for_pixels():
+    assert mend(made(unit="fraction", origin="centre"), unit="px") == (
+        "x and y look like fractions, not pixels, and measured from the centre: "
+        "set recording.unit: fraction and set recording.origin: centre"
+    )
+
+
+@pytest.mark.parametrize("unit", ["px", "fraction"])
+def test_an_origin_at_the_centre(unit):
+    assert mend(made(unit=unit, origin="centre"), unit=unit) == (
+        "x and y look measured from the centre: set recording.origin: centre"
+    )
+
+
+@pytest.mark.parametrize("unit", ["px", "fraction"])
+def test_an_origin_that_is_not_at_the_centre(unit):
+    text = mend(made(unit=unit), unit=unit, origin="centre")
+    assert text == "x and y look measured from the top left: set recording.origin: top-left"
+
+
+def test_an_origin_at_the_bottom_shows_where_images_were_not_in_the_middle_of_the_screen():
+    screen = {"size": (1000, 1000), "area": (0, 0, 1000, 400)}
+    assert mend(made(origin="bottom-left", screen=screen), screen=screen) == (
+        "x and y look measured from the bottom left: set recording.origin: bottom-left"
+    )
+
+
+def test_x_and_y_exchanged():
+    # Wide images, at whose right people looked: there x exceeds the height.
+    image, places = np.array([400.0, 200.0]), looked() * [0.4, 1] + [0.6, 0]
+    recorded = (places * image)[:, ::-1]
+    with pytest.raises(BadInput) as error:
+        check_placement(
+            "f.csv", "columns", recorded, np.tile(image, (200, 1)), settings(), "fixations"
+        )
+    assert "to mend:  x and y look exchanged: exchange the two columns" in str(error.value)
+
+
+def test_coordinates_of_the_image_taken_for_those_of_the_screen():
+    screen = {"size": (1920, 1080), "shown": "native"}
+    assert mend(made(), screen=screen) == (
+        "x and y look measured on the image, not on the screen: leave recording.screen out"
+    )
+
+
+@pytest.mark.parametrize(("unit", "also"), [("px", ""), ("fraction", "recording.unit: px and ")])
+def test_coordinates_of_the_screen_taken_for_those_of_the_image(unit, also):
+    screen = {"size": (1920, 1080), "shown": "native"}
+    assert mend(made(screen=screen), unit=unit) == (
+        "x and y look like pixels of the screen, not of the image: state "
+        f"{also}recording.screen, with the screen's size"
+    )
+
+
+def test_nothing_that_is_known():
+    recorded = np.random.default_rng(0).normal(0, 1e5, (100, 2))
+    assert mend(recorded).startswith("hold some rows against their images: recording.unit")
+
+
+def test_a_lost_eye_has_its_own_advice():
+    recorded = made()
+    recorded[:120] = np.nan
+    text = advice(recorded)
+    assert "found:    60% of 200 fixations off their image, 60% without a position\n" in text
+    assert text.endswith("complete the recording, or raise recording.max_off_image")
+
+
+def test_what_may_lie_off_the_image_is_a_setting():
+    recorded = made()
+    recorded[:50, 0] += 300
+    image = np.tile(IMAGE, (200, 1))
+    check_placement("f", "c", recorded, image, settings(max_off_image=0.25), "fixations")
+    with pytest.raises(BadInput, match=r"25% of 200 .*\n.*at most 24%"):
+        check_placement("f", "c", recorded, image, settings(max_off_image=0.24), "fixations")

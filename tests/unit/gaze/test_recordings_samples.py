@@ -1,0 +1,343 @@
+"""Fixations in raw samples: synthetic traces with known fixations, and tables of samples."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from stages.core.cli import BadInput, Problems
+from stages.gaze.recordings import detection, read_scans, table
+from stages.settings.recording import RecordingSettings
+
+# A screen of 1000 × 800 px on which a pixel is 0.5 mm, seen from 600 mm: near its middle
+# atan(0.5 / 600) = 0.04775 degrees a pixel.
+SCREEN = {"size": (1000, 800), "shown": "native"}
+DEGREES_PER_PX = 0.04775
+# An image of the screen's size: its pixels are those of the screen.
+SIZES = {"a": (800, 1000), "b": (800, 1000)}
+
+
+def settings(method="velocity", rate=500, unit="px", origin="top-left", **detection):
+    return RecordingSettings.model_validate(
+        {
+            "format": "samples",
+            "unit": unit,
+            "origin": origin,
+            "screen": SCREEN,
+            "detection": {
+                "method": method, "rate_hz": rate, "screen_mm": (500, 400), "distance_mm": 600,
+                **detection,
+            },
+        }
+    )  # fmt: skip
+
+
+# Where the eye rests, px, and for how long, ms. Saccades of 20 ms lie between: the shortest,
+# 100 px, goes at 4.8 degrees in 20 ms, eight times the velocity threshold.
+KNOWN = [(500, 400, 300), (600, 400, 120), (300, 250, 420), (320, 600, 200), (700, 500, 80)]
+SACCADE_MS = 20
+
+
+def trace(rate=500, noise_px=0.3, known=KNOWN):
+    """(N,) times, (N, 2) positions, and the known fixations as x, y, duration, start."""
+    step, parts, expected = 1000 / rate, [], []
+    for i, (x, y, duration) in enumerate(known):
+        expected.append((x, y, duration, sum(map(len, parts)) * step))
+        parts.append(np.tile([x, y], (round(duration / step), 1)))
+        if i + 1 < len(known):
+            share = (np.arange(round(SACCADE_MS / step)) + 1) / (round(SACCADE_MS / step) + 1)
+            parts.append([x, y] + share[:, None] * (np.array(known[i + 1][:2]) - [x, y]))
+    position = np.concatenate(parts).astype(float)
+    position += np.random.default_rng(0).normal(0, noise_px, position.shape)
+    return np.arange(len(position)) * step, position, np.array(expected)
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "samples.csv"
+
+
+def write(file, *blocks, columns="image,reader,time_ms,x,y", separator=","):
+    """Blocks of (image, reader, times, positions)."""
+    lines = [columns.replace(",", separator)]
+    for image, reader, times, positions in blocks:
+        for t, (x, y) in zip(times, positions):
+            values = (image, reader, t, "" if np.isnan(x) else x, "" if np.isnan(y) else y)
+            lines.append(separator.join(map(str, values)))
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def read(file, shortest=50, sizes=SIZES, **values):
+    return read_scans(file, sizes, settings(**values), shortest, Problems())
+
+
+def message(file, **values):
+    with pytest.raises(BadInput) as error:
+        read(file, **values)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("method", ["velocity", "dispersion"])
+@pytest.mark.parametrize("rate", [250, 500, 1000])
+def test_known_fixations_are_found_in_number_place_and_time(file, method, rate):
+    times, positions, expected = trace(rate)
+    write(file, ("a.png", "r1", times, positions))
+    scan = read(file, method=method, rate=rate)["a"]
+    assert scan[1:] == (0, 0)
+    found = scan.fixations * [1000, 800, 1, 1]
+    assert len(found) == len(expected)
+    # Position: the mean of 15 samples or more, with noise of 0.3 px and a little of the saccades.
+    # Time: a velocity is taken over 20 ms, so a fixation loses up to 10 at each end, while a
+    # dispersion takes in up to 4 ms of a saccade.
+    np.testing.assert_allclose(found[:, :2], expected[:, :2], atol=1)
+    duration, start = np.abs(found[:, 2:] - expected[:, 2:]).max(axis=0)
+    assert duration < {"velocity": 20.1, "dispersion": 4.1}[method]
+    assert start < {"velocity": 10.1, "dispersion": 4.1}[method]
+
+
+def test_the_distance_to_the_screen_counts():
+    """Half as far the same pixels are twice the degrees: a threshold just met is met no more."""
+    times = np.arange(0, 400, 2.0)
+    # 100 px a second: 4.8 degrees a second from 600 mm, 9.5 from 300.
+    drift = np.stack([500 + 0.1 * times, np.full(len(times), 400.0)], axis=1)
+    for distance, found in ((600, 1), (300, 0)):
+        how = settings(distance_mm=distance, max_velocity=100 * DEGREES_PER_PX * 1.5)
+        edges = detection.detect(times, drift, how.screen, how.detection, 50)
+        assert len(edges) == found
+
+
+def test_centimetres_are_not_taken_for_millimetres():
+    with pytest.raises(ValidationError, match=r"distance_mm\n.*greater than or equal to 200"):
+        settings(distance_mm=65)
+
+
+def test_a_screen_in_centimetres_is_refused():
+    with pytest.raises(ValidationError, match=r"screen_mm.*\n.*greater than or equal to 100"):
+        settings(screen_mm=(50, 40))
+
+
+@pytest.mark.parametrize("method", ["velocity", "dispersion"])
+def test_fixations_of_two_samples_ends_and_edges(method):
+    times, positions = np.arange(0, 100, 2.0), np.full((50, 2), 400.0)
+    how = settings(method)
+    assert detection.detect(times, positions, how.screen, how.detection, 100).tolist() == [[0, 49]]
+    assert detection.detect(times, positions, how.screen, how.detection, 102).tolist() == []
+    none = detection.detect(times[:0], positions[:0], how.screen, how.detection, 50)
+    assert none.shape == (0, 2)
+
+
+def test_a_dispersion_leaves_out_the_sample_that_broke_it():
+    times, positions = np.arange(0, 200, 2.0), np.full((100, 2), 400.0)
+    positions[60:] = 900
+    how = settings("dispersion")
+    found = detection.detect(times, positions, how.screen, how.detection, 50)
+    assert found[0].tolist() == [0, 59]
+
+
+def test_the_sample_that_broke_a_dispersion_begins_the_next_fixation():
+    """Three places, each looked at for just as long as a fixation must last: 25 samples."""
+    positions = np.repeat([[400.0, 400.0], [900.0, 400.0], [400.0, 700.0]], 25, axis=0)
+    how = settings("dispersion")
+    found = detection.detect(np.arange(0, 150, 2.0), positions, how.screen, how.detection, 50)
+    assert found.tolist() == [[0, 24], [25, 49], [50, 74]]
+
+
+@pytest.mark.parametrize("method", ["velocity", "dispersion"])
+def test_a_blink_ends_a_fixation(file, method):
+    times, positions = np.arange(0, 500, 2.0), np.full((250, 2), 400.0)
+    positions[100:140] = np.nan
+    positions[200, 1] = np.nan
+    write(file, ("a", "r1", times, positions))
+    fixations = read(file, method=method)["a"].fixations
+    assert fixations[:, 2].tolist() == [200, 120, 98]
+    assert fixations[:, 3].tolist() == [0, 280, 402]
+
+
+@pytest.mark.parametrize("method", ["velocity", "dispersion"])
+def test_absent_samples_end_a_fixation(file, method):
+    times, positions = np.arange(0, 500, 2.0), np.full((250, 2), 400.0)
+    keep = np.ones(250, bool)
+    keep[100:140] = False
+    write(file, ("a", "r1", times[keep], positions[keep]))
+    fixations = read(file, method=method)["a"].fixations
+    assert fixations[:, 2:].tolist() == [[200, 0], [220, 280]]
+
+
+def test_times_that_tremble_are_no_gaps(file):
+    times = np.arange(0, 500, 2.0) + np.random.default_rng(0).uniform(-0.4, 0.4, 250)
+    write(file, ("a", "r1", times, np.full((250, 2), 400.0)))
+    assert len(read(file)["a"].fixations) == 1
+
+
+def test_a_sequence_is_one_reader_and_one_image(file, monkeypatch):
+    """One place, and nobody's fixation goes on in another's, even where rows alternate."""
+    monkeypatch.setattr(table, "CHUNK_ROWS", 70)
+    times, positions = np.arange(5000, 5100, 2.0), np.full((50, 2), 400.0)
+    halves = [(n, r, times[h], positions[h]) for h in (slice(0, 25), slice(25, 50))
+              for n, r in (("a", "r1"), ("b", "r1"), ("a", "r2"))]  # fmt: skip
+    write(file, *halves)
+    scans = read(file)
+    assert scans["a"].fixations.tolist() == [[0.4, 0.5, 100, 0]] * 2
+    assert scans["b"].fixations.tolist() == [[0.4, 0.5, 100, 0]]
+
+
+def test_without_readers_there_is_one_and_the_image_may_be_named_elsewhere(file):
+    times, positions = np.arange(0, 100, 2.0), np.full((50, 2), 400.0)
+    write(file, ("a", "x", times, positions), columns="picture,more,time_ms,x,y", separator="\t")
+    how = settings().model_copy(update={"image_column": "picture"})
+    assert len(read_scans(file, SIZES, how, 50, Problems())["a"].fixations) == 1
+    text = message(file)
+    assert "also ['image']" in text
+    assert "recording.image_column" in text
+
+
+@pytest.mark.parametrize("origin", ["top-left", "bottom-left", "centre"])
+def test_units_and_origins(file, origin):
+    times, positions, _ = trace()
+    pixels = read_all(file, times, positions)
+    fractions = positions / [1000, 800]
+    if origin != "top-left":
+        fractions[:, 1] = 1 - fractions[:, 1]
+    if origin == "centre":
+        fractions -= 0.5
+    write(file, ("a", "r1", times, fractions))
+    found = read(file, unit="fraction", origin=origin)["a"].fixations
+    np.testing.assert_allclose(found, pixels, atol=1e-9)
+
+
+def read_all(file, times, positions):
+    write(file, ("a", "r1", times, positions))
+    return read(file)["a"].fixations
+
+
+@pytest.mark.parametrize("lost", ["", "NaN", "nan", "NA", ".", "-", "NULL", "null"])
+def test_how_a_lost_eye_is_written(file, lost):
+    rows = [f"a,{t},{lost if 100 <= t < 200 else 400},400" for t in range(0, 400, 2)]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
+    assert read(file)["a"].fixations[:, 2].tolist() == [100, 200]
+
+
+@pytest.mark.parametrize(
+    ("no", "yes"),
+    [(0, 1), ("0.0", "1.0"), ("False", "True"), ("FALSE", "TRUE"), ("false", "1"), (" 0", "true ")],
+)
+@pytest.mark.parametrize("rows", [30, 500_000])
+def test_a_column_may_say_which_samples_are_valid(file, no, yes, rows, monkeypatch):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    lost = range(100, 200)
+    rows = [f"a,{t},9,9,{no}" if t in lost else f"a,{t},400,400,{yes}" for t in range(0, 400, 2)]
+    file.write_text("image,time_ms,x,y,valid\n" + "\n".join(rows))
+    assert read(file)["a"].fixations.tolist() == [[0.4, 0.5, 100, 0], [0.4, 0.5, 200, 200]]
+
+
+@pytest.mark.parametrize("unit", ["px", "fraction"])
+@pytest.mark.parametrize("origin", ["top-left", "bottom-left"])
+def test_samples_at_exactly_0_0_are_lost_and_counted(file, unit, origin, caplog):
+    """Half a second at the corner would be the longest fixation of all."""
+    place = (400, 400) if unit == "px" else (0.4, 0.5)
+    at = [(0, 0) if 200 <= t < 700 else place for t in range(0, 1000, 2)]
+    rows = [f"a,{2 * i},{x},{y}" for i, (x, y) in enumerate(at)] + ["c,0,0,0"]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
+    assert read(file, unit=unit, origin=origin)["a"].fixations[:, 2].tolist() == [200, 300]
+    assert f"{file}: 250 of 500 samples lie exactly at (0, 0), and count as lost" in caplog.text
+
+
+def test_a_zero_alone_and_the_centre_of_the_screen_are_places(file, caplog):
+    rows = [f"a,{t},0,400" for t in range(0, 100, 2)]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
+    assert read(file)["a"].fixations[:, 0].tolist() == [0]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(r.replace("400", "0") for r in rows))
+    assert read(file, origin="centre", unit="fraction")["a"].fixations[0, :2].tolist() == [0.5, 0.5]
+    assert "count as lost" not in caplog.text
+    assert "found:    no fixation in 50 samples, of which 50 are lost" in message(file)
+
+
+@pytest.mark.parametrize("other", ["4", "", "yes", "NaN"])
+def test_validity_is_0_or_1_or_true_or_false(file, other):
+    rows = [f"a,{t},400,400,{other if t == 10 else 0}" for t in range(0, 400, 2)]
+    file.write_text("image,time_ms,x,y,valid\n" + "\n".join(rows))
+    assert message(file) == (
+        f"{file}: column valid, line 7\n  found:    {other!r}\n"
+        "  expected: 1 or true, or 0 or false where the eye was lost\n"
+        "  to mend:  translate the tracker's own words or numbers into these"
+    )
+
+
+# Errors
+
+
+@pytest.mark.parametrize(("back", "found"), [(40, "40 after 48"), (48, "48 after 48")])
+def test_times_grow(file, back, found):
+    rows = [*(f"a,{t},400,400" for t in range(0, 50, 2)), f"a,{back},500,400", "a,60,400,400"]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
+    text = message(file)
+    assert f"column time_ms, line 27\n  found:    {found}\n" in text
+    assert "tell them apart in a column reader" in text
+
+
+@pytest.mark.parametrize("place", ["400,400", ","])
+def test_of_rows_that_are_there_twice_one_is_to_go(file, place):
+    rows = [f"a,{t},{place if t == 48 else '400,400'}" for t in range(0, 60, 2)]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(rows[:25] + rows[24:27] + rows[26:]))
+    assert message(file) == (
+        f"{file}: column time_ms, line 27\n"
+        "  found:    48 after 48; 2 of 32 rows repeat another\n"
+        "  expected: times that grow, for each reader and image\n"
+        "  to mend:  delete the repeated rows"
+    )
+
+
+def test_two_readers_that_are_lost_at_one_time_are_not_rows_that_are_there_twice(file):
+    both = [(t, place) for t in range(0, 60, 2) for place in ("400,400", "500,400")]
+    rows = [f"a,{t},{',' if t < 10 else place}" for t, place in both]
+    file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
+    text = message(file)
+    assert "found:    0 after 0\n" in text
+    assert "tell them apart in a column reader" in text
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        (0.001, "the times look like seconds: give them in milliseconds"),
+        (1000, "the times look like microseconds: give them in milliseconds"),
+        (1e6, "the times look like nanoseconds: give them in milliseconds"),
+        (2, "correct rate_hz: 250 would fit, if the times are milliseconds"),
+    ],
+)
+def test_times_of_another_unit_or_rate(file, scale, words):
+    times = np.arange(0, 200, 2.0) * scale
+    write(file, ("a", "r1", times, np.full((100, 2), 400.0)))
+    text = message(file)
+    assert "column time_ms\n" in text
+    assert "expected: about 2 ms, as recording.detection.rate_hz: 500 says" in text
+    assert text.endswith(words)
+
+
+@pytest.mark.parametrize("scale", [1.15, 0.85])
+def test_a_rate_that_is_nearly_the_stated_one(file, scale):
+    times = np.arange(0, 200, 2.0) * scale
+    write(file, ("a", "r1", times, np.full((100, 2), 400.0)))
+    assert len(read(file)["a"].fixations) == 1
+
+
+def test_wrong_units_show_before_fixations_are_sought(file):
+    times, positions, _ = trace()
+    write(file, ("a", "r1", times, positions))
+    assert "set recording.unit: px" in message(file, unit="fraction")
+    write(file, ("a", "r1", times, positions / [1000, 800]))
+    text = message(file)
+    assert f"0% of {len(times)} samples off their image" in text
+    assert "set recording.unit: fraction" in text
+
+
+def test_a_gaze_that_never_rests(file):
+    times = np.arange(0, 400, 2.0)
+    write(file, ("a", "r1", times, np.random.default_rng(0).uniform(0, 800, (200, 2))))
+    text = message(file)
+    assert "found:    no fixation in 200 samples" in text
+    assert "check recording.detection: threshold, rate_hz, screen_mm, distance_mm" in text
+
+
+def test_a_time_is_a_number(file):
+    file.write_text("image,time_ms,x,y\na,0,4,4\na,,4,4\n")
+    assert "column time_ms, line 3\n  found:    ''" in message(file)

@@ -1,0 +1,192 @@
+"""What a training step asks of a GPU, told without one: by its operations, and on fake tensors."""
+
+import inspect
+import re
+
+import pytest
+import torch
+from torch import distributed, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stages.networks import models
+from stages.settings.training import StudentSettings, TeacherSettings
+from stages.training import loop, student, teacher
+from stages.training.methods import distilled, gazemedseg, published, single
+
+# Halved four times, its sides are odd on the way.
+SIZE = (36, 52)
+WIDTHS = (8,) * 6
+TEXT_WIDTH = 16
+GPU = torch.device("cuda", 0)
+METHODS = ["teacher", "single", "distilled", "distilled on answers", "gazemedseg", "published"]
+# PyTorch's own list: torch.use_deterministic_algorithms.
+NO_DETERMINISTIC_FORM = re.compile(
+    r"(avg_pool3d|_?adaptive_(avg|max)_pool\dd|fractional_max_pool\dd|reflection_pad\dd|_ctc_loss"
+    r"|_?upsample_(linear|bilinear|bicubic|trilinear)\dd(_aa)?|grid_sampler_\dd)_backward\..*"
+    r"|max_unpool\dd\..*|histc\..*|put_?\..*|(nan)?median\.dim.*"
+)
+
+
+class Noted(TorchDispatchMode):
+    """Takes note of operations that on a GPU add in no fixed order."""
+
+    def __init__(self):
+        super().__init__()
+        self.count, self.found = 0, set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function).removeprefix("aten.")
+        self.count += 1
+        # Of this one only the sum and the mean; its fourth argument says which, and 0 neither.
+        summed = name.startswith("nll_loss2d_forward") and args[3] != 0
+        if summed or NO_DETERMINISTIC_FORM.fullmatch(name):
+            self.found.add(name)
+        return function(*args, **kwargs or {})
+
+
+class GpuGenerator(torch.Generator):
+    """Says that it is a GPU's."""
+
+    device = GPU
+
+
+def architecture(role, **changes):
+    return models.Architecture(
+        role=role, channels=3, size=SIZE, widths=WIDTHS, head_width=8, **changes
+    )
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Build what a method trains, its step and how it predicts."""
+    network = models.build(architecture("teacher", text_width=TEXT_WIDTH), 0)
+    models.save(network, tmp_path / "teacher.safetensors", {})
+
+    def build(name):
+        if name == "teacher":
+            settings = TeacherSettings(widths=WIDTHS, head_width=8)
+            return network.train(), teacher.teacher_step(network, settings), teacher.predict
+        method = {
+            "single": single,
+            "distilled": distilled,
+            "distilled on answers": distilled,
+            "gazemedseg": gazemedseg,
+            "published": published,
+        }[name]
+        own = {
+            "distilled on answers": {"target_crf": None},
+            "published": {"teacher_widths": WIDTHS},
+        }
+        settings = StudentSettings(method=name.split()[0], **own.get(name, {}))
+        weights = tmp_path / "teacher.safetensors" if method is distilled else None
+        cpu = torch.device("cpu")
+        model, step = method.make(settings, architecture("student"), 0, cpu, weights, TEXT_WIDTH)
+        return model.train(), step, student.predict
+
+    return build
+
+
+def batch_on(device, n=4):
+    def zeros(*shape, dtype):
+        return torch.zeros(n, *shape, dtype=dtype, device=device)
+
+    return {
+        "image": zeros(3, *SIZE, dtype=torch.uint8),
+        "pseudomask": zeros(2, *SIZE, dtype=torch.uint8),
+        "refined": zeros(*SIZE, dtype=torch.float16),
+        "pseudolabel": zeros(*SIZE, dtype=torch.float16),
+        "text": zeros(2, TEXT_WIDTH, dtype=torch.float32),
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_has_no_operation_without_a_deterministic_form_on_a_gpu(name, make):
+    _, step, _ = make(name)
+    with Noted() as noted:
+        step(batch_on("cpu"), 1, torch.Generator())["loss"].backward()
+    assert noted.count > 100
+    assert not noted.found
+
+
+def test_such_an_operation_is_noted():
+    x = torch.rand(1, 2, 4, 4, requires_grad=True)
+    label = torch.zeros(1, 4, 4, dtype=torch.long)
+    with Noted() as noted:
+        nn.functional.interpolate(x, scale_factor=2, mode="bilinear").sum().backward()
+        nn.functional.interpolate(x, scale_factor=2, mode="nearest").sum().backward()
+        nn.functional.cross_entropy(x, label)
+        x.median(dim=1)
+    assert noted.found == {
+        "upsample_bilinear2d_backward.default", "nll_loss2d_forward.default", "median.dim"
+    }  # fmt: skip
+
+
+@pytest.fixture
+def deterministic():
+    """As a stage asks it of PyTorch, but with an error where it would warn."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+def move(model, mode):
+    """Put the weights on a GPU that is not there."""
+    for module in model.modules():
+        for name, weights in module.named_parameters(recurse=False):
+            fake = mode.from_tensor(weights).detach().to(GPU)
+            setattr(module, name, nn.Parameter(fake, weights.requires_grad))
+        for name, values in module.named_buffers(recurse=False):
+            setattr(module, name, mode.from_tensor(values).to(GPU))
+
+
+def pretend_two_processes(monkeypatch):
+    """Be the second of two; what they send each other must be as NCCL wants it."""
+
+    def send(*tensors):
+        assert all(tensor.device == GPU and tensor.is_contiguous() for tensor in tensors)
+
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "all_reduce", send)
+    monkeypatch.setattr(distributed, "all_gather", lambda parts, sent: send(sent, *parts))
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "processes"),
+    [*((name, "bf16", 2) for name in METHODS), ("published", "fp32", 1)],
+)
+def test_a_step_keeps_all_tensors_on_the_gpu(
+    name, precision, processes, make, deterministic, monkeypatch
+):
+    # Autocast is off where there is no GPU.
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    # How many blocks it lays depends on the values, which fake tensors have not.
+    monkeypatch.setattr(published, "ring_mask", lambda ring, **_: ring)
+    if processes == 2:
+        pretend_two_processes(monkeypatch)
+    model, step, predict = make(name)
+    with FakeTensorMode() as mode, loop.autocast(GPU, precision):
+        # Also a teacher that a step asks and that is not trained.
+        for held in (model, *inspect.getclosurevars(step).nonlocals.values()):
+            if isinstance(held, nn.Module):
+                move(held, mode)
+        terms = step(batch_on(GPU), 1, GpuGenerator())
+        predicted = predict(model.eval(), batch_on(GPU))
+        product = torch.ones(1, 1, device=GPU) @ torch.ones(1, 1, device=GPU)
+    assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    assert {(term.device, term.dtype) for term in terms.values()} == {(GPU, torch.float32)}
+    assert (predicted.device, predicted.dtype) == (GPU, torch.bool)
+
+
+def test_the_released_masking_keeps_its_tensors_where_the_rings_are():
+    """One made elsewhere is on `meta` here, where mixing it in raises."""
+    ring = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0)) < 0.3
+    options = {"ratio": 0.5, "block": (2, 5)}
+    expected = published.ring_mask(ring, generator=torch.Generator().manual_seed(0), **options)
+    with torch.device("meta"):
+        found = published.ring_mask(ring, generator=torch.Generator().manual_seed(0), **options)
+    assert found.any() and torch.equal(found, expected)

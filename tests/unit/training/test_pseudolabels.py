@@ -1,0 +1,97 @@
+"""What the teacher says of the training images, drawn to their edges, and who learns from it."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from tiny_training import SIZE, SPLIT, TINY, label, make_files, same, study, teach
+
+from stages.core import io
+from stages.gaze.refinement import refine
+from stages.networks import models
+from stages.settings.crf import CrfSettings
+from stages.settings.training import StudentSettings
+from stages.training.methods import distilled
+from stages.training.pseudolabels import make_pseudolabels
+from stages.training.samples import normalise
+
+CRF = CrfSettings(sxy=8, srgb=25, compat=12)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture(scope="module")
+def teacher(files, tmp_path_factory):
+    return teach(files, tmp_path_factory.mktemp("teacher"))
+
+
+def test_each_is_the_teachers_answer_after_the_crf(files, teacher, tmp_path):
+    found = label(files, tmp_path, teacher, CRF)
+    guide = models.load(teacher, "teacher")
+    with h5py.File(files["prepared"]) as source, h5py.File(files["explanations"]) as texts:
+        image, text = source["image"][5], texts["embedding"][5]
+    with torch.no_grad():
+        shown = normalise(torch.from_numpy(image)[None].permute(0, 3, 1, 2))
+        logits = guide(shown, torch.from_numpy(text)[None]).logits
+    probability = logits.softmax(dim=1)[0, 1].numpy()
+    expected = refine(image, probability, (64, 64), CRF, torch.device("cpu"))
+    with h5py.File(found) as file:
+        assert file["probability"].shape == (len(SPLIT), *SIZE)
+        assert file["probability"].dtype == np.float16
+        assert file["probability"][5] == pytest.approx(expected, abs=2e-3)
+        # Validation and test are not read.
+        assert not file["probability"][8:].any()
+        assert file["probability"][:8].any(axis=(1, 2)).all()
+        inputs = {name: files[name] for name in ("prepared", "explanations")}
+        inputs |= {"teacher": teacher}
+        assert json.loads(file.attrs["inputs"]) == {n: io.sha256(p) for n, p in inputs.items()}
+
+
+def test_threads_do_not_show(files, teacher, tmp_path):
+    one = label(files, tmp_path, teacher, CRF).read_bytes()
+    again = tmp_path / "again.h5"
+    make_pseudolabels(files["prepared"], teacher, again, CRF, 2, 0, files["explanations"])
+    assert again.read_bytes() == one
+
+
+def test_a_student_of_pseudolabels_is_another_one_and_a_seed_fixes_it(files, teacher, tmp_path):
+    plain = study(files, tmp_path / "plain", teacher, target_crf=None)
+    told = study(files, tmp_path / "told", teacher, target_crf=CRF)
+    assert not same(told, plain)
+    again = study(files, tmp_path / "again", teacher, target_crf=CRF)
+    assert again.read_bytes() == told.read_bytes()
+
+
+def test_the_gaze_loss_leaves_out_what_the_pseudolabels_contradict(teacher, monkeypatch):
+    seen = []
+
+    def look(logits, target, trusted):
+        seen.append((target.bool(), trusted))
+        return logits.mean()
+
+    monkeypatch.setattr(distilled, "partial_cross_entropy", look)
+    settings = StudentSettings(**TINY | {"darm_ratio": 0, "target_crf": CRF})
+    architecture = models.Architecture(
+        role="student", channels=3, size=SIZE, widths=(8,) * 6, head_width=8
+    )
+    _, step = distilled.make(settings, architecture, 0, torch.device("cpu"), teacher, 16)
+    generator = torch.Generator().manual_seed(0)
+    broad = torch.rand(2, *SIZE, generator=generator) < 0.5
+    probability = torch.rand(2, *SIZE, generator=generator)
+    batch = {
+        "image": torch.zeros(2, 3, *SIZE, dtype=torch.uint8),
+        "text": torch.zeros(2, 2, 16),
+        "pseudomask": broad[:, None].to(torch.uint8),
+        "pseudolabel": probability,
+    }
+    step(batch, 1, generator)
+    ((target, trusted),) = seen
+    # Flipped together: as many pixels agree as did before, in foreground and background.
+    for value in (False, True):
+        agree = (broad == value) & ((probability > 0.5) == value)
+        assert (trusted & (target == value)).sum() == agree.sum()
