@@ -1,4 +1,4 @@
-# A thin front: every target is one or two commands that also work by hand.
+# Shortcuts: each target is one or two commands that also work by hand.
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -11,14 +11,14 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not slurm"
 
-# Draws the property tests' examples anew.
+# Draws new random examples for the property tests.
 test-random: $(VENV)/installed
 	python -m pytest --numprocesses 2 --dist loadfile --hypothesis-profile random -m "not slow and not slurm"
 
 test-slow: $(VENV)/installed
 	python -m pytest -m slow
 
-# The tests skip themselves, and say why, where SLURM could not be installed.
+# If SLURM cannot be installed, the tests are skipped and print the reason.
 slurm-test: $(VENV)/installed
 	-(command -v munged && command -v slurmctld && command -v slurmd) || (apt-get update --quiet && \
 		DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends slurm-wlm munge)
@@ -27,7 +27,8 @@ slurm-test: $(VENV)/installed
 lint: $(VENV)/installed
 	ruff check .
 	ruff format --check .
-	mypy stages
+	mypy stages rules
+	lint-imports
 	snakefmt --check workflow rules
 	snakemake --lint
 	hadolint envs/Dockerfile
@@ -36,7 +37,7 @@ bench: $(VENV)/installed
 	failed=0; for script in $(filter-out %published_reference.py,$(wildcard benchmarks/*.py)); do \
 		python $$script || failed=1; done; exit $$failed
 
-# The exact set, with hashes, from the ranges of pyproject.toml.
+# Resolves the version ranges of pyproject.toml to exact versions with hashes.
 lock:
 	uv pip compile --quiet --generate-hashes --no-header --extra dev --python-version 3.11 \
 		--python-platform x86_64-manylinux_2_28 pyproject.toml --output-file envs/lock.txt

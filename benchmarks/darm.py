@@ -1,12 +1,12 @@
-"""Time DARM's whole-batch mask against a Python loop over NumPy arrays, as it was published.
+"""Time the DARM mask of a whole batch against the published Python loop over NumPy arrays.
 
     python benchmarks/darm.py [--repeats 15]
 
-Both get the same batches of 8 on one core, by turns. The loop shuffles the coordinates of all
-disagreeing pixels and lays block after block until the budget is met; the published one counts
-overlaps of blocks as often as they occur, the other looks at the mask after each block, which is
-what ours does. The disagreement is a wavy ring, as between two outlines of one lesion, of three
-widths. The last line is a JSON object, about the middle width at 224 × 224 px.
+Both mask the same batches of 8 on one core, in turns. The loop shuffles the coordinates of all
+disagreeing pixels and places block after block until it reaches the budget. The published loop
+counts overlapping blocks several times; the exact loop counts the masked pixels, like ours. The
+disagreement is a wavy ring of one of three widths, as between two outlines of one lesion. The last
+line is a JSON object about the middle width at 224 × 224 px.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-# Before NumPy and torch are imported.
+# Set before NumPy and torch are imported.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,20 +26,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
-from published_reference import DARM_BLOCK, DARM_RATIO, lay_blocks  # noqa: E402
+from published_reference import DARM_BLOCK, DARM_RATIO, place_blocks  # noqa: E402
 
 from stages.training.masking import disagreement_mask  # noqa: E402
 
 BATCH = 8
 SIDES = (64, 224)
-# Half the ring's width over the image's side.
+# Half the width of the ring, as a fraction of the image side.
 WIDTHS = (0.01, 0.03, 0.08)
 
 Bools = NDArray[np.bool_]
 
 
 def draw_rings(side: int, width: float, rng: np.random.Generator) -> Bools:
-    """Return a (BATCH, side, side) disagreement, one wavy ring per image."""
+    """Draw a (BATCH, side, side) disagreement, one wavy ring per image."""
     y, x = np.mgrid[:side, :side] + 0.5
     rings = []
     for _ in range(BATCH):
@@ -50,7 +50,7 @@ def draw_rings(side: int, width: float, rng: np.random.Generator) -> Bools:
     return np.stack(rings)
 
 
-def whole_batch(disagreement: Bools, generator: torch.Generator) -> Bools:
+def mask_whole_batch(disagreement: Bools, generator: torch.Generator) -> Bools:
     mask = disagreement_mask(
         torch.from_numpy(disagreement), ratio=DARM_RATIO, block=DARM_BLOCK, generator=generator
     )
@@ -62,18 +62,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15, help="of each measurement")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    # Once it has freed an array of the size of activations, malloc keeps memory, as in training.
+    # After a large array is freed, malloc keeps memory for later arrays, as during training.
     np.ones(30 * 2**20, np.uint8)
     rng = np.random.default_rng(0)
     methods: dict[str, Callable[[Bools], Bools]] = {
-        "ours": partial(whole_batch, generator=torch.Generator().manual_seed(0)),
-        "published loop": partial(lay_blocks, rng=rng, recount=False),
-        "exact loop": partial(lay_blocks, rng=rng, recount=True),
+        "ours": partial(mask_whole_batch, generator=torch.Generator().manual_seed(0)),
+        "published loop": partial(place_blocks, rng=rng, count_overlaps_once=False),
+        "exact loop": partial(place_blocks, rng=rng, count_overlaps_once=True),
     }
 
     columns = "".join(f"{name:>16}" for name in methods)
     print(f"{'side':>5}{'disagree':>10}{columns}{'ratio':>8}{'exact':>8}   ms per batch; masked")
-    found = {}
+    results = {}
     for side in SIDES:
         for width in WIDTHS:
             disagreement = draw_rings(side, width, rng)
@@ -81,16 +81,16 @@ def main() -> None:
             seconds: dict[str, list[float]] = {name: [] for name in methods}
             masked = {}
             for turn in range(arguments.repeats + 1):
-                # Which one goes first changes too.
+                # The order changes with each turn.
                 names = list(methods)
                 for name in names[turn % 3 :] + names[: turn % 3]:
                     before = time.perf_counter()
                     mask = methods[name](disagreement)
                     seconds[name].append(time.perf_counter() - before)
                     masked[name] = mask.sum() / disagreement.sum()
-            # The first turn warms up.
+            # The first turn is the warm-up.
             ours, published, exact = (1000 * float(np.median(s[1:])) for s in seconds.values())
-            found[side, width] = {
+            results[side, width] = {
                 "side": side,
                 "disagreeing_pixels": pixels,
                 "ours": round(ours, 2),
@@ -104,7 +104,7 @@ def main() -> None:
                 f"{published / ours:>8.1f}{exact / ours:>8.1f}   "
                 + ", ".join(f"{share:.2f}" for share in masked.values())
             )
-    middle = found[SIDES[-1], WIDTHS[1]]
+    middle = results[SIDES[-1], WIDTHS[1]]
     print(
         json.dumps(
             {
@@ -116,7 +116,7 @@ def main() -> None:
                 "repeats": arguments.repeats,
                 "exact_loop": middle["exact_loop"],
                 "exact_ratio": middle["exact_ratio"],
-                "by_size": list(found.values()),
+                "by_size": list(results.values()),
             }
         )
     )

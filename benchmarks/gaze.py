@@ -2,9 +2,10 @@
 
     python benchmarks/gaze.py [--images 64] [--repeats 3]
 
-Both get the same images and the same two cores, block by block, by turns; each image's maps are
-compared. Peak memory is that of fresh processes that refine none, a quarter, all and four times the
-images, drawn one by one. The last line is a JSON object. `--images 8 --repeats 1` is a quick look.
+Both refine the same images on the same two cores, in turns, block by block, and the maps of each
+image are compared. Peak memory is that of new processes that refine no image, a quarter, all, and
+four times the images, which are drawn one by one. The last line is a JSON object. For a quick look
+use `--images 8 --repeats 1`.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-# Before NumPy and torch are imported: the pool's threads are all that ours gets.
+# Set before NumPy and torch are imported, so that only the pool starts threads.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -44,18 +45,18 @@ BLOCK = 16
 
 Floats = NDArray[np.float32]
 Case = tuple[NDArray[np.uint8], Floats]
-# From cases to maps, in their order.
+# Returns the map of each case.
 Method = Callable[[Sequence[Case]], list[Floats]]
 
 
 def draw_case(seed: int) -> Case:
-    """Return a textured (H, W, 3) image with one coloured lesion, and a (H, W) gaze heatmap."""
+    """Draw a textured (H, W, 3) image with one coloured lesion, and a (H, W) gaze heatmap."""
     rng = np.random.default_rng(seed)
     height, width = size = int(rng.integers(500, 561)), int(rng.integers(590, 651))
     side = np.sqrt(height * width)
     y, x = np.mgrid[:height, :width]
     image = np.tile(np.array([150.0, 100.0, 80.0]), (*size, 1))
-    # Pixel noise, fine and coarse texture, shading: blur in px and contrast in grey levels.
+    # Pixel noise, fine and coarse texture, and shading: blur in px, contrast in grey levels.
     power = np.zeros((height, width // 2 + 1))
     for blur, contrast in ((0, 3), (2, 5), (8, 10), (side / 10, 20)):
         bell = ndimage.fourier_gaussian(np.ones_like(power), blur, n=width)
@@ -71,8 +72,8 @@ def draw_case(seed: int) -> Case:
     heat = np.zeros(size)
     for _ in range(8):
         fixation = centre + 0.6 * radius * rng.normal(size=2)
-        apart = ((y - fixation[0]) / height) ** 2 + ((x - fixation[1]) / width) ** 2
-        heat += rng.uniform(0.2, 1) * np.exp(-0.5 * apart / 0.09**2)
+        distance = ((y - fixation[0]) / height) ** 2 + ((x - fixation[1]) / width) ** 2
+        heat += rng.uniform(0.2, 1) * np.exp(-0.5 * distance / 0.09**2)
     heat = (heat - heat.min()) / np.ptp(heat)
     return np.clip(image, 0, 255).astype(np.uint8), heat.astype(np.float32)
 
@@ -81,15 +82,15 @@ def refine_one(case: Case) -> Floats:
     return crf.refine(*case, sxy=(SXY, SXY), srgb=SRGB, compat=COMPAT, iterations=ITERATIONS)
 
 
-def run_pool(cases: Sequence[Case]) -> list[Floats]:
-    return list(parallel.ordered(refine_one, cases, THREADS))
+def refine_in_pool(cases: Sequence[Case]) -> list[Floats]:
+    return list(parallel.ordered_map(refine_one, cases, THREADS))
 
 
-def run_serial(cases: Sequence[Case]) -> list[Floats]:
+def refine_in_one_thread(cases: Sequence[Case]) -> list[Floats]:
     return [refine_one(case) for case in cases]
 
 
-def run_other(cases: Sequence[Case]) -> list[Floats]:
+def refine_with_pydensecrf(cases: Sequence[Case]) -> list[Floats]:
     maps = []
     for image, heat in cases:
         model = dense.DenseCRF2D(heat.shape[1], heat.shape[0], 2)
@@ -111,8 +112,8 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-def difference(ours: Floats, other: Floats) -> tuple[float, ...]:
-    """Mean absolute difference, then the Dice of the maps cut at each threshold."""
+def compare_maps(ours: Floats, other: Floats) -> tuple[float, ...]:
+    """Return the mean absolute difference, then the Dice of the maps at each threshold."""
     return (
         float(abs(ours - other).mean()),
         *(dice(ours >= t, other >= t) for t in THRESHOLDS),
@@ -120,18 +121,18 @@ def difference(ours: Floats, other: Floats) -> tuple[float, ...]:
 
 
 def measure_peak(images: int) -> float:
-    """Peak resident memory of this process, MiB, once it has refined so many images."""
+    """Refine `images` images; return the peak resident memory of this process, MiB."""
     torch.set_num_threads(1)
     cases: Iterator[Case] = (draw_case(seed) for seed in range(images))
-    for refined in parallel.ordered(refine_one, cases, THREADS):
+    for refined in parallel.ordered_map(refine_one, cases, THREADS):
         assert np.isfinite(refined.sum())
-    # Linux counts in KiB, macOS in bytes.
+    # Linux reports KiB, macOS bytes.
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def median_peak(images: int, repeats: int) -> int:
-    """Return the median of `measure_peak` over fresh processes, MiB."""
+    """Return the median of `measure_peak` over new processes, MiB."""
     context = multiprocessing.get_context("spawn")
     runs = []
     for _ in range(repeats):
@@ -149,22 +150,26 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
 
-    # First of all: a child's peak counts from that of the process that starts it.
+    # Must come first: the peak of a child starts at that of its parent process.
     counts = (0, arguments.images // 4, arguments.images, 4 * arguments.images)
     memory = {n: median_peak(n, arguments.repeats) for n in counts}
     print("peak memory, MiB: " + ", ".join(f"{m} of {n} images" for n, m in memory.items()))
 
-    methods: dict[str, Method] = {"ours": run_pool, "one thread": run_serial, "other": run_other}
+    methods: dict[str, Method] = {
+        "ours": refine_in_pool,
+        "one thread": refine_in_one_thread,
+        "other": refine_with_pydensecrf,
+    }
     for method in methods.values():
         method([draw_case(0)])
     seconds: dict[str, list[float]] = {name: [] for name in methods}
-    apart = []
+    differences = []
     print(f"{'images':>9}" + "".join(f"{name:>12}" for name in methods) + "   s per image")
     for start in range(0, arguments.images, BLOCK):
         seeds = range(start, min(start + BLOCK, arguments.images))
         cases = [draw_case(seed) for seed in seeds]
         for turn in range(arguments.repeats):
-            # Which one goes first changes too.
+            # The order changes with each turn.
             names = list(methods)
             names = names[turn % 3 :] + names[: turn % 3]
             maps = {}
@@ -172,16 +177,16 @@ def main() -> None:
                 before = time.perf_counter()
                 maps[name] = methods[name](cases)
                 seconds[name].append((time.perf_counter() - before) / len(cases))
-            for one, other in zip(maps["ours"], maps["one thread"]):
-                assert (one == other).all(), "the thread pool changed a map"
+            for ours_map, other in zip(maps["ours"], maps["one thread"]):
+                assert (ours_map == other).all(), "the thread pool changed a map"
             print(
                 f"{seeds[0]:>4}–{seeds[-1]:<4}"
                 + "".join(f"{seconds[name][-1]:>12.4f}" for name in methods)
             )
-        apart += [difference(*pair) for pair in zip(maps["ours"], maps["other"])]
+        differences += [compare_maps(*pair) for pair in zip(maps["ours"], maps["other"])]
 
     ours, single, other = (float(np.median(seconds[name])) for name in methods)
-    errors = np.array(apart)
+    errors = np.array(differences)
     mean, largest, smallest = errors.mean(axis=0), errors.max(axis=0), errors.min(axis=0)
     print(f"mean absolute difference: mean {mean[0]:.5f}, worst {largest[0]:.5f}")
     for i, threshold in enumerate(THRESHOLDS, 1):

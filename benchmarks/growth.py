@@ -1,13 +1,13 @@
-"""Time a training step, and measure its memory, with few samples against many.
+"""Compare time and memory of a training step between few and many samples.
 
     python benchmarks/growth.py [--samples 100 10000] [--repeats 3]
 
-Teachers of the demo's size train on few samples and on many, on data that stays in memory and on
-data that is read from the file as it is needed (`resident_mb: 0`), by turns, each in a process of
-its own; medians are over steps. Beside the step, the time to get a batch alone. Memory in use grows
-by what the samples take, computed from their shapes, or, where they are read as needed, not at all.
-The last line is a JSON object; its ratio is the time of a step with few samples to that with many,
-read as needed: 1 is flat.
+Teachers of the demo's size train on few and on many samples, with data that stays in memory and
+with data that each step reads from the file (`resident_mb: 0`). They take turns, each in a new
+process; medians are over steps. The time to get a batch is also measured alone. The peak memory
+should grow by the size of the samples, computed from their shapes, if they stay in memory, and else
+not at all. The last line is a JSON object; its ratio is the time of a step with few samples divided
+by that with many, both read from the file: 1 means no growth.
 """
 
 import argparse
@@ -36,9 +36,9 @@ from stages.training.samples import Batch, Column, Samples
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (64, 64)
 TEXT = (5, 384)
-# In a block; the first do not count.
-STEPS, WARMING, FETCHES = 24, 4, 200
-# File → its column; shape and type of one sample's values.
+# Steps of a block, its first steps, which do not count, and batches to fetch.
+STEPS, WARM_UP, FETCHES = 24, 4, 200
+# Name → file, dataset in the file, shape and dtype of one sample.
 COLUMNS: dict[str, tuple[str, str, tuple[int, ...], Any]] = {
     "image": ("prepared", "image", (*SIZE, 3), np.uint8),
     "pseudomask": ("gaze", "pseudomask", (2, *SIZE), np.uint8),
@@ -49,20 +49,22 @@ SAMPLE_MIB = sum(np.prod(s) * np.dtype(t).itemsize for *_, s, t in COLUMNS.value
 
 
 def make_files(samples: int, folder: Path) -> None:
-    """Write the columns of random samples, a hundred of them over and over."""
+    """Write the columns of random samples, which repeat after a hundred."""
     rng = np.random.default_rng(0)
-    for stage, name, shape, kind in COLUMNS.values():
-        some = rng.integers(0, 2, (100, *shape)).astype(kind)
+    for stage, name, shape, dtype in COLUMNS.values():
+        values_of_100 = rng.integers(0, 2, (100, *shape)).astype(dtype)
         with io.create_h5(folder / f"{stage}.h5", stage, {}, {}) as file:
-            values = io.sample_dataset(file, name, (samples, *shape), kind)
+            values = io.create_sample_dataset(file, name, (samples, *shape), dtype)
             for start in range(0, samples, 100):
-                values[start : start + 100] = some[: samples - start]
+                values[start : start + 100] = values_of_100[: samples - start]
             io.write_strings(file, "sample_id", [str(i) for i in range(samples)])
 
 
-def measure(samples: int, folder: Path, resident_mb: float) -> tuple[list[float], float, float]:
-    """Train for a block; return each step's seconds, a batch's, and the peak of memory, MiB."""
-    device = loop.start(threads=1, gpus=0)
+def measure_training(
+    samples: int, folder: Path, resident_mb: float
+) -> tuple[list[float], float, float]:
+    """Train for a block; return the seconds of each step and of a batch, and peak memory, MiB."""
+    device = loop.set_up_torch(threads=1, gpus=0)
     config = parse(yaml.safe_load((ROOT / "config.yaml").read_text("utf-8")))
     settings = config.experiment("demo_kvasir", "full").teacher
     settings = settings.model_copy(update={"iterations": STEPS + 1})
@@ -71,7 +73,7 @@ def measure(samples: int, folder: Path, resident_mb: float) -> tuple[list[float]
         for name, (stage, column, *_) in COLUMNS.items()
     }
     data = Samples(columns, np.arange(samples), device, resident_mb)
-    none = Samples(columns, np.arange(0), device, 0)
+    no_data = Samples(columns, np.arange(0), device, 0)
     model = models.build(
         models.Architecture(
             role="teacher", channels=3, size=SIZE, widths=settings.widths,
@@ -80,28 +82,28 @@ def measure(samples: int, folder: Path, resident_mb: float) -> tuple[list[float]
         seed=0,
     )  # fmt: skip
     assert isinstance(model, models.Teacher)
-    step, marks = teacher.teacher_step(model, settings), []
+    step, step_starts = teacher.make_teacher_step(model, settings), []
 
-    def marked(batch: Batch, iteration: int, generator: torch.Generator) -> loop.Terms:
-        marks.append(time.perf_counter())
+    def timed_step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
+        step_starts.append(time.perf_counter())
         return step(batch, iteration, generator)
 
     run = loop.Run(
         "teacher", {"prepared": columns["image"].path}, settings, 0, device,
         folder / "weights", folder / "history", folder / "work", ("stages.training.teacher",),
     )  # fmt: skip
-    loop.fit(run, model.train(), marked, teacher.predict, data, none)
-    # Linux counts in KiB, macOS in bytes.
+    loop.fit(run, model.train(), timed_step, teacher.predict, data, no_data)
+    # Linux reports KiB, macOS bytes.
     unit = 2**20 if sys.platform == "darwin" else 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
-    order = loop.batches(samples, settings.batch_size, torch.Generator().manual_seed(0))
+    batches = loop.index_batches(samples, settings.batch_size, torch.Generator().manual_seed(0))
     fetches = []
-    for index, _ in zip(order, range(FETCHES)):
+    for index, _ in zip(batches, range(FETCHES)):
         before = time.perf_counter()
         data[index]
         fetches.append(time.perf_counter() - before)
-    return np.diff(marks)[WARMING:].tolist(), float(np.median(fetches)), peak
+    return np.diff(step_starts)[WARM_UP:].tolist(), float(np.median(fetches)), peak
 
 
 def main() -> None:
@@ -120,13 +122,15 @@ def main() -> None:
             make_files(count, folder)
         for turn in range(arguments.repeats):
             for mode, resident_mb in modes.items():
-                # Which one goes first changes too.
+                # The order alternates.
                 for count in (few, many)[:: 1 if turn % 2 else -1]:
                     with ProcessPoolExecutor(1, mp_context=context) as child:
-                        block = child.submit(measure, count, folders[count], resident_mb).result()
+                        block = child.submit(
+                            measure_training, count, folders[count], resident_mb
+                        ).result()
                     blocks.setdefault((mode, count), []).append(block)
 
-    found = {}
+    results = {}
     for mode in modes:
         steps, batches, peaks = {}, {}, {}
         for count in (few, many):
@@ -138,7 +142,7 @@ def main() -> None:
                 f"{mode:>9}{count:>8} samples: {steps[count]:.1f} ms a step, "
                 f"{batches[count]:.2f} ms a batch, {peaks[count]:.0f} MiB"
             )
-        found[mode] = {
+        results[mode] = {
             "step_ms": {count: round(ms, 2) for count, ms in steps.items()},
             "batch_ms": {count: round(ms, 3) for count, ms in batches.items()},
             "step_ratio": round(steps[few] / steps[many], 3),
@@ -147,7 +151,7 @@ def main() -> None:
             "grown_mib": round(peaks[many] - peaks[few]),
             "computed_mib": round((many - few) * SAMPLE_MIB) if mode == "resident" else 0,
         }
-    streamed = found["streamed"]
+    streamed = results["streamed"]
     print(
         json.dumps(
             {
@@ -158,7 +162,7 @@ def main() -> None:
                 "ratio": streamed["step_ratio"],
                 "repeats": arguments.repeats,
                 "samples": [few, many],
-                **found,
+                **results,
             }
         )
     )

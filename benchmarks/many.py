@@ -1,9 +1,9 @@
-"""Many samples through `verify`, `prepare` and `gaze`: images a second, and peak memory.
+"""Run `verify`, `prepare` and `gaze` on many samples: images per second, and peak memory.
 
     python benchmarks/many.py [--images 5000] [--threads 2]
 
-Frames of 530 × 620 px in the layout of Kvasir-SEG, all of them looked at. The last line is a JSON
-object; its ratio is 2 GiB to the highest peak.
+The frames have 530 × 620 px, the layout of Kvasir-SEG, and all of them gaze. The last line is a
+JSON object; its ratio is 2 GiB divided by the highest peak.
 """
 
 import argparse
@@ -28,8 +28,8 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def draw(root: Path, images: int) -> None:
-    """Write the raw folder: textured frames, each with a brighter disc that was looked at."""
+def write_raw_folder(root: Path, images: int) -> None:
+    """Write the raw folder: textured frames, each with a brighter disc that has gaze."""
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
     rng = np.random.default_rng(0)
@@ -48,25 +48,25 @@ def draw(root: Path, images: int) -> None:
             Image.fromarray(frame).save(root / f"images/{i:05d}.jpg", quality=90)
             Image.fromarray(disc.astype(np.uint8) * 255).save(root / f"masks/{i:05d}.jpg")
             for j in range(15):
-                place = centre[::-1] + rng.normal(0, 0.05, 2)
-                table.writerow((f"{i:05d}.jpg", j + 1, *place, rng.integers(100, 600), 500 * j))
-    cut = round(0.9 * images)
-    (root / "train.txt").write_text("".join(f"{i:05d}\n" for i in range(cut)))
-    (root / "test.txt").write_text("".join(f"{i:05d}\n" for i in range(cut, images)))
+                fixation = centre[::-1] + rng.normal(0, 0.05, 2)
+                table.writerow((f"{i:05d}.jpg", j + 1, *fixation, rng.integers(100, 600), 500 * j))
+    num_train = round(0.9 * images)
+    (root / "train.txt").write_text("".join(f"{i:05d}\n" for i in range(num_train)))
+    (root / "test.txt").write_text("".join(f"{i:05d}\n" for i in range(num_train, images)))
 
 
-def run(stage: str, **options: object) -> tuple[float, float]:
-    """Run a stage as its rule does; return its seconds and its peak resident memory, MiB."""
+def run_stage(stage: str, **options: object) -> tuple[float, float]:
+    """Run a stage like its rule; return its seconds and its peak resident memory, MiB."""
     command = [sys.executable, "-m", f"stages.{stage}"]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
-    began = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     if status:
         sys.exit(f"{stage} failed: {' '.join(command)}")
-    # Linux counts in KiB, macOS in bytes.
+    # Linux reports KiB, macOS bytes.
     return seconds, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -75,29 +75,35 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    layout = {"layout": "kvasir", "size": [224, 224]}
-    reading = {"prepare": layout, "recording": {}, "min_fixation_ms": 50, "partial": False}
+    prepare_settings = {"layout": "kvasir", "size": [224, 224]}
+    verify_settings = {
+        "prepare": prepare_settings,
+        "recording": {},
+        "min_fixation_ms": 50,
+        "partial": False,
+    }
     with tempfile.TemporaryDirectory() as folder:
         raw, fixations = Path(folder) / "raw", Path(folder) / "raw/fixations.csv"
         prepared, threads = Path(folder) / "prepared.h5", arguments.threads
-        draw(raw, arguments.images)
-        found = {
-            "verify": run(
+        write_raw_folder(raw, arguments.images)
+        measurements = {
+            "verify": run_stage(
                 "gaze.verify", raw=raw, fixations=fixations,
-                output=Path(folder) / "verified.csv", settings=json.dumps(reading), threads=threads,
-            ),
-            "prepare": run(
-                "data.prepare", raw=raw, output=prepared, settings=json.dumps(layout),
+                output=Path(folder) / "verified.csv", settings=json.dumps(verify_settings),
                 threads=threads,
             ),
-            "pseudomasks": run(
+            "prepare": run_stage(
+                "data.prepare", raw=raw, output=prepared, settings=json.dumps(prepare_settings),
+                threads=threads,
+            ),
+            "pseudomasks": run_stage(
                 "gaze.pseudomasks", prepared=prepared, fixations=fixations,
                 output=Path(folder) / "gaze.h5", settings="{}", threads=threads, gpus=0,
             ),
         }  # fmt: skip
-    for stage, (seconds, peak) in found.items():
+    for stage, (seconds, peak) in measurements.items():
         print(f"{stage:>11}: {arguments.images / seconds:7.1f} images/s, peak {peak:6.0f} MiB")
-    highest = max(peak for _, peak in found.values())
+    highest = max(peak for _, peak in measurements.values())
     print(
         json.dumps(
             {
@@ -111,9 +117,9 @@ def main() -> None:
                 "threads": threads,
                 "images_per_second": {
                     stage: round(arguments.images / seconds, 1)
-                    for stage, (seconds, _) in found.items()
+                    for stage, (seconds, _) in measurements.items()
                 },
-                "peak_mib": {stage: round(peak) for stage, (_, peak) in found.items()},
+                "peak_mib": {stage: round(peak) for stage, (_, peak) in measurements.items()},
             }
         )
     )

@@ -1,15 +1,15 @@
-"""The method against the authors' released recipe, and against dense masks.
+"""Compare the method with the authors' released recipe, and with training on dense masks.
 
     python benchmarks/method.py [--seeds 3] [--folder FOLDER]
 
-Runs the workflow on the demo's three phantom data sets, for each seed: `full`, the method,
-`published`, the released recipe, and `supervised`, the student's network on dense masks. Data,
-student, image size, batch, iterations and optimiser are the same for all; the recipe also trains
-its teacher for as many iterations as the student. Figures are of the student on the test split, at
-full resolution: means and, behind ±, standard deviations over seeds.
+Runs the workflow on the three phantom data sets of the demo, for each seed: `full` (the method),
+`published` (the released recipe) and `supervised` (the student's network on dense masks). Data,
+student, image size, batch, iterations and optimiser are the same for all; the recipe trains its
+teacher for as many iterations as the student. All values are for the student on the test split, at
+full resolution: mean ± standard deviation over seeds.
 
-The last line is a JSON object; its ratio is Dice of `full` to Dice of `published`. With `--folder`
-the results stay there, and a run that was cut off goes on.
+The last line is a JSON object; its ratio is the Dice of `full` divided by the Dice of `published`.
+With `--folder` the results stay in that folder, and an interrupted run can be continued.
 """
 
 import argparse
@@ -28,7 +28,7 @@ DATASETS = ["demo_kvasir", "demo_prostate", "demo_isic"]
 EXPERIMENTS = ["full", "supervised"]
 
 
-def run(folder: Path, seeds: int) -> pd.DataFrame:
+def run_workflow(folder: Path, seeds: int) -> pd.DataFrame:
     """Run the workflow in `folder`; return its table."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
     config["seeds"] = list(range(seeds))
@@ -41,15 +41,17 @@ def run(folder: Path, seeds: int) -> pd.DataFrame:
         "--snakefile", str(ROOT / "workflow/Snakefile"), "--directory", str(folder),
         "--rerun-incomplete",
     ]  # fmt: skip
-    # What a rule calls: this Python, and these stages.
-    found = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
-    paths = {name: f"{path}{os.pathsep}{os.environ.get(name, '')}" for name, path in found.items()}
+    # Rules must find this Python and these stages.
+    prepended = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
+    paths = {
+        name: f"{path}{os.pathsep}{os.environ.get(name, '')}" for name, path in prepended.items()
+    }
     subprocess.run(command, check=True, env=os.environ | paths, stdout=sys.stderr)
     return pd.read_csv(folder / "results/baselines.csv")
 
 
-def show(table: pd.DataFrame) -> None:
-    """Print the table, a row per data set and experiment."""
+def print_table(table: pd.DataFrame) -> None:
+    """Print the table, one row per data set and experiment."""
     columns = {"dice": "Dice", "hd95_penalised": "HD95"}
     print(
         f"{'':28}" + "".join(f"{name:>18}" for name in columns.values()) + "   gain in Dice, 95 %"
@@ -71,16 +73,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.folder:
         arguments.folder.mkdir(parents=True, exist_ok=True)
-        table = run(arguments.folder.resolve(), arguments.seeds)
+        table = run_workflow(arguments.folder.resolve(), arguments.seeds)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            table = run(Path(folder), arguments.seeds)
-    show(table)
+            table = run_workflow(Path(folder), arguments.seeds)
+    print_table(table)
 
     dice = table.pivot(index="dataset", columns="experiment", values="dice_mean")
     hd95 = table.pivot(index="dataset", columns="experiment", values="hd95_penalised_mean")
     mean = dice.mean()
-    spread = table.pivot(index="dataset", columns="experiment", values="dice_std")
+    dice_std = table.pivot(index="dataset", columns="experiment", values="dice_std")
     print(
         json.dumps(
             {
@@ -93,7 +95,7 @@ def main() -> None:
                 "dice_gain": round(mean["full"] - mean["published"], 4),
                 "of_supervised": round(mean["full"] / mean["supervised"], 4),
                 "dice": dice.round(4).to_dict("index"),
-                "dice_std": spread.round(4).to_dict("index"),
+                "dice_std": dice_std.round(4).to_dict("index"),
                 "hd95": hd95.round(2).to_dict("index"),
             }
         )

@@ -1,9 +1,9 @@
-"""The authors' joint recipe, written straightforwardly, for the benchmarks to compare with.
+"""A plain version of the authors' joint recipe, as a reference for the benchmarks.
 
-Teacher and student train at once, each the other's target for consistency. At every step the files
-of eight images are decoded and resized, DARM loops over pixels, and everything is float32 in
-PyTorch's own layout. The networks have our weights, and compute them with the layers that the
-authors use: PyTorch's attention and transposed convolution.
+Teacher and student train together, and each is the consistency target of the other. Every step
+decodes and resizes the files of eight images, DARM loops over pixels, and all values are float32
+in PyTorch's default layout. The networks are ours, but with the layers that the authors use:
+PyTorch's attention and transposed convolution.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.networks import models
-from stages.networks.unet import Doubling
+from stages.networks.unet import TransposedConv2x2
 from stages.training.losses import ramp_up
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -41,15 +41,15 @@ class Batch(NamedTuple):
 
 
 class Attention(models.TextFusion):
-    """Cross-attention by PyTorch's layer."""
+    """Text fusion with the attention layer of PyTorch."""
 
-    def _attend(self, tokens: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        attended, shares = self.attn(tokens, words, words, need_weights=False)
-        return attended, shares
+    def _attend(self, tokens: Tensor, text_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        attended, weights = self.attn(tokens, text_tokens, text_tokens, need_weights=False)
+        return attended, weights
 
 
 def as_published(model: models.Teacher | models.Student) -> nn.Module:
-    """Have a network of ours compute in float32, NCHW and by PyTorch's layers, one by one."""
+    """Make our network compute in float32 and NCHW, with single layers of PyTorch."""
 
     def classify(decoded: Tensor) -> Tensor:
         return model.classifier(model.head(model.encoder.final_conv(decoded)))
@@ -58,15 +58,15 @@ def as_published(model: models.Teacher | models.Student) -> nn.Module:
     for module in model.modules():
         if isinstance(module, models.TextFusion):
             module.__class__ = Attention
-        elif isinstance(module, Doubling):
+        elif isinstance(module, TransposedConv2x2):
             module.__class__ = nn.ConvTranspose2d
     return model.to(memory_format=torch.contiguous_format).train()
 
 
-def read(
+def read_sample(
     folder: Path, sample_id: str, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Floats, ...]:
-    """Decode, resize and flip one sample; return image, text, precise and broad pseudomask."""
+    """Decode, resize and flip a sample; return image, text, precise and broad pseudomask."""
 
     def decode(kind: str, resample: Image.Resampling) -> Floats:
         with Image.open(folder / kind / f"{sample_id}.jpg") as file:
@@ -74,7 +74,7 @@ def read(
 
     image = (decode("images", Image.Resampling.BILINEAR) - MEAN) / STD
     refined = decode("gaze/crf_compat1", Image.Resampling.BILINEAR)
-    # The published loader reads the masks also where weak labels alone are used.
+    # The published loader reads the masks even if only weak labels are used.
     mask = decode("masks", Image.Resampling.NEAREST) >= 0.5
     precise, broad = sorted((refined >= t for t in THRESHOLDS), key=np.sum)
     planes = [image.transpose(2, 0, 1), precise, broad, mask]
@@ -88,17 +88,17 @@ def read(
 def load_batch(
     folder: Path, sample_ids: list[str], size: tuple[int, int], rng: np.random.Generator
 ) -> Batch:
-    """Read a batch, as a data loader without workers does."""
-    columns = zip(*(read(folder, sample_id, size, rng) for sample_id in sample_ids))
+    """Read a batch, like a data loader without workers."""
+    columns = zip(*(read_sample(folder, sample_id, size, rng) for sample_id in sample_ids))
     return Batch(*(torch.from_numpy(np.stack(values)) for values in columns))
 
 
-def lay_blocks(
-    disagreement: NDArray[np.bool_], rng: np.random.Generator, *, recount: bool
+def place_blocks(
+    disagreement: NDArray[np.bool_], rng: np.random.Generator, *, count_overlaps_once: bool
 ) -> NDArray[np.bool_]:
-    """Return the mask of blocks laid one by one, (B, H, W).
+    """Place blocks one by one until they fill the budget; return their mask, (B, H, W).
 
-    Overlaps count as often as they occur or, with `recount`, once.
+    Pixels in several blocks count several times, or once with `count_overlaps_once`.
     """
     masks = np.zeros_like(disagreement)
     for mask, image in zip(masks, disagreement):
@@ -112,13 +112,13 @@ def lay_blocks(
             top, left = y - side // 2, x - side // 2
             block = mask[max(top, 0) : top + side, max(left, 0) : left + side]
             block[...] = True
-            area = mask.sum() if recount else area + block.size
+            area = mask.sum() if count_overlaps_once else area + block.size
     return masks
 
 
 def draw_darm(precise: Tensor, broad: Tensor, rng: np.random.Generator) -> Tensor:
     """Draw blocks, (B, H, W) of 0 and 1, in the disagreement of the two pseudomasks."""
-    masks = lay_blocks((precise != broad).numpy(), rng, recount=False)
+    masks = place_blocks((precise != broad).numpy(), rng, count_overlaps_once=False)
     return torch.from_numpy(masks).float()
 
 
@@ -142,7 +142,7 @@ def gaze_loss(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def alignment(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """AFC."""
+    """Alignment of the features (AFC)."""
     terms = [
         (1 - functional.cosine_similarity(s, t.detach(), dim=1)).mean()
         for s, t in zip(student, teacher)
@@ -151,18 +151,18 @@ def alignment(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
 
 
 def consistency(logits: Tensor, target: Tensor) -> Tensor:
-    """CWC with its positive and negative terms; an empty set contributes 0."""
+    """Confidence-weighted consistency (CWC), positive and negative term; an empty set gives 0."""
     p = logits.softmax(dim=1)
     confidence, label = target.max(dim=1)
-    doubt = target.min(dim=1).values
-    sure, excluded = confidence >= POSITIVE, doubt < NEGATIVE
+    other_probability = target.min(dim=1).values
+    is_confident, is_unlikely = confidence >= POSITIVE, other_probability < NEGATIVE
     loss = logits.new_zeros(())
-    if sure.any():
+    if is_confident.any():
         nll = functional.nll_loss(torch.log(p + 1e-8), label, reduction="none")
-        loss = loss + (confidence * nll)[sure].mean()
-    if excluded.any():
+        loss = loss + (confidence * nll)[is_confident].mean()
+    if is_unlikely.any():
         nll = functional.nll_loss(torch.log(1 - p + 1e-8), 1 - label, reduction="none")
-        loss = loss + (doubt * nll)[excluded].mean()
+        loss = loss + (other_probability * nll)[is_unlikely].mean()
     return loss
 
 
@@ -179,26 +179,30 @@ def joint_step(
     rng: np.random.Generator,
 ) -> float:
     """Update both networks on one batch; return the loss."""
-    kept = 1 - draw_darm(batch.precise, batch.broad, rng)
+    unmasked = 1 - draw_darm(batch.precise, batch.broad, rng)
     box = draw_cut_mix(batch.image.shape, rng)
-    taught = teacher(batch.image, batch.text)
-    seen = student(batch.image * kept[:, None], aligned=len(kept))
+    teacher_output = teacher(batch.image, batch.text)
+    student_output = student(batch.image * unmasked[:, None], num_aligned=len(unmasked))
 
     noise = torch.empty_like(batch.image).uniform_(-NOISE, NOISE)
     mixed = torch.where(box, (batch.image + noise).roll(1, dims=0), batch.image + noise)
     targets = []
-    for logits in (taught.logits, seen.logits):
+    for logits in (teacher_output.logits, student_output.logits):
         q = logits.detach().softmax(dim=1)
         targets.append(torch.where(box, q.roll(1, dims=0), q))
-    # The text is not mixed: the authors' is not.
+    # The authors do not mix the texts.
     teacher_mixed, student_mixed = teacher(mixed, batch.text), student(mixed)
 
-    gaze = gaze_loss(taught.logits, batch.precise) + gaze_loss(seen.logits, batch.broad * kept)
-    agree = consistency(student_mixed.logits, targets[0]) + consistency(
+    gaze_terms = gaze_loss(teacher_output.logits, batch.precise) + gaze_loss(
+        student_output.logits, batch.broad * unmasked
+    )
+    consistency_loss = consistency(student_mixed.logits, targets[0]) + consistency(
         teacher_mixed.logits, targets[1]
     )
-    align = alignment(seen.features, taught.features)
-    loss = gaze + ramp_up(iteration, RAMP) * (CWC_WEIGHT * agree + AFC_WEIGHT * align)
+    alignment_loss = alignment(student_output.features, teacher_output.features)
+    loss = gaze_terms + ramp_up(iteration, RAMP) * (
+        CWC_WEIGHT * consistency_loss + AFC_WEIGHT * alignment_loss
+    )
     for optimiser in optimisers:
         optimiser.zero_grad()
     loss.backward()

@@ -1,16 +1,16 @@
-"""Does the teacher use its text? The right texts against texts shuffled between images.
+"""Does the teacher use its text? Compare correct texts with texts shuffled between images.
 
     python benchmarks/text.py [--datasets kvasir prostate isic] [--seeds 3]
 
-The demo's phantoms, stages and settings, with one difference: gaze, simulated, on the held-out
-images too, so that they have a text. Per data set and seed two teachers are trained: with each
-image's own text, and with the texts dealt to other images of the same split. Dice is of the
-held-out images at the working size, each teacher reading the kind of text that it was trained with;
-the first also reads the shuffled ones, and none.
+Data, stages and settings are those of the demo, but the held-out images also have simulated gaze,
+and therefore a text. For each data set and seed two teachers are trained: one with the text of each
+image (`right`), one with texts shuffled between the images of a split (`shuffled`). Dice is that of
+the held-out images at the working size. Each teacher reads the kind of text of its training; the
+first one is also tested with shuffled texts and without text.
 
-The text is of the region that was looked at, and the gaze is simulated from the mask: what is
-measured is whether the fusion passes the text on, not what words are worth to a clinician. The last
-line is a JSON object; its ratio is Dice with the right texts to Dice with shuffled ones.
+The text describes the region with gaze, and the gaze is simulated from the mask. So this measures
+whether the fusion uses the text, not the value of the words for a clinician. The last line is a
+JSON object; its ratio is the Dice with the right texts divided by the Dice with shuffled ones.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from stages.core import io
 from stages.core.config import DatasetSettings, parse
 from stages.data.prepare import prepare
 from stages.demo.demo_data import make_demo_data
-from stages.gaze.pseudomasks import make_gaze
+from stages.gaze.pseudomasks import make_pseudomasks
 from stages.gaze.scanpath import simulate_fixations
 from stages.networks import models
 from stages.settings.explain import TextsSettings
@@ -50,8 +50,8 @@ ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("right", "shuffled", "right, reads shuffled", "right, reads none")
 
 
-class Made(NamedTuple):
-    """The files of a data set that teachers are trained on."""
+class StageFiles(NamedTuple):
+    """The files of a data set for the training of teachers."""
 
     prepared: Path
     gaze: Path
@@ -59,7 +59,7 @@ class Made(NamedTuple):
 
 
 def write_fixations(prepared: Path, table: Path) -> None:
-    """Simulate gaze on all images, of each split, in the columns of the published export."""
+    """Simulate gaze on the images of all splits, in the columns of the published export."""
     rows = []
     with io.open_h5(prepared, "mask", "original_size") as file:
         for i, name in enumerate(io.read_strings(file, "sample_id")):
@@ -81,78 +81,78 @@ def write_fixations(prepared: Path, table: Path) -> None:
     io.write_csv(pd.concat(rows), table)
 
 
-def make(dataset: DatasetSettings, folder: Path) -> Made:
+def make_stage_files(dataset: DatasetSettings, folder: Path) -> StageFiles:
     """Run the stages from raw data to explanations."""
     assert dataset.demo is not None
-    made = Made(*(folder / f"{stage}.h5" for stage in ("prepared", "gaze", "explanations")))
+    files = StageFiles(*(folder / f"{stage}.h5" for stage in ("prepared", "gaze", "explanations")))
     make_demo_data(folder / "raw", dataset.demo)
-    prepare(folder / "raw", made.prepared, dataset.prepare, threads=1)
-    write_fixations(made.prepared, folder / "fixations.csv")
-    make_gaze(made.prepared, made.gaze, dataset.gaze, 1, 0, folder / "fixations.csv")
+    prepare(folder / "raw", files.prepared, dataset.prepare, threads=1)
+    write_fixations(files.prepared, folder / "fixations.csv")
+    make_pseudomasks(files.prepared, files.gaze, dataset.gaze, 1, 0, folder / "fixations.csv")
     answers, texts = folder / "answers.jsonl", folder / "texts.h5"
     explain(
-        made.prepared, made.gaze, answers, dataset.explain, dataset.endpoint, 0, 1,
+        files.prepared, files.gaze, answers, dataset.explain, dataset.endpoint, 0, 1,
         folder / "work", threads=1, gpus=0,
     )  # fmt: skip
     limit = TextsSettings(max_failed=0)
-    merge_texts(made.prepared, made.gaze, [answers], texts, limit)
-    embed(texts, made.explanations, dataset.embed, threads=1, gpus=0)
-    return made
+    merge_texts(files.prepared, files.gaze, [answers], texts, limit)
+    embed(texts, files.explanations, dataset.embed, threads=1, gpus=0)
+    return files
 
 
-def shuffle(made: Made, seed: int) -> Made:
-    """Deal the texts of each split so that no image has its own."""
-    dealt = made._replace(explanations=made.explanations.with_name(f"shuffled{seed}.h5"))
-    shutil.copy(made.explanations, dealt.explanations)
+def shuffle(files: StageFiles, seed: int) -> StageFiles:
+    """Shuffle the texts within each split so that no image keeps its own."""
+    shuffled = files._replace(explanations=files.explanations.with_name(f"shuffled{seed}.h5"))
+    shutil.copy(files.explanations, shuffled.explanations)
     rng = np.random.default_rng(seed)
-    with io.open_h5(made.prepared) as source, h5py.File(dealt.explanations, "r+") as file:
+    with io.open_h5(files.prepared) as source, h5py.File(shuffled.explanations, "r+") as file:
         splits, text = io.read_strings(source, "split"), file["embedding"][()]
         for split in ("train", "val", "test"):
             members = np.flatnonzero((splits == split) & text.any(axis=(1, 2)))
             order = rng.permutation(members)
             file["embedding"][np.sort(order)] = text[np.roll(order, 1)[np.argsort(order)]]
-    return dealt
+    return shuffled
 
 
-def teach(made: Made, settings: TeacherSettings, seed: int) -> models.Teacher:
-    folder = made.prepared.parent
+def train(files: StageFiles, settings: TeacherSettings, seed: int) -> models.Teacher:
+    folder = files.prepared.parent
     weights = folder / "teacher.safetensors"
     work = folder / "work"
     history = folder / "history.csv"
     train_teacher(
-        made.prepared, made.gaze, weights, history, settings, seed, work, threads=1, gpus=0,
-        resident_mb=4000, explanations=made.explanations,
+        files.prepared, files.gaze, weights, history, settings, seed, work, threads=1, gpus=0,
+        resident_mb=4000, explanations=files.explanations,
     )  # fmt: skip
     return models.load(weights, "teacher")
 
 
-def dice(teacher: models.Teacher, made: Made, read: bool = True) -> float:
-    """Mean Dice of the held-out images; `read`: the teacher is given their text."""
+def dice(teacher: models.Teacher, files: StageFiles, with_text: bool = True) -> float:
+    """Return the mean Dice of the held-out images; `with_text`: the teacher reads their text."""
     columns = {
-        "image": Column(made.prepared, "image"),
-        "mask": Column(made.prepared, "mask"),
-        "text": Column(made.explanations, "embedding"),
+        "image": Column(files.prepared, "image"),
+        "mask": Column(files.prepared, "mask"),
+        "text": Column(files.explanations, "embedding"),
     }
-    rows = samples.rows_of(made.prepared, "test")
+    rows = samples.rows_in_splits(files.prepared, "test")
     data = Samples(columns, rows, torch.device("cpu"), resident_mb=4000)
 
     def predict(part: Batch) -> torch.Tensor:
-        text = part["text"] if read else None
+        text = part["text"] if with_text else None
         logits: torch.Tensor = teacher(normalise(part["image"]), text).logits
         return logits[:, 1] > logits[:, 0]
 
     return loop.validation_dice(predict, data, 16)
 
 
-def measure(made: Made, settings: TeacherSettings, seed: int) -> list[float]:
-    """Return the Dice of each of COLUMNS."""
-    dealt = shuffle(made, seed)
-    right = teach(made, settings, seed)
+def measure_dice(files: StageFiles, settings: TeacherSettings, seed: int) -> list[float]:
+    """Return the Dice of each column in `COLUMNS`."""
+    shuffled = shuffle(files, seed)
+    right = train(files, settings, seed)
     return [
-        dice(right, made),
-        dice(teach(dealt, settings, seed), dealt),
-        dice(right, dealt),
-        dice(right, made, read=False),
+        dice(right, files),
+        dice(train(shuffled, settings, seed), shuffled),
+        dice(right, shuffled),
+        dice(right, files, with_text=False),
     ]
 
 
@@ -170,11 +170,11 @@ def main() -> None:
         settings = config.experiment(f"demo_{name}", "full").teacher
         dataset = config.dataset(f"demo_{name}")
         with tempfile.TemporaryDirectory() as folder:
-            made = make(dataset, Path(folder))
+            files = make_stage_files(dataset, Path(folder))
             for seed in range(arguments.seeds):
-                found = measure(made, settings, seed)
-                rows.append((name, seed, *found))
-                cells = "".join(f"{value:>24.3f}" for value in found)
+                dice_values = measure_dice(files, settings, seed)
+                rows.append((name, seed, *dice_values))
+                cells = "".join(f"{value:>24.3f}" for value in dice_values)
                 print(f"{name:>9} {seed:<2}{cells}", flush=True)
     table = pd.DataFrame(rows, columns=["dataset", "seed", *COLUMNS])
     mean = table[list(COLUMNS)].mean()

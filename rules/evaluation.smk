@@ -1,4 +1,42 @@
-"""Predictions against the masks, summed up and shown."""
+"""Predictions, their metrics, and tables of these."""
+
+from rules.evaluation import (
+    compare_inputs,
+    compare_settings,
+    predict_settings,
+    summarise_inputs,
+    summarise_settings,
+)
+
+
+rule predict:
+    """Predict the validation and test images."""
+    input:
+        unpack(from_config(teacher_inputs)),
+        prepared="results/{dataset}/prepared.h5",
+        student="results/{dataset}/{experiment}/seed{seed}/student.safetensors",
+    output:
+        predictions="results/{dataset}/{experiment}/seed{seed}/predictions.h5",
+    log:
+        "results/{dataset}/{experiment}/seed{seed}/logs/predict.log",
+    benchmark:
+        "results/{dataset}/{experiment}/seed{seed}/benchmarks/predict.tsv"
+    conda:
+        "../envs/evaluation.yaml"
+    threads: dataset_threads
+    resources:
+        gpu=one_gpu,
+    params:
+        gpus=count_gpus,
+        explanations=option("explanations"),
+        teacher=option("teacher"),
+        settings=from_config(predict_settings),
+        code=fingerprint("stages.evaluation.predict"),
+    shell:
+        "python -m stages.evaluation.predict --prepared {input.prepared:q}"
+        " --student {input.student:q} {params.explanations} {params.teacher}"
+        " --output {output.predictions:q} --settings {params.settings:q}"
+        " --threads {threads} --gpus {params.gpus} --code {params.code} --log {log:q}"
 
 
 rule evaluate:
@@ -13,7 +51,7 @@ rule evaluate:
     benchmark:
         "results/{dataset}/{experiment}/seed{seed}/benchmarks/evaluate.tsv"
     conda:
-        "../envs/report.yaml"
+        "../envs/evaluation.yaml"
     threads: 1
     params:
         code=fingerprint("stages.evaluation.evaluate"),
@@ -26,7 +64,7 @@ rule evaluate:
 rule summarise:
     """Put a data set's experiments side by side in one table."""
     input:
-        unpack(lambda wildcards: measured(runs([wildcards.dataset]))),
+        unpack(lambda wildcards: summarise_inputs(CONFIG, [wildcards.dataset])),
     output:
         summary="results/{dataset}/summary.csv",
     log:
@@ -34,12 +72,10 @@ rule summarise:
     benchmark:
         "results/{dataset}/benchmarks/summarise.tsv"
     conda:
-        "../envs/report.yaml"
+        "../envs/evaluation.yaml"
     threads: 1
     params:
-        settings=lambda wildcards: measured_settings(
-            runs([wildcards.dataset])
-        ).model_dump_json(),
+        settings=lambda wildcards: summarise_settings(CONFIG, [wildcards.dataset]),
         code=fingerprint("stages.evaluation.summarise"),
     shell:
         "python -m stages.evaluation.summarise --metrics {input.metrics:q} --gaze {input.gaze:q}"
@@ -49,7 +85,7 @@ rule summarise:
 
 use rule summarise as summarise_together with:
     input:
-        unpack(lambda wildcards: measured(runs(CONFIG.summary))),
+        unpack(lambda wildcards: summarise_inputs(CONFIG, CONFIG.summary)),
     output:
         summary="results/summary.csv",
     log:
@@ -57,107 +93,17 @@ use rule summarise as summarise_together with:
     benchmark:
         "results/benchmarks/summarise.tsv"
     params:
-        settings=measured_settings(runs(CONFIG.summary)).model_dump_json(),
+        settings=summarise_settings(CONFIG, CONFIG.summary),
         code=fingerprint("stages.evaluation.summarise"),
-
-
-rule provenance:
-    """Tell how each result behind a data set's report came to be: by what, where, how fast."""
-    input:
-        results=lambda wildcards: results(dataset_report_jobs(wildcards.dataset)),
-    output:
-        provenance="results/{dataset}/provenance.json",
-    log:
-        "results/{dataset}/logs/provenance.log",
-    benchmark:
-        "results/{dataset}/benchmarks/provenance.tsv"
-    conda:
-        "../envs/report.yaml"
-    threads: 1
-    params:
-        logs=lambda wildcards: logs(dataset_report_jobs(wildcards.dataset)),
-        code=fingerprint("stages.report.provenance"),
-    shell:
-        "python -m stages.report.provenance --results {input.results:q} --logs {params.logs:q}"
-        " --output {output.provenance:q} --code {params.code} --log {log:q}"
-
-
-use rule provenance as provenance_together with:
-    input:
-        results=lambda wildcards: results(joint_report_jobs()),
-    output:
-        provenance="results/provenance.json",
-    log:
-        "results/logs/provenance.log",
-    benchmark:
-        "results/benchmarks/provenance.tsv"
-    params:
-        logs=lambda wildcards: logs(joint_report_jobs()),
-        code=fingerprint("stages.report.provenance"),
-
-
-use rule provenance as provenance_table with:
-    input:
-        results=lambda wildcards: results(table_jobs(wildcards.table)),
-    output:
-        provenance="results/{table}_provenance.json",
-    log:
-        "results/logs/provenance_{table}.log",
-    benchmark:
-        "results/benchmarks/provenance_{table}.tsv"
-    params:
-        logs=lambda wildcards: logs(table_jobs(wildcards.table)),
-        code=fingerprint("stages.report.provenance"),
-
-
-rule report:
-    """Show a data set's tables, curves and overlays on one page."""
-    input:
-        unpack(lambda wildcards: report_inputs([wildcards.dataset])),
-        summary="results/{dataset}/summary.csv",
-        provenance="results/{dataset}/provenance.json",
-    output:
-        report="results/{dataset}/report.html",
-    log:
-        "results/{dataset}/logs/report.log",
-    benchmark:
-        "results/{dataset}/benchmarks/report.tsv"
-    conda:
-        "../envs/report.yaml"
-    threads: 1
-    params:
-        settings=lambda wildcards: report_settings([wildcards.dataset]),
-        code=fingerprint("stages.report.report"),
-    shell:
-        "python -m stages.report.report --summary {input.summary:q} --provenance {input.provenance:q}"
-        " --prepared {input.prepared:q} --gaze {input.gaze:q} --quality {input.quality:q}"
-        " --explanations {input.explanations:q} --predictions {input.predictions:q}"
-        " --metrics {input.metrics:q} --histories {input.histories:q}"
-        " --output {output.report:q} --settings {params.settings:q}"
-        " --code {params.code} --log {log:q}"
-
-
-use rule report as report_together with:
-    input:
-        unpack(lambda wildcards: report_inputs(CONFIG.summary)),
-        summary="results/summary.csv",
-        provenance="results/provenance.json",
-    output:
-        report="results/report.html",
-    log:
-        "results/logs/report.log",
-    benchmark:
-        "results/benchmarks/report.tsv"
-    params:
-        settings=report_settings(CONFIG.summary),
-        code=fingerprint("stages.report.report"),
 
 
 rule compare:
     """Hold a table's experiments, over seeds, against its reference."""
     input:
         unpack(
-            lambda wildcards: measured(compared(wildcards.table, [wildcards.dataset]))
+            lambda wildcards: compare_inputs(
+                CONFIG, wildcards.table, [wildcards.dataset]
+            )
         ),
     output:
         table="results/{dataset}/{table}.csv",
@@ -166,11 +112,11 @@ rule compare:
     benchmark:
         "results/{dataset}/benchmarks/compare_{table}.tsv"
     conda:
-        "../envs/report.yaml"
+        "../envs/evaluation.yaml"
     threads: 1
     params:
         settings=lambda wildcards: compare_settings(
-            wildcards.table, [wildcards.dataset]
+            CONFIG, wildcards.table, [wildcards.dataset]
         ),
         code=fingerprint("stages.evaluation.compare"),
     shell:
@@ -181,7 +127,9 @@ rule compare:
 
 use rule compare as compare_together with:
     input:
-        unpack(lambda wildcards: measured(compared(wildcards.table, CONFIG.summary))),
+        unpack(
+            lambda wildcards: compare_inputs(CONFIG, wildcards.table, CONFIG.summary)
+        ),
     output:
         table="results/{table}.csv",
     log:
@@ -189,28 +137,7 @@ use rule compare as compare_together with:
     benchmark:
         "results/benchmarks/compare_{table}.tsv"
     params:
-        settings=lambda wildcards: compare_settings(wildcards.table, CONFIG.summary),
+        settings=lambda wildcards: compare_settings(
+            CONFIG, wildcards.table, CONFIG.summary
+        ),
         code=fingerprint("stages.evaluation.compare"),
-
-
-rule tabulate:
-    """Show a table of all data sets on one page, with what its numbers mean."""
-    input:
-        table="results/{table}.csv",
-    output:
-        page="results/{table}.html",
-    log:
-        "results/logs/tabulate_{table}.log",
-    benchmark:
-        "results/benchmarks/tabulate_{table}.tsv"
-    conda:
-        "../envs/report.yaml"
-    threads: 1
-    params:
-        settings=lambda wildcards: TabulateSettings(
-            table=wildcards.table, datasets=described(CONFIG.summary)
-        ).model_dump_json(),
-        code=fingerprint("stages.report.tabulate"),
-    shell:
-        "python -m stages.report.tabulate --table {input.table:q} --output {output.page:q}"
-        " --settings {params.settings:q} --code {params.code} --log {log:q}"

@@ -1,10 +1,27 @@
 """What each looked-at region is, in words and in vectors."""
 
+from rules.text import (
+    answer_files,
+    embed_contents,
+    embed_inputs,
+    explain_gpus,
+    explain_inputs,
+    explain_model_contents,
+)
+from stages.settings.explain import TextsSettings
+from stages.settings.modules import encoder_module, explain_module
+
+
+def vector_inputs(wildcards):
+    """Name the finished vectors or the weights that an encoder reads."""
+    inputs = from_config(embed_inputs)(wildcards)
+    return {name: ignore_folder_times([path]) for name, path in inputs.items()}
+
 
 rule explain:
     """Explain a share of the images that somebody looked at."""
     input:
-        unpack(explain_inputs),
+        unpack(from_config(explain_inputs)),
     output:
         answers="results/{dataset}/texts/{shard}of{shards}.jsonl",
     log:
@@ -12,23 +29,21 @@ rule explain:
     benchmark:
         "results/{dataset}/benchmarks/explain_{shard}of{shards}.tsv"
     conda:
-        "../envs/explain.yaml"
-    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
+        "../envs/text.yaml"
+    threads: dataset_threads
     resources:
-        gpu=explain_gpus,
+        gpu=from_config(explain_gpus),
         # Not a parameter: it changes where a result comes from, not what it is.
         cache=CONFIG.cache,
         # Nor how an endpoint is reached.
-        endpoint=lambda wildcards: CONFIG.dataset(
-            wildcards.dataset
-        ).endpoint.model_dump_json(),
+        endpoint=dataset_setting(lambda dataset: dataset.endpoint.model_dump_json()),
     params:
         # Not an output: answers outlive a killed job, and a changed setting is asked anew.
         work="results/{dataset}/work/explain",
         gpus=count_gpus,
-        prompt=optional("prompt"),
-        source=optional("source"),
-        model=explain_model,
+        prompt=option("prompt"),
+        source=option("source"),
+        model=from_config(explain_model_contents),
         settings=lambda wildcards: CONFIG.dataset(
             wildcards.dataset
         ).explain.model_dump_json(exclude={"shards", "max_failed"}),
@@ -51,12 +66,7 @@ rule texts:
     input:
         prepared="results/{dataset}/prepared.h5",
         gaze="results/{dataset}/gaze.h5",
-        answers=lambda wildcards: expand(
-            "results/{dataset}/texts/{shard}of{shards}.jsonl",
-            dataset=wildcards.dataset,
-            shard=range(CONFIG.dataset(wildcards.dataset).explain.shards),
-            shards=CONFIG.dataset(wildcards.dataset).explain.shards,
-        ),
+        answers=from_config(answer_files),
     output:
         texts="results/{dataset}/texts.h5",
     log:
@@ -64,7 +74,7 @@ rule texts:
     benchmark:
         "results/{dataset}/benchmarks/texts.tsv"
     conda:
-        "../envs/explain.yaml"
+        "../envs/text.yaml"
     threads: 1
     params:
         settings=lambda wildcards: TextsSettings(
@@ -80,7 +90,7 @@ rule texts:
 rule embed:
     """Turn the sentences into vectors."""
     input:
-        unpack(embed_inputs),
+        unpack(vector_inputs),
         texts="results/{dataset}/texts.h5",
     output:
         explanations="results/{dataset}/explanations.h5",
@@ -89,17 +99,15 @@ rule embed:
     benchmark:
         "results/{dataset}/benchmarks/embed.tsv"
     conda:
-        "../envs/training.yaml"
-    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
+        "../envs/text.yaml"
+    threads: dataset_threads
     resources:
         gpu=one_gpu,
         cache=CONFIG.cache,
     params:
-        source=optional("source"),
-        folders=embed_folders,
-        settings=lambda wildcards: CONFIG.dataset(
-            wildcards.dataset
-        ).embed.model_dump_json(),
+        source=option("source"),
+        folders=from_config(embed_contents),
+        settings=dataset_setting(lambda dataset: dataset.embed.model_dump_json()),
         code=lambda wildcards: fingerprint(
             "stages.text.embed",
             encoder_module(CONFIG.dataset(wildcards.dataset).embed.encoder),

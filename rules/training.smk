@@ -1,11 +1,50 @@
-"""Teacher, student, and their predictions."""
+"""Teacher and student."""
+
+from rules.training import (
+    explanation_inputs,
+    pseudolabels_settings,
+    student_code,
+    student_inputs,
+    student_settings,
+    teacher_inputs,
+    teacher_settings,
+)
+
+
+def training_gpus(wildcards):
+    """Count the GPUs of a training.
+
+    Snakemake would lower them to the limit of the run, and a later run with another limit would
+    then train everything anew.
+    """
+    gpus = CONFIG.dataset(wildcards.dataset).gpus
+    limit = workflow.global_resources.get("gpu")
+    # None, or a limit without a value: no limit.
+    if workflow.is_main_process and gpus > 1 and limit and (limit.value or gpus) < gpus:
+        raise WorkflowError(
+            f"data set {wildcards.dataset}: a training asks for gpus: {gpus}, and this run has"
+            f" {limit.value}: run snakemake with --resources gpu={gpus}, or lower `gpus`"
+        )
+    return gpus
+
+
+def launch(wildcards, resources):
+    """Start one process for each GPU, in place of the shell, which a signal would end."""
+    gpus = count_gpus(wildcards, resources)
+    if gpus > 1:
+        return (
+            "exec python -m torch.distributed.run --standalone"
+            # Seconds that writing a checkpoint may take; SLURM has its own limit.
+            f" --shutdown-timeout 600 --nproc-per-node {gpus} -m"
+        )
+    return "exec python -m"
 
 
 rule teacher:
     """Train the teacher on the precise gaze region, fused with the text."""
     input:
-        unpack(left_out),
-        unpack(told),
+        unpack(from_config(quality_inputs)),
+        unpack(from_config(explanation_inputs)),
         prepared="results/{dataset}/prepared.h5",
         gaze="results/{dataset}/gaze.h5",
     output:
@@ -17,21 +56,19 @@ rule teacher:
         "results/{dataset}/{experiment}/seed{seed}/benchmarks/teacher.tsv"
     conda:
         "../envs/training.yaml"
-    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
+    threads: dataset_threads
     resources:
         gpu=training_gpus,
         # Not a parameter: where the data lie changes no result.
-        resident_mb=lambda wildcards: CONFIG.dataset(wildcards.dataset).resident_mb,
+        resident_mb=dataset_setting(lambda dataset: dataset.resident_mb),
     params:
         launch=launch,
         gpus=count_gpus,
         # Not an output: a checkpoint outlives a killed job.
         work="results/{dataset}/{experiment}/seed{seed}/work",
-        quality=optional("quality"),
-        explanations=optional("explanations"),
-        settings=lambda wildcards: CONFIG.experiment(
-            wildcards.dataset, wildcards.experiment
-        ).teacher.model_dump_json(),
+        quality=option("quality"),
+        explanations=option("explanations"),
+        settings=from_config(teacher_settings),
         code=fingerprint("stages.training.teacher"),
     shell:
         "{params.launch} stages.training.teacher --prepared {input.prepared:q} --gaze {input.gaze:q}"
@@ -45,7 +82,7 @@ rule teacher:
 rule pseudolabels:
     """Draw what the teacher says of the training images to their edges."""
     input:
-        unpack(teacher_inputs),
+        unpack(from_config(teacher_inputs)),
         prepared="results/{dataset}/prepared.h5",
     output:
         pseudolabels="results/{dataset}/{experiment}/seed{seed}/pseudolabels.h5",
@@ -55,14 +92,12 @@ rule pseudolabels:
         "results/{dataset}/{experiment}/seed{seed}/benchmarks/pseudolabels.tsv"
     conda:
         "../envs/training.yaml"
-    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
+    threads: dataset_threads
     resources:
         gpu=one_gpu,
     params:
-        explanations=optional("explanations"),
-        settings=lambda wildcards: CONFIG.experiment(
-            wildcards.dataset, wildcards.experiment
-        ).student.target_crf.model_dump_json(),
+        explanations=option("explanations"),
+        settings=from_config(pseudolabels_settings),
         code=fingerprint("stages.training.pseudolabels"),
     shell:
         "python -m stages.training.pseudolabels --prepared {input.prepared:q}"
@@ -74,7 +109,7 @@ rule pseudolabels:
 rule student:
     """Train the student by the experiment's method."""
     input:
-        unpack(student_inputs),
+        unpack(from_config(student_inputs)),
     output:
         weights="results/{dataset}/{experiment}/seed{seed}/student.safetensors",
         history="results/{dataset}/{experiment}/seed{seed}/student_history.csv",
@@ -84,29 +119,22 @@ rule student:
         "results/{dataset}/{experiment}/seed{seed}/benchmarks/student.tsv"
     conda:
         "../envs/training.yaml"
-    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
+    threads: dataset_threads
     resources:
         gpu=training_gpus,
         # Not a parameter: where the data lie changes no result.
-        resident_mb=lambda wildcards: CONFIG.dataset(wildcards.dataset).resident_mb,
+        resident_mb=dataset_setting(lambda dataset: dataset.resident_mb),
     params:
         launch=launch,
         gpus=count_gpus,
         work="results/{dataset}/{experiment}/seed{seed}/work",
-        gaze=optional("gaze"),
-        quality=optional("quality"),
-        explanations=optional("explanations"),
-        teacher=optional("teacher"),
-        pseudolabels=optional("pseudolabels"),
-        settings=student_settings,
-        code=lambda wildcards: fingerprint(
-            "stages.training.student",
-            method_module(
-                CONFIG.experiment(
-                    wildcards.dataset, wildcards.experiment
-                ).student.method
-            ),
-        ),
+        gaze=option("gaze"),
+        quality=option("quality"),
+        explanations=option("explanations"),
+        teacher=option("teacher"),
+        pseudolabels=option("pseudolabels"),
+        settings=from_config(student_settings),
+        code=from_config(student_code),
     shell:
         "{params.launch} stages.training.student --prepared {input.prepared:q} {params.gaze}"
         " {params.quality} {params.explanations} {params.teacher} {params.pseudolabels}"
@@ -114,33 +142,3 @@ rule student:
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
         " --gpus {params.gpus} --resident-mb {resources.resident_mb}"
         " --code {params.code} --log {log:q}"
-
-
-rule predict:
-    """Predict the validation and test images."""
-    input:
-        unpack(teacher_inputs),
-        prepared="results/{dataset}/prepared.h5",
-        student="results/{dataset}/{experiment}/seed{seed}/student.safetensors",
-    output:
-        predictions="results/{dataset}/{experiment}/seed{seed}/predictions.h5",
-    log:
-        "results/{dataset}/{experiment}/seed{seed}/logs/predict.log",
-    benchmark:
-        "results/{dataset}/{experiment}/seed{seed}/benchmarks/predict.tsv"
-    conda:
-        "../envs/training.yaml"
-    threads: lambda wildcards: CONFIG.dataset(wildcards.dataset).threads
-    resources:
-        gpu=one_gpu,
-    params:
-        gpus=count_gpus,
-        explanations=optional("explanations"),
-        teacher=optional("teacher"),
-        settings=predict_settings,
-        code=fingerprint("stages.evaluation.predict"),
-    shell:
-        "python -m stages.evaluation.predict --prepared {input.prepared:q}"
-        " --student {input.student:q} {params.explanations} {params.teacher}"
-        " --output {output.predictions:q} --settings {params.settings:q}"
-        " --threads {threads} --gpus {params.gpus} --code {params.code} --log {log:q}"

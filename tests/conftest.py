@@ -1,4 +1,4 @@
-"""Small real files in the layouts that the adapters read."""
+"""Fixtures: small files in the layouts that the adapters read."""
 
 import csv
 from pathlib import Path
@@ -13,15 +13,15 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-# A busy machine is no failure. Without new draws a change is judged by what it does itself; `make
-# test-random` looks for what earlier draws have missed.
+# There is no deadline, as a busy machine is slow. Tests use the same examples in each run, so that
+# only a change of the code can break them; `make test-random` tries new examples.
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.register_profile("random", deadline=None)
 settings.load_profile("fixed")
 
 
 def write_dicom(path: Path, pixels: np.ndarray, spacing: tuple[float, float], **tags) -> None:
-    """Write a (H, W) uint16 slice; `tags` set further attributes, or other values of these."""
+    """Write a (H, W) uint16 slice; `tags` set or replace attributes."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name])
@@ -44,22 +44,22 @@ def write_dicom(path: Path, pixels: np.ndarray, spacing: tuple[float, float], **
 
 
 def write_nrrd(path: Path, voxels: np.ndarray, directions, origin=(0, 0, 0), **header) -> None:
-    """Write a volume whose axes run along `directions`, one a row: left, posterior, superior."""
+    """Write a volume; row i of `directions` is the step of axis i: left, posterior, superior."""
     header = {"space directions": np.asarray(directions, float), **header}
     header |= {"space origin": np.asarray(origin, float), "encoding": "gzip"}
     nrrd.write(str(path), voxels, {"space": "left-posterior-superior"} | header)
 
 
 def write_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
-    """Write a volume; `affine` leads to right, anterior, superior."""
+    """Write a volume; `affine` maps indices to right, anterior, superior."""
     nibabel.Nifti1Image(voxels, affine).to_filename(path)
 
 
-# Of the series that `write_series` writes: size of a slice, and mm along z, y and x.
+# Size of the slices of `write_series`, their spacing along z, y and x, mm, and their first corner.
 SERIES_SIZE = (48, 64)
 SERIES_SPACING = (3.0, 0.5, 0.75)
 SERIES_CORNER = np.array([-20.0, -30.0, 100.0])
-HEAD = np.array([0, 0, 1])
+TO_HEAD = np.array([0, 0, 1])
 
 
 def write_series(folder: Path, numbers: list[int], names: list[str], level: int = 1000) -> None:
@@ -76,20 +76,20 @@ def write_series(folder: Path, numbers: list[int], names: list[str], level: int 
             level + 100 * i + 500 * series_mask(i),
             tuple(spacing),
             InstanceNumber=number,
-            ImagePositionPatient=list(SERIES_CORNER + thickness * i * HEAD),
+            ImagePositionPatient=list(SERIES_CORNER + thickness * i * TO_HEAD),
             ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
         )
 
 
 def series_mask(i: int) -> np.ndarray:
-    """Prostate on slice i: no two slices have the same."""
+    """Return the prostate mask of slice i, which differs for each slice."""
     return disc(SERIES_SIZE, (20 + i % 7, 25 + i), 8)
 
 
 def write_series_mask(path: Path, labelled: range, first: int, count: int) -> None:
     """Write the NRRD mask of the slices first … first + count - 1, with prostate on `labelled`.
 
-    The central gland (2) lies in the middle of the peripheral zone (1). Axes: x, y, z.
+    The central gland (2) is in the middle of the peripheral zone (1). Axes: x, y, z.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = np.zeros((SERIES_SIZE[1], SERIES_SIZE[0], count), np.uint8)
@@ -97,7 +97,7 @@ def write_series_mask(path: Path, labelled: range, first: int, count: int) -> No
         inner = disc(SERIES_SIZE, (20 + i % 7, 25 + i), 4)
         voxels[..., i - first] = (series_mask(i) + inner.astype(np.uint8)).T
     thickness, y, x = SERIES_SPACING
-    origin = SERIES_CORNER + thickness * first * HEAD
+    origin = SERIES_CORNER + thickness * first * TO_HEAD
     write_nrrd(path, voxels, np.diag([x, y, thickness]), origin)
 
 
@@ -109,10 +109,12 @@ METADATA_COLUMNS = (
 )  # fmt: skip
 
 
-def write_part(part: Path, cases: list[str], mask_name: str, separator: str = "/") -> None:
-    """Write a part of the challenge as the NBIA Data Retriever does: five slices a case.
+def write_challenge_part(
+    part: Path, cases: list[str], mask_name: str, separator: str = "/"
+) -> None:
+    """Write a part of the challenge as the NBIA Data Retriever does, with five slices per case.
 
-    The second, third and fourth show prostate; the mask reaches from the second on.
+    The second, third and fourth slice show prostate; the mask covers all slices from the second on.
     """
     downloads = part / "manifest-1"
     rows = []
@@ -135,13 +137,13 @@ def write_part(part: Path, cases: list[str], mask_name: str, separator: str = "/
 
 
 def disc(size: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
-    """(H, W) bool disc."""
+    """Return a (H, W) bool disc."""
     y, x = np.mgrid[: size[0], : size[1]]
     return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
 
 
-def write_polyps(root: Path) -> None:
-    """Write six frames of different sizes, a brighter disc in each, four of them for training."""
+def write_kvasir(root: Path) -> None:
+    """Write six frames of different sizes, each with a brighter disc; four are for training."""
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
     rng = np.random.default_rng(0)
@@ -164,15 +166,15 @@ def write_polyps(root: Path) -> None:
 
 @pytest.fixture
 def kvasir(tmp_path):
-    """What `write_polyps` writes."""
+    """The data set of `write_kvasir`."""
     root = tmp_path / "kvasir"
-    write_polyps(root)
+    write_kvasir(root)
     return root
 
 
 @pytest.fixture
 def nci_isbi(tmp_path):
-    """Three cases of slices 1 and 11; the intensity of a slice tells it apart."""
+    """Three cases with the slices 1 and 11; each slice has another intensity."""
     root = tmp_path / "prostate"
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
@@ -188,10 +190,10 @@ def nci_isbi(tmp_path):
 
 @pytest.fixture
 def nci_isbi_volumes(tmp_path):
-    """Two cases for training and one for test, as downloaded; three slices of each are samples."""
+    """Two cases for training and one for test, as downloaded; three slices per case are samples."""
     root = tmp_path / "prostate volumes"
-    write_part(root / "Training", ["Prostate3T-01-0001", "ProstateDx-01-0055"], "{}.nrrd")
-    write_part(root / "Test", ["Prostate3T-03-0001"], "{}_truth.nrrd", separator="\\")
+    write_challenge_part(root / "Training", ["Prostate3T-01-0001", "ProstateDx-01-0055"], "{}.nrrd")
+    write_challenge_part(root / "Test", ["Prostate3T-03-0001"], "{}_truth.nrrd", separator="\\")
     return root
 
 
@@ -244,7 +246,7 @@ def own_volumes(tmp_path):
     root = tmp_path / "own volumes"
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
-    affine = np.diag([-0.75, -0.5, 4.0, 1.0])  # to the left, to the back, to the head
+    affine = np.diag([-0.75, -0.5, 4.0, 1.0])  # axes run to the left, the back and the head
     for i in range(1, 5):
         mask = np.stack([disc((48, 64), (24, 20 + i), 8 + z).T for z in range(3)], axis=-1)
         voxels = 100 * i + np.arange(1, 4) + 40 * mask

@@ -1,4 +1,4 @@
-"""Tiny vision-language models, built from a configuration and saved as a model hub would."""
+"""Tiny vision-language models, built from a configuration and saved like those of a model hub."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from transformers import (
     SiglipImageProcessor,
 )
 
-# One user turn, as the templates of published models are written.
+# A chat template like those of published models.
 TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}{{ message['role'] }}: {% for part in message['content'] %}"
@@ -30,10 +30,10 @@ TEMPLATE = (
     "{% endfor %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
 )
-# The last byte of a rendered TEMPLATE, after which the answer begins.
+# The last byte of a rendered TEMPLATE; the answer follows it.
 END_OF_QUESTION = ":"
 PATCH = 14
-# As a model is asked to write it.
+# An answer in the requested format.
 ANSWER = json.dumps(
     {
         "Location": "middle left",
@@ -47,23 +47,24 @@ ANSWER = json.dumps(
 
 
 def _tokenizer(
-    *specials: str, answer: str | None = None, begins: bool = True, **names: str
+    *special_tokens: str, answer: str | None = None, adds_bos: bool = True, **named_tokens: str
 ) -> PreTrainedTokenizerFast:
-    """Every byte is a token, and so is the `answer`; `names` are `specials` with a name.
+    """Make a tokenizer with one token per byte, and one for the `answer`.
 
-    Where it `begins`, it puts <s> before each text, as Llama's does.
+    `named_tokens` are special tokens that also have a name. With `adds_bos`, <s> begins each text,
+    as for Llama.
     """
     alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet())]
     if answer is not None:
-        whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        ((spelled, _),) = whole.pre_tokenize_str(answer)
-        alphabet.append(spelled)
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        ((answer_token, _),) = byte_level.pre_tokenize_str(answer)
+        alphabet.append(answer_token)
     backend = Tokenizer(models.BPE({text: i for i, text in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    tokens = ["<s>", "</s>", "<pad>", *specials, *names.values()]
+    tokens = ["<s>", "</s>", "<pad>", *special_tokens, *named_tokens.values()]
     backend.add_special_tokens([AddedToken(token, special=True) for token in tokens])
-    if begins:
+    if adds_bos:
         special = [("<s>", backend.token_to_id("<s>"))]
         backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=special)
     return PreTrainedTokenizerFast(
@@ -71,12 +72,12 @@ def _tokenizer(
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
-        extra_special_tokens={f"{name}_token": token for name, token in names.items()},
-        additional_special_tokens=list(specials),
+        extra_special_tokens={f"{name}_token": token for name, token in named_tokens.items()},
+        additional_special_tokens=list(special_tokens),
     )
 
 
-def _text(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+def _text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
@@ -91,7 +92,7 @@ def _text(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     }
 
 
-_VISION = {
+_VISION_CONFIG = {
     "hidden_size": 16,
     "intermediate_size": 32,
     "num_hidden_layers": 2,
@@ -101,8 +102,8 @@ _VISION = {
 }
 
 
-def _enliven(model: torch.nn.Module, seed: int) -> None:
-    """Draw weights so large that what is looked at and asked changes what is answered."""
+def _randomise_weights(model: torch.nn.Module, seed: int) -> None:
+    """Draw weights so large that image and question change the answer."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
@@ -111,41 +112,41 @@ def _enliven(model: torch.nn.Module, seed: int) -> None:
 
 
 def _always_answer(model: LlavaForConditionalGeneration, answer: int, start: int) -> None:
-    """Let token `answer` follow `start`, and the end follow it, whatever was seen and asked."""
+    """Make the model write token `answer` after `start`, then the end, whatever the input is."""
     layers = model.model.language_model.layers
     for layer in layers:
         layer.self_attn.o_proj.weight.data.zero_()
         layer.mlp.down_proj.weight.data.zero_()
-    # With layers that add nothing, a token's logits depend on its own embedding alone.
+    # If layers add nothing, the logits of a token depend only on its own embedding.
     embedding = model.get_input_embeddings().weight.data
     head = model.get_output_embeddings().weight.data
     embedding.zero_()
     head.zero_()
     embedding[start, 0] = embedding[answer, 1] = 1
     embedding[:, 2] = 1
-    # So far ahead of the others that a draw at any temperature takes them, too.
+    # So far above the others that sampling at any temperature also takes them.
     head[answer, 0] = head[model.config.text_config.eos_token_id, 1] = 1000
 
 
 def write_vlm(folder: Path, answer: str | None = None, seed: int = 0) -> Path:
     """Write a LLaVA (CLIP and Llama) of 0.2 MB with a chat template.
 
-    Its weights are random, so that its answers are nonsense; with an `answer` it gives that one to
+    Its weights are random, so its answers are nonsense; with an `answer` it gives this answer to
     every question.
     """
     tokenizer = _tokenizer("<image>", answer=answer)
     config = LlavaConfig(
-        vision_config={"model_type": "clip_vision_model", "projection_dim": 16, **_VISION},
-        text_config={"model_type": "llama", **_text(tokenizer)},
+        vision_config={"model_type": "clip_vision_model", "projection_dim": 16, **_VISION_CONFIG},
+        text_config={"model_type": "llama", **_text_config(tokenizer)},
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_select_strategy="default",
         vision_feature_layer=-2,
         image_seq_length=16,
     )
     model = LlavaForConditionalGeneration(config)
-    _enliven(model, seed)
+    _randomise_weights(model, seed)
     if answer is not None:
-        # Of the byte-level alphabet, the answer is the entry after the last byte.
+        # In the vocabulary, the answer follows the 256 bytes.
         _always_answer(model, 256, tokenizer.convert_tokens_to_ids(END_OF_QUESTION))
     side = {"height": 4 * PATCH, "width": 4 * PATCH}
     processor = LlavaProcessor(
@@ -162,9 +163,9 @@ def write_vlm(folder: Path, answer: str | None = None, seed: int = 0) -> Path:
 
 
 def write_qwen(folder: Path, seed: int = 0) -> Path:
-    """Write a Qwen2.5-VL: its pictures keep their size, its positions have three axes."""
-    names = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
-    tokenizer = _tokenizer("<|vision_start|>", "<|vision_end|>", **names)
+    """Write a Qwen2.5-VL, which keeps the size of pictures and has positions with three axes."""
+    named_tokens = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
+    tokenizer = _tokenizer("<|vision_start|>", "<|vision_end|>", **named_tokens)
     ids = tokenizer.convert_tokens_to_ids
     config = Qwen2_5_VLConfig(
         vision_config={
@@ -176,7 +177,7 @@ def write_qwen(folder: Path, seed: int = 0) -> Path:
             "out_hidden_size": 32,
             "fullatt_block_indexes": [1],
         },
-        text_config=_text(tokenizer)
+        text_config=_text_config(tokenizer)
         | {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]}},
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),
@@ -184,7 +185,7 @@ def write_qwen(folder: Path, seed: int = 0) -> Path:
         vision_end_token_id=ids("<|vision_end|>"),
     )
     model = Qwen2_5_VLForConditionalGeneration(config)
-    _enliven(model, seed)
+    _randomise_weights(model, seed)
     size = {"shortest_edge": 28 * 28, "longest_edge": 112 * 112}
     processor = Qwen2_5_VLProcessor(
         Qwen2VLImageProcessor(size=size, patch_size=PATCH),
@@ -199,7 +200,7 @@ def write_qwen(folder: Path, seed: int = 0) -> Path:
 
 def write_paligemma(folder: Path, seed: int = 0) -> Path:
     """Write a PaliGemma (SigLIP and Gemma), which has no chat template."""
-    tokenizer = _tokenizer(begins=False, image="<image>")
+    tokenizer = _tokenizer(adds_bos=False, image="<image>")
     processor = PaliGemmaProcessor(
         SiglipImageProcessor(size={"height": 4 * PATCH, "width": 4 * PATCH}, image_seq_length=16),
         tokenizer,
@@ -208,14 +209,14 @@ def write_paligemma(folder: Path, seed: int = 0) -> Path:
         vision_config={
             "model_type": "siglip_vision_model",
             "vision_use_head": False,
-            **_VISION,
+            **_VISION_CONFIG,
         },
-        text_config={"model_type": "gemma", "head_dim": 8, **_text(tokenizer)},
+        text_config={"model_type": "gemma", "head_dim": 8, **_text_config(tokenizer)},
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         projection_dim=32,
     )
     model = PaliGemmaForConditionalGeneration(config)
-    _enliven(model, seed)
+    _randomise_weights(model, seed)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -14,8 +14,8 @@ from stages.training.teacher import train_teacher
 
 SIZE = (32, 32)
 SPLIT = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
-# Nobody looked at the first sample, at validation and at test.
-LOOKED_AT = np.array([0] + [1] * 7 + [0] * 4)
+# The first sample, validation and test have no gaze.
+HAS_GAZE = np.array([0] + [1] * 7 + [0] * 4)
 TINY = {
     "widths": (8,) * 6, "head_width": 8, "iterations": 3, "batch_size": 2, "log_every": 1,
     "validate_every": 2, "precision": "fp32",
@@ -30,27 +30,27 @@ def make_files(folder):
     precise, mask, broad = (np.array(masks, np.uint8) for masks in zip(*discs))
     paths = {name: folder / f"{name}.h5" for name in ("prepared", "gaze", "explanations")}
     with io.create_h5(paths["prepared"], "prepare", {}, {}) as file:
-        image = io.sample_dataset(file, "image", (n, *SIZE, 3), np.uint8)
+        image = io.create_sample_dataset(file, "image", (n, *SIZE, 3), np.uint8)
         image[...] = rng.integers(60, 100, (n, *SIZE, 3)) + 90 * mask[..., None]
         file["mask"], file["has_mask"] = mask, np.ones(n, bool)
         file["original_size"] = np.full((n, 2), 2 * np.array(SIZE))
         io.write_strings(file, "split", SPLIT)
         io.write_strings(file, "sample_id", ids)
     with io.create_h5(paths["gaze"], "gaze", {}, {}) as file:
-        file["pseudomask"] = np.stack([precise, broad], 1) * LOOKED_AT[:, None, None, None]
-        refined = (0.3125 * broad + 0.125 * mask + 0.125 * precise) * LOOKED_AT[:, None, None]
+        file["pseudomask"] = np.stack([precise, broad], 1) * HAS_GAZE[:, None, None, None]
+        refined = (0.3125 * broad + 0.125 * mask + 0.125 * precise) * HAS_GAZE[:, None, None]
         file["refined"] = refined.astype(np.float16)
         file["threshold"] = np.array([0.5, 0.3], np.float32)
-        file["has_gaze"] = LOOKED_AT > 0
+        file["has_gaze"] = HAS_GAZE > 0
         io.write_strings(file, "sample_id", ids)
     with io.create_h5(paths["explanations"], "embed", {}, {}) as file:
-        text = rng.normal(size=(n, 2, 16)) * LOOKED_AT[:, None, None]
+        text = rng.normal(size=(n, 2, 16)) * HAS_GAZE[:, None, None]
         file["embedding"] = text.astype(np.float32)
         io.write_strings(file, "sample_id", ids)
     return paths
 
 
-def teach(files, folder, seed=0, threads=1, **changes):
+def train_tiny_teacher(files, folder, seed=0, threads=1, **changes):
     """Train a teacher; return its weights file."""
     output = folder / "teacher.safetensors"
     train_teacher(
@@ -67,28 +67,28 @@ def teach(files, folder, seed=0, threads=1, **changes):
     return output
 
 
-def label(files, folder, teacher, crf):
-    """Draw a teacher's answers to the edges; return their file."""
+def make_tiny_pseudolabels(files, folder, teacher, crf):
+    """Write the pseudolabels of a teacher; return their file."""
     output = folder / "pseudolabels.h5"
     named = {name: files[name] for name in ("prepared", "explanations") if name in files}
     make_pseudolabels(**named, teacher=teacher, output=output, settings=crf, threads=1, gpus=0)
     return output
 
 
-def study(files, folder, teacher=None, seed=0, **changes):
-    """Train a student of `teacher`, or without one by another method; return its weights file."""
+def train_tiny_student(files, folder, teacher=None, seed=0, **changes):
+    """Train a student, distilled if there is a `teacher`; return its weights file."""
     output = folder / "student.safetensors"
     method = "single" if teacher is None else "distilled"
     options = StudentSettings(**TINY | {"method": method} | changes)
     inputs = {"prepared": files["prepared"]}
     if options.labels == "pseudomask":
         inputs["gaze"] = files["gaze"]
-    if options.needs_teacher or options.trains_teacher:
+    if options.needs_teacher or options.trains_teacher_jointly:
         inputs["explanations"] = files.get("explanations")
     if teacher is not None:
         inputs["teacher"] = teacher
     if options.reads_pseudolabels:
-        inputs["pseudolabels"] = label(files, folder, teacher, options.target_crf)
+        inputs["pseudolabels"] = make_tiny_pseudolabels(files, folder, teacher, options.target_crf)
     train_student(
         **inputs,
         output=output,
@@ -103,10 +103,10 @@ def study(files, folder, teacher=None, seed=0, **changes):
     return output
 
 
-def history(weights):
+def read_history(weights):
     return pd.read_csv(weights.with_name(f"{weights.stem}_history.csv"))
 
 
-def same(first, second):
+def same_weights(first, second):
     one, two = load_file(first), load_file(second)
     return all(torch.equal(one[name], two[name]) for name in one | two)

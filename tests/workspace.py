@@ -1,4 +1,4 @@
-"""The workflow in a folder of its own, with data and networks so small that it runs in a minute."""
+"""Run the workflow in a separate folder, with data and networks so small that it takes a minute."""
 
 import os
 import shutil
@@ -11,22 +11,22 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-DEMO = ("demo_kvasir", "demo_prostate", "demo_isic")
+DEMO_DATASETS = ("demo_kvasir", "demo_prostate", "demo_isic")
 
 
 def shipped_config() -> dict[str, Any]:
-    """config.yaml as it ships, aliases resolved."""
+    """Return the config.yaml of the repository, with aliases resolved."""
     return yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
 def tiny_config() -> dict[str, Any]:
-    """The shipped config with its demo cut down: 12 + 6 images of 32 × 32, four iterations."""
+    """Return the shipped config with a tiny demo: 12 + 6 images of 32 × 32, four iterations."""
     config = shipped_config()
-    config["datasets"].pop("lesions")  # fetched from the package index
-    for name in DEMO:
+    config["datasets"].pop("lesions")  # the workflow would fetch it from the package index
+    for name in DEMO_DATASETS:
         dataset = config["datasets"][name]
         dataset["demo"] |= {"train": 12, "test": 6}
-        # The prostate's two training cases, too, give one to each of training and validation.
+        # With one half, training and validation get one each of the prostate's two training cases.
         dataset["prepare"] |= {"size": [32, 32], "val_fraction": 0.5}
         for network in ("teacher", "student"):
             dataset[network] = {
@@ -36,8 +36,8 @@ def tiny_config() -> dict[str, Any]:
     return config
 
 
-def own_polyps(config: dict[str, Any], root: str, **changes: Any) -> dict[str, Any]:
-    """Configure the frames of the fixture `kvasir` in the folder `root` as a user's own data."""
+def own_data_settings(config: dict[str, Any], root: str, **changes: Any) -> dict[str, Any]:
+    """Return settings for own data: the frames of the fixture `kvasir` in the folder `root`."""
     return {
         "title": "Ours",
         "root": root,
@@ -50,7 +50,7 @@ def own_polyps(config: dict[str, Any], root: str, **changes: Any) -> dict[str, A
 
 
 class Workspace:
-    """A clone with its own config: `workspace.run("demo")` is `snakemake demo` in it."""
+    """A clone with its own config; `workspace.run("demo")` runs `snakemake demo` in it."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder = folder
@@ -67,11 +67,11 @@ class Workspace:
     def start(
         self, *arguments: str, program: Sequence[str] = ("-m", "snakemake")
     ) -> subprocess.Popen[str]:
-        """`snakemake` with these arguments, in a process group of its own."""
+        """Start `snakemake` with these arguments, in a separate process group."""
         return subprocess.Popen(
             [sys.executable, *program, *arguments],
             cwd=self.folder,
-            # The workspace has the code; nothing of the checkout is to leak in.
+            # The workspace has its own code and must not import that of the checkout.
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
             | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
             stdout=subprocess.PIPE,
@@ -81,7 +81,7 @@ class Workspace:
         )
 
     def run(self, *arguments: str) -> tuple[int, str]:
-        """Exit status and what was printed."""
+        """Run `snakemake`; return the exit status and the output."""
         process = self.start(*arguments)
         printed, _ = process.communicate(timeout=600)
         return process.returncode, printed
@@ -92,19 +92,19 @@ class Workspace:
         return printed
 
     def job_counts(self, *targets: str) -> dict[str, int]:
-        """How often a dry run says that each rule would run."""
+        """Return the number of jobs of each rule in a dry run."""
         printed = self.must_run("-n", *targets, "--quiet", "rules")
         lines = (line.split() for line in printed.splitlines())
         counts = {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
         return {rule: count for rule, count in counts.items() if rule != "total"}
 
-    def planned(self, *targets: str) -> set[str]:
-        """The rules that a dry run says would run."""
+    def planned_rules(self, *targets: str) -> set[str]:
+        """Return the rules that a dry run would run."""
         return set(self.job_counts(*targets))
 
 
 def dry_run(folder: Path, targets: tuple[str, ...]) -> str:
-    """What `snakemake -n` prints, in a process that has imported it and is not used again."""
+    """Return the output of `snakemake -n`, run in this process, which must not be used again."""
     from snakemake.cli import main
 
     log = folder / "plan.txt"

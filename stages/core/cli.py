@@ -1,4 +1,4 @@
-"""The one way in which a stage becomes a command: its function's signature is its options."""
+"""Run a stage from the command line: the parameters of its function are the options."""
 
 import argparse
 import inspect
@@ -21,18 +21,18 @@ T = TypeVar("T")
 
 
 class BadInput(Exception):
-    """Something that a user handed in cannot be used; the message says how to mend it.
+    """An input of the user is unusable; the message says how to mend it.
 
     Parameters
     ----------
     where
         The file or folder at fault.
     field
-        The part of it: a column, a data set, a sample id, a line.
+        The part at fault: a column, an HDF5 data set, a sample id, a line.
     found, expected
-        What is there and what should be.
+        The actual and the required content.
     mend
-        What the user can do about it, as an imperative sentence.
+        How the user can mend it, as an imperative sentence.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class BadInput(Exception):
         )
 
 
-def name_some(names: Sequence[object], most: int = 20) -> str:
-    """Name the first of them, and count the others."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more
+def list_names(names: Sequence[object], limit: int = 20) -> str:
+    """Join the first `limit` names with commas, and count the others."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(str, names[:limit])) + more
 
 
-class ManyBad(BadInput):
-    """Several things that cannot be used, each with how to mend it, in one message.
+class BadInputGroup(BadInput):
+    """Several problems in one numbered message.
 
     Attributes
     ----------
     problems
-        The things, one by one.
+        The single problems, each with its own message.
     """
 
     def __init__(self, problems: list[BadInput]) -> None:
@@ -65,27 +65,27 @@ class ManyBad(BadInput):
 
 
 class Problems(list[BadInput]):
-    """What is wrong with an input, gathered, so that a user learns all of it at once."""
+    """All problems of an input, so that the user sees them at once."""
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Take note of a `BadInput` and go on behind the block."""
+        """Record a `BadInput` that the block raises; execution continues after the block."""
         try:
             yield
-        except ManyBad as several:
-            self.extend(several.problems)
+        except BadInputGroup as group:
+            self.extend(group.problems)
         except BadInput as problem:
             self.append(problem)
 
-    def stop(self) -> None:
-        """Raise what was gathered, each message once, if anything was."""
-        different = list({str(problem): problem for problem in self}.values())
-        if different:
-            raise different[0] if len(different) == 1 else ManyBad(different)
+    def raise_all(self) -> None:
+        """Raise the recorded problems, each message once; do nothing if there are none."""
+        unique = list({str(problem): problem for problem in self}.values())
+        if unique:
+            raise unique[0] if len(unique) == 1 else BadInputGroup(unique)
 
 
 def progress(items: Iterable[T], name: str, total: int | None = None) -> Iterator[T]:
-    """Pass `items` on: with a bar in a terminal, with about ten log lines otherwise."""
+    """Yield `items` and show progress: a bar in a terminal, otherwise about ten log lines."""
     if total is None:
         items = list(items)
         total = len(items)
@@ -99,17 +99,17 @@ def progress(items: Iterable[T], name: str, total: int | None = None) -> Iterato
             log.info("%s: %d of %d", name, done, total)
 
 
-def _optional(kind: type) -> Callable[[str], Any]:
-    # "--gaze" with nothing, or '', behind it is None: a rule writes an optional input as it is.
+def _parse_optional(kind: type) -> Callable[[str], Any]:
+    # "--gaze" without a value, or with '', is None: so a rule can pass an optional input unchanged.
     def parse(text: str) -> Any:
         return kind(text) if text else None
 
-    # argparse calls it by its name in messages.
+    # argparse shows this name in its messages.
     parse.__name__ = kind.__name__
     return parse
 
 
-def _json(kind: type[BaseModel]) -> Callable[[str], BaseModel]:
+def _parse_json(kind: type[BaseModel]) -> Callable[[str], BaseModel]:
     def parse(text: str) -> BaseModel:
         try:
             return kind.model_validate_json(text)
@@ -127,24 +127,25 @@ def _add_option(parser: argparse.ArgumentParser, parameter: inspect.Parameter) -
         parser.add_argument(option, nargs="*", type=get_args(kind)[0], required=required)
     elif get_origin(kind) in (Union, types.UnionType):
         (inner,) = [k for k in get_args(kind) if k is not type(None)]
-        parser.add_argument(option, nargs="?", type=_optional(inner))
+        parser.add_argument(option, nargs="?", type=_parse_optional(inner))
     elif issubclass(kind, BaseModel):
-        parser.add_argument(option, type=_json(kind), metavar="JSON", required=required)
+        parser.add_argument(option, type=_parse_json(kind), metavar="JSON", required=required)
     else:
         parser.add_argument(option, type=kind, required=required)
 
 
 def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
-    """Call `stage` with the command line's options and leave the process with its outcome.
+    """Call `stage` with the options of the command line; set the exit status of the process.
 
-    Each parameter of `stage` is an option of its name: a path, a number, a list of paths, an
+    Each parameter of `stage` is an option of the same name: a path, a number, a list of paths, an
     optional path, or a pydantic model given as JSON. `--log FILE` also writes the messages to a
-    file, `--code NAME` has them begin with the version of the code and where it runs. Exit status
-    0: done. 1: a `BadInput`, printed without a traceback, or a failure, with.
+    file. `--code NAME` logs host, code version and commit first. Exit status 0: success. 1: a
+    `BadInput`, printed without a traceback, or any other exception, printed with its traceback.
     """
-    name = Path(inspect.getfile(stage)).stem
+    file = Path(inspect.getfile(stage))
+    name, family = file.stem, file.parent.name
     parser = argparse.ArgumentParser(
-        prog=f"python -m stages.{name}", description=inspect.getdoc(stage)
+        prog=f"python -m stages.{family}.{name}", description=inspect.getdoc(stage)
     )
     for parameter in inspect.signature(stage).parameters.values():
         _add_option(parser, parameter)
@@ -152,7 +153,7 @@ def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
     parser.add_argument("--code")
     options = vars(parser.parse_args(argv))
 
-    # Of several processes, which torchrun numbers, the first speaks.
+    # torchrun numbers several processes; only the first one logs.
     first = "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if (log_file := options.pop("log")) is not None and first:
@@ -165,7 +166,7 @@ def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
         force=True,
     )
     if (code := options.pop("code")) is not None and first:
-        job_log.begin(code)
+        job_log.log_start(code)
     try:
         stage(**{option: value for option, value in options.items() if value is not None})
     except BadInput as error:

@@ -1,8 +1,8 @@
-"""config.yaml as frozen objects: parsed once, when the workflow is parsed.
+"""Parse config.yaml into frozen objects, once, when Snakemake parses the workflow.
 
-A value is looked up in three places, the later winning: `defaults`, the data set, and, for
-teacher and student, the experiment. Each result is validated whole, so an impossible combination
-stops before any job, wherever its parts were written.
+A value comes from three places, each overriding the one before: `defaults`, the data set and, for
+teacher and student, the experiment. The merged settings are validated as a whole, so an impossible
+combination stops the run before any job, even if its parts come from different places.
 """
 
 import difflib
@@ -30,12 +30,12 @@ from stages.settings.quality import QualitySettings
 from stages.settings.training import StudentSettings, TeacherSettings
 
 S = TypeVar("S", bound=Settings)
-# Names become folders and targets.
+# Names become folder names and Snakemake targets.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
-# The schema of a mapping by name would let any other name pass unread.
-_NO_OTHER_NAMES: JsonDict = {"additionalProperties": False}
-# Rules and targets of the workflow, and folders in results/, whose names no data set may take.
-RESERVED = frozenset(
+# Without it the JSON Schema would accept names that `Name` refuses.
+_FORBID_OTHER_NAMES: JsonDict = {"additionalProperties": False}
+# Rules and targets of the workflow, and folders in results/: no data set may have these names.
+RESERVED_NAMES = frozenset(
     {"all", "demo", "demo_data", "fetch_lesions", "verify", "prepare", "pseudomasks", "quality"}
     | {
         "explain",
@@ -52,18 +52,18 @@ RESERVED = frozenset(
     | {"benchmarks", "compare", "compare_together", "tabulate"}
     | {"provenance", "provenance_together", "provenance_table"}
 )
-# Files and folders of a data set's results, beside which the folders of its experiments lie.
-TAKEN = frozenset({"benchmarks", "export", "logs", "texts", "work"})
-# Tables of a data set's results, beside which its comparisons lie.
-TABLES = frozenset({"gaze_quality", "summary", "verified"})
-# Each data set has a target of its name, and one of each of these before its name.
-PREFIXES = ("verify_", "export_published_")
-# Where the workflow puts raw data that it makes itself.
-PHANTOMS, SCANS = "data/demo/", "data/lesions"
+# Files and folders in the results of a data set: no experiment may have these names.
+RESULT_FOLDERS = frozenset({"benchmarks", "export", "logs", "texts", "work"})
+# Tables in the results of a data set: no comparison may have these names.
+RESULT_TABLES = frozenset({"gaze_quality", "summary", "verified"})
+# A data set has a target with its own name, and one for each prefix followed by its name.
+TARGET_PREFIXES = ("verify_", "export_published_")
+# Folders of the raw data that the workflow draws or fetches itself.
+DEMO_ROOT, LESIONS_ROOT = "data/demo/", "data/lesions"
 
 
 class ConfigError(Exception):
-    """config.yaml cannot be used; the message lists every fault with its path."""
+    """config.yaml cannot be used; the message lists all faults, each with its path."""
 
     def __init__(self, faults: Iterable[str]) -> None:
         self.faults = tuple(dict.fromkeys(faults))
@@ -71,7 +71,7 @@ class ConfigError(Exception):
 
 
 class Defaults(Settings):
-    """What holds for every data set that does not say otherwise."""
+    """Settings of every data set that does not override them."""
 
     gaze: GazeSettings = GazeSettings()
     quality: QualitySettings = QualitySettings()
@@ -84,66 +84,68 @@ class Defaults(Settings):
 
 
 class DatasetSettings(Defaults):
-    """One data set: where it is, how to read it, and what it sets of the defaults."""
+    """One data set: where it is, how to read it, and which defaults it overrides."""
 
     title: str = Field(description="name in tables and figures")
-    note: str = Field(default="", description="what a reader of its figures must know")
+    note: str = Field(default="", description="remark shown with its figures")
     root: InputPath = Field(description="folder of the raw data")
     prepare: PrepareSettings
     fixations: InputPath | None = Field(
         default=None,
-        description="recorded gaze: a file or, of maps, a folder, in gaze.recording.format; none: "
-        "gaze.simulate says how it is simulated",
+        description="recorded gaze in gaze.recording.format: a file, or a folder of maps; null: "
+        "gaze is simulated as gaze.simulate says",
     )
     experiments: tuple[Name, ...] = Field(
         default=("full", "gaze_only", "supervised"),
         min_length=1,
-        description="what its target runs",
+        description="experiments that its target runs",
     )
     threads: int = Field(default=4, ge=1, description="CPU threads of a training job")
     gpus: int = Field(
         default=1,
         ge=0,
         le=64,
-        description="GPUs of a training, each with its share of a batch; 0: the CPU, which is "
-        "also taken, with a warning, where none is seen",
+        description="GPUs of a training, which divide each batch; 0: the CPU; if no GPU is "
+        "visible, the CPU is used with a warning",
     )
     resident_mb: int = Field(
         default=4000,
         ge=0,
-        description="training samples up to this size, MB, stay in the memory of the device; "
-        "more are read from the disk as they are needed",
+        description="training samples up to this total size, MB, stay in the memory of the device; "
+        "larger sets are read from disk during training",
     )
     mask_seconds: float | None = Field(
-        default=None, gt=0, description="seconds to draw one full mask by hand, from literature"
+        default=None, gt=0, description="seconds to draw one full mask by hand, from the literature"
     )
     demo: DemoSettings | None = Field(
-        default=None, description="how the workflow makes the raw data itself (demo only)"
+        default=None, description="how the workflow draws the raw data itself (demo only)"
     )
 
     @property
-    def fetched(self) -> bool:
-        """Whether the workflow fetches the raw data itself."""
+    def fetched_by_workflow(self) -> bool:
+        """Whether the workflow downloads the raw data itself."""
         return self.prepare.layout == "lesions"
 
 
 class Experiment(Settings):
-    """A named set of overrides."""
+    """Named overrides of teacher and student."""
 
     teacher: TeacherSettings = TeacherSettings()
     student: StudentSettings = StudentSettings()
 
 
 class Table(Settings):
-    """Experiments compared on the data sets of `summary`."""
+    """Experiments to compare on the data sets of `summary`."""
 
-    reference: Name = Field(description="experiment against which the others are tested")
-    experiments: tuple[Name, ...] = Field(min_length=1, description="the others")
-    seed: int = Field(default=0, ge=0, description="draws the resamples of its intervals and tests")
+    reference: Name = Field(description="experiment with which the others are compared")
+    experiments: tuple[Name, ...] = Field(
+        min_length=1, description="experiments to compare with it"
+    )
+    seed: int = Field(default=0, ge=0, description="random seed of its intervals and tests")
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The reference, and what is held against it."""
+        """Names of the reference and of the experiments that are compared with it."""
         return (self.reference, *self.experiments)
 
 
@@ -154,83 +156,85 @@ class Config(Settings):
         default=(0,), min_length=1, description="each experiment is trained once per seed"
     )
     summary: tuple[Name, ...] = Field(
-        default=(), description="data sets side by side in results/summary.csv and report.html"
+        default=(), description="data sets shown together in results/summary.csv and report.html"
     )
     cache: str = Field(
         default="",
-        description="folder of answers and vectors that workflows share: explain and embed take "
-        "from it what any of them has made, and put there what they make; empty: none",
+        description="folder of answers and vectors that several workflows share: explain and embed "
+        "reuse its files and add their own; empty: no shared folder",
     )
     defaults: Defaults = Defaults()
-    experiments: dict[Name, Experiment] = Field(min_length=1, json_schema_extra=_NO_OTHER_NAMES)
-    datasets: dict[Name, DatasetSettings] = Field(min_length=1, json_schema_extra=_NO_OTHER_NAMES)
+    experiments: dict[Name, Experiment] = Field(min_length=1, json_schema_extra=_FORBID_OTHER_NAMES)
+    datasets: dict[Name, DatasetSettings] = Field(
+        min_length=1, json_schema_extra=_FORBID_OTHER_NAMES
+    )
     tables: dict[Name, Table] = Field(
         default={},
-        description="comparisons of experiments, each a target of its name",
-        json_schema_extra=_NO_OTHER_NAMES,
+        description="comparisons of experiments; each name is a target",
+        json_schema_extra=_FORBID_OTHER_NAMES,
     )
 
     def dataset(self, name: str) -> DatasetSettings:
-        """Resolve a data set over the defaults, without what its other choices leave unread.
+        """Merge a data set over the defaults; fields that its choices make unused are reset.
 
         Raises
         ------
         ConfigError
-            The two together are impossible. Never, for a parsed config.
+            The combination is impossible; cannot happen for a parsed config.
         """
         return _resolve(
             DatasetSettings,
             f"datasets.{name}",
             "over defaults",
-            _merge(_given(self.defaults), _given(self.datasets[name])),
-        ).without_unread()
+            _merge(_explicit_values(self.defaults), _explicit_values(self.datasets[name])),
+        ).reset_unused_fields()
 
     def experiment(self, dataset: str, name: str) -> Experiment:
-        """Resolve an experiment over a data set over the defaults, likewise.
+        """Merge an experiment over the data set and the defaults; unused fields are reset.
 
         Raises
         ------
         ConfigError
-            The three together are impossible. Never, for a parsed config and an experiment that
-            the data set lists or, for a data set of `summary`, a table has.
+            The combination is impossible; cannot happen for a parsed config if the data set lists
+            the experiment, or if the data set is in `summary` and a table has the experiment.
         """
-        merged = _merge(_given(self.defaults), _given(self.datasets[dataset]))
-        merged = _merge(merged, _given(self.experiments[name]))
+        merged = _merge(_explicit_values(self.defaults), _explicit_values(self.datasets[dataset]))
+        merged = _merge(merged, _explicit_values(self.experiments[name]))
         return _resolve(
             Experiment,
             f"experiments.{name}",
             f"over datasets.{dataset} and defaults",
             {key: merged.get(key, {}) for key in Experiment.model_fields},
-        ).without_unread()
+        ).reset_unused_fields()
 
 
-def _given(model: BaseModel) -> dict[str, Any]:
-    """Only what the user wrote, so that an unwritten value does not hide an earlier one."""
+def _explicit_values(model: BaseModel) -> dict[str, Any]:
+    """Return only the values that the user set, so that defaults do not override earlier values."""
     return model.model_dump(exclude_unset=True)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
-    for key, value in over.items():
+    for key, value in overrides.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(old, value) if nested else value  # type: ignore[arg-type]
     return merged
 
 
 def _resolve(model: type[S], where: str, layers: str, values: Mapping[str, Any]) -> S:
-    """Validate merged values; their faults are put at `where`, the last place that could set them.
+    """Validate merged values; faults are reported at `where`, the last place that can set them.
 
-    Each part has been validated before: a fault here is of their combination.
+    Each part is already valid by itself, so a fault here comes from their combination.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = _describe(error, model)
+        faults = _describe_faults(error, model)
         raise ConfigError(f"{where}.{fault} ({layers})" for fault in faults) from None
 
 
-# What a value must be, by the kind of pydantic's fault; the fault's context fills the gaps.
+# Allowed values for each error type of pydantic; the error context fills the placeholders.
 _ALLOWED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
@@ -239,27 +243,27 @@ _ALLOWED = {
     "float_parsing": "a number",
     "float_type": "a number",
     "greater_than": "a number above {gt}",
-    "greater_than_equal": "a number from {ge} on",
+    "greater_than_equal": "a number of at least {ge}",
     "int_from_float": "a whole number",
     "int_parsing": "a whole number",
     "int_type": "a whole number",
-    "invalid_key": "text as a key, in quotes if need be",
+    "invalid_key": "text as a key, in quotes if necessary",
     "less_than": "a number below {lt}",
-    "less_than_equal": "a number up to {le}",
+    "less_than_equal": "a number of at most {le}",
     "literal_error": "{expected}",
-    "model_type": "keys with values, or {{}} where nothing is to be set",
+    "model_type": "keys with values, or {{}} to set nothing",
     "multiple_of": "a multiple of {multiple_of}",
-    "string_pattern_mismatch": "a small letter, then small letters, digits and _",
-    "string_too_long": "at most {max_length} letters",
-    "string_type": "text; what YAML takes for a number, a date or true is put in quotes",
+    "string_pattern_mismatch": "a lower-case letter, then lower-case letters, digits or _",
+    "string_too_long": "at most {max_length} characters",
+    "string_type": "text; put a number, a date, true or false in quotes",
     "too_long": "at most {max_length} entries",
     "too_short": "at least {min_length} entries",
     "tuple_type": "a list, as in [1, 2] or [full, gaze_only]",
 }
 
 
-def _below(annotation: Any, loc: Iterable[int | str]) -> Any:
-    """Type of what lies at `loc` below a value of type `annotation`."""
+def _type_at(annotation: Any, loc: Iterable[int | str]) -> Any:
+    """Return the type of the field at `loc` inside a value of type `annotation`."""
     for key in loc:
         if get_origin(annotation) is dict:
             annotation = get_args(annotation)[1]
@@ -267,90 +271,95 @@ def _below(annotation: Any, loc: Iterable[int | str]) -> Any:
             annotation = get_args(annotation)[0]
         else:
             annotation = annotation.model_fields[key].annotation
-        if get_origin(annotation) in (Union, UnionType):  # ours are all `X | None`
+        if get_origin(annotation) in (Union, UnionType):  # all unions here are `X | None`
             annotation = get_args(annotation)[0]
     return annotation
 
 
-def _path(loc: Iterable[int | str]) -> str:
-    """Write a place as in the file: `datasets.kvasir.prepare.size[0]`."""
+def _dotted_path(loc: Iterable[int | str]) -> str:
+    """Format a location as a path: `datasets.kvasir.prepare.size[0]`."""
     path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc)
     return path.removeprefix(".")
 
 
-def _describe(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
-    """Put pydantic's faults in the words of someone who writes YAML."""
+def _describe_faults(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
+    """Describe pydantic's errors in the words of a user who writes YAML."""
     for fault in error.errors():
         kind, found, context = fault["type"], fault["input"], fault.get("ctx", {})
         loc = tuple(key for key in fault["loc"] if key != "[key]")
-        path = _path(loc)
+        path = _dotted_path(loc)
         if kind == "extra_forbidden":
-            known = _below(model, loc[:-1]).model_fields
-            yield f"{path}: unknown key; {_choose(str(loc[-1]), known)}"
+            known = _type_at(model, loc[:-1]).model_fields
+            yield f"{path}: unknown key; {_suggest(str(loc[-1]), known)}"
         elif kind == "missing" and isinstance(loc[-1], int):
-            length = len(get_args(_below(model, loc[:-1])))
-            yield f"{_path(loc[:-1])}: found {_short(found)}; allowed: {length} entries"
+            length = len(get_args(_type_at(model, loc[:-1])))
+            parent = _dotted_path(loc[:-1])
+            yield f"{parent}: found {_format_value(found)}; allowed: {length} entries"
         elif kind == "missing":
             yield f"{path}: missing; it has no default"
         elif kind == "value_error":
             yield f"{path}: {context['error']}"
-        # A list is also called too short where one of its entries is at fault.
+        # pydantic also reports a list as too short if one of its entries is invalid: skip that.
         elif kind != "too_short" or len(found) < context["min_length"]:
             allowed = _ALLOWED[kind].format(**context) if kind in _ALLOWED else fault["msg"]
-            yield f"{path}: found {_short(found)}; allowed: {allowed}"
+            yield f"{path}: found {_format_value(found)}; allowed: {allowed}"
 
 
-def _short(value: Any) -> str:
-    # Quotes would make text of a date.
+def _format_value(value: Any) -> str:
+    # A date is shown without quotes; with quotes it would be text.
     if isinstance(value, date):
         return str(value)
     text = json.dumps(value, default=str, ensure_ascii=False, skipkeys=True)
     return text if len(text) < 80 else text[:77] + "..."
 
 
-def _choose(found: str, known: Iterable[str]) -> str:
+def _suggest(found: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(found, known := sorted(known), n=1)
     return (f"did you mean {near[0]!r}? " if near else "") + f"allowed: {', '.join(known)}"
 
 
-def _names(path: str, names: Iterable[str], known: Iterable[str]) -> Iterable[str]:
+def _check_names(path: str, names: Iterable[str], known: Iterable[str]) -> Iterable[str]:
     for name in names:
         if name not in known:
-            yield f"{path}: found {name!r}; {_choose(name, known)}"
+            yield f"{path}: found {name!r}; {_suggest(name, known)}"
 
 
-def _twice(path: str, values: tuple[Any, ...]) -> Iterable[str]:
+def _check_unique(path: str, values: tuple[Any, ...]) -> Iterable[str]:
     for value in values:
         if values.count(value) > 1:
             yield f"{path}: found {value!r} {values.count(value)} times; allowed: each once"
 
 
-def _cross_checks(config: Config) -> Iterable[str]:
-    """Yield the faults that no single part can see."""
-    yield from _twice("seeds", config.seeds)
-    yield from _twice("summary", config.summary)
-    yield from _names("summary", config.summary, config.datasets)
+def _check_combinations(config: Config) -> Iterable[str]:
+    """Yield the faults that only show when the parts of the configuration are combined."""
+    yield from _check_unique("seeds", config.seeds)
+    yield from _check_unique("summary", config.summary)
+    yield from _check_names("summary", config.summary, config.datasets)
     try:
-        _resolve(Defaults, "defaults", "over what is built in", _given(config.defaults))
+        _resolve(
+            Defaults, "defaults", "over the built-in defaults", _explicit_values(config.defaults)
+        )
     except ConfigError as error:
-        # Each data set would repeat them.
+        # Stop here: every data set would repeat these faults.
         yield from error.faults
         return
-    for name in TAKEN & set(config.experiments):
+    for name in RESULT_FOLDERS & set(config.experiments):
         yield f"experiments.{name}: the name is a folder of the results; choose another"
-    yield from _table_checks(config)
-    phantoms = tuple(part.root for part in config.datasets.values() if part.demo)
-    yield from _twice("datasets with demo, their root", phantoms)
+    yield from _check_tables(config)
+    demo_roots = tuple(part.root for part in config.datasets.values() if part.demo)
+    yield from _check_unique("datasets with demo, their root", demo_roots)
     for name, part in config.datasets.items():
         path = f"datasets.{name}"
-        if part.demo and not re.fullmatch(f"{PHANTOMS}[^/]+", part.root):
-            yield f"{path}.root: found {part.root!r}; allowed: a folder of {PHANTOMS} for a phantom"
-        if part.fetched and part.root != SCANS:
-            yield f"{path}.root: found {part.root!r}; allowed: {SCANS!r} for the layout lesions"
-        if name in RESERVED or name.startswith(PREFIXES):
+        if part.demo and not re.fullmatch(f"{DEMO_ROOT}[^/]+", part.root):
+            allowed = f"a folder of {DEMO_ROOT} for a phantom"
+            yield f"{path}.root: found {part.root!r}; allowed: {allowed}"
+        if part.fetched_by_workflow and part.root != LESIONS_ROOT:
+            allowed = f"{LESIONS_ROOT!r} for the layout lesions"
+            yield f"{path}.root: found {part.root!r}; allowed: {allowed}"
+        if name in RESERVED_NAMES or name.startswith(TARGET_PREFIXES):
             yield f"{path}: the name is a target of the workflow; choose another"
-        yield from _twice(f"{path}.experiments", part.experiments)
-        yield from _names(f"{path}.experiments", part.experiments, config.experiments)
+        yield from _check_unique(f"{path}.experiments", part.experiments)
+        yield from _check_names(f"{path}.experiments", part.experiments, config.experiments)
         try:
             dataset = config.dataset(name)
         except ConfigError as error:
@@ -358,7 +367,7 @@ def _cross_checks(config: Config) -> Iterable[str]:
             continue
         if (dataset.fixations is None) == (dataset.gaze.simulate is None):
             yield (
-                f"{path}: found fixations: {_short(dataset.fixations)} and gaze.simulate "
+                f"{path}: found fixations: {_format_value(dataset.fixations)} and gaze.simulate "
                 f"{'set' if dataset.gaze.simulate else 'not set'}; allowed: exactly one of the "
                 "two, recorded fixations or the scan model that simulates them"
             )
@@ -366,20 +375,20 @@ def _cross_checks(config: Config) -> Iterable[str]:
         for experiment in dict.fromkeys(chain(part.experiments, *compared)):
             if experiment in config.experiments:
                 try:
-                    found = config.experiment(name, experiment)
+                    resolved = config.experiment(name, experiment)
                 except ConfigError as error:
                     yield from error.faults
                     continue
-                for fault in _training_checks(dataset, found):
+                for fault in _check_training(dataset, resolved):
                     yield f"experiments.{experiment}.{fault} (over datasets.{name} and defaults)"
 
 
-def _training_checks(dataset: DatasetSettings, experiment: Experiment) -> Iterable[str]:
-    """Yield what of an experiment does not fit its data set, after the experiment's name."""
-    trained: dict[str, TeacherSettings | StudentSettings] = {"student": experiment.student}
+def _check_training(dataset: DatasetSettings, experiment: Experiment) -> Iterable[str]:
+    """Yield the faults of an experiment on its data set; each starts with the network's name."""
+    networks: dict[str, TeacherSettings | StudentSettings] = {"student": experiment.student}
     if experiment.student.needs_teacher:
-        trained["teacher"] = experiment.teacher
-    for network, settings in trained.items():
+        networks["teacher"] = experiment.teacher
+    for network, settings in networks.items():
         if dataset.gpus and settings.batch_size % dataset.gpus:
             yield (
                 f"{network}.batch_size: found {settings.batch_size}; allowed: a multiple of"
@@ -387,78 +396,80 @@ def _training_checks(dataset: DatasetSettings, experiment: Experiment) -> Iterab
             )
         if (settings.levels or 1) > 1 and len(dataset.gaze.thresholds) == 1:
             yield (
-                f"{network}.levels: found {settings.levels}; allowed: 1, between the one threshold"
-                " of gaze.thresholds"
+                f"{network}.levels: found {settings.levels}; allowed: 1, because gaze.thresholds"
+                " has a single value"
             )
 
 
-def _table_checks(config: Config) -> Iterable[str]:
+def _check_tables(config: Config) -> Iterable[str]:
     for name, table in config.tables.items():
         path = f"tables.{name}"
-        targets = name in RESERVED or name in config.datasets or name.startswith(PREFIXES)
-        if targets or name in TABLES:
+        targets = (
+            name in RESERVED_NAMES or name in config.datasets or name.startswith(TARGET_PREFIXES)
+        )
+        if targets or name in RESULT_TABLES:
             yield f"{path}: the name is a target or a table of the workflow; choose another"
-        yield from _names(f"{path}.reference", [table.reference], config.experiments)
-        yield from _names(f"{path}.experiments", table.experiments, config.experiments)
-        yield from _twice(f"{path}.experiments", table.experiments)
+        yield from _check_names(f"{path}.reference", [table.reference], config.experiments)
+        yield from _check_names(f"{path}.experiments", table.experiments, config.experiments)
+        yield from _check_unique(f"{path}.experiments", table.experiments)
         if table.reference in table.experiments:
             yield (
                 f"{path}.experiments: found {table.reference!r}, the reference; "
-                "allowed: what is held against it"
+                "allowed: other experiments, to compare with it"
             )
 
 
-def repeated(node: yaml.Node | None, loc: tuple[int | str, ...] = ()) -> Iterable[str]:
-    """Yield the keys that stand twice in one mapping: YAML lets the last one win, in silence.
+def duplicate_keys(node: yaml.Node | None, loc: tuple[int | str, ...] = ()) -> Iterable[str]:
+    """Yield a fault for each key that a mapping has twice; YAML itself silently uses the last one.
 
     Parameters
     ----------
     node
-        What `yaml.compose` makes of a file.
+        A parsed YAML file, from `yaml.compose`.
     loc
-        Place of the node in it.
+        Location of the node in the file.
     """
     if isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             path = (*loc, name)
-            # Merges add up.
+            # Several merge keys (<<) in one mapping are allowed.
             if name in lines and key.tag != "tag:yaml.org,2002:merge":
                 yield (
-                    f"{_path(path)}: found twice, in lines {lines[name]} and {line}; allowed: each "
-                    "key once, with all that is below it"
+                    f"{_dotted_path(path)}: found twice, in lines {lines[name]} and {line}; "
+                    "allowed: each key once, with all its values"
                 )
             lines[name] = line
-            yield from repeated(value, path)
+            yield from duplicate_keys(value, path)
     elif isinstance(node, yaml.SequenceNode):
-        for place, value in enumerate(node.value):
-            yield from repeated(value, (*loc, place))
+        for index, value in enumerate(node.value):
+            yield from duplicate_keys(value, (*loc, index))
 
 
 def parse(raw: Mapping[str, Any]) -> Config:
     """Validate the content of config.yaml.
 
-    Keys, types and ranges come first; whether the parts fit together is asked once each is sound.
+    Keys, types and ranges are checked first; combinations only if all of these are valid.
 
     Raises
     ------
     ConfigError
-        With one line per fault: the path of the key, the value found, what is allowed and, for a
-        near miss, the likely key.
+        The message has one line per fault: the path of the key, the value found, the allowed
+        values and, for a misspelled key, the likely one.
     """
     try:
-        # What one place sets may be impossible alone, and possible over the others.
-        config = Config.model_validate(raw, context={"part": True})
+        # The values of one place may be impossible alone, but possible when merged with others.
+        config = Config.model_validate(raw, context={"partial": True})
     except ValidationError as error:
-        raise ConfigError(_describe(error, Config)) from None
-    if faults := list(_cross_checks(config)):
+        raise ConfigError(_describe_faults(error, Config)) from None
+    if faults := list(_check_combinations(config)):
         raise ConfigError(faults)
     return config
 
 
 def schema() -> str:
-    """JSON Schema of config.yaml, as kept in workflow/schemas/."""
+    """Return the JSON Schema of config.yaml, which workflow/schemas/ holds."""
     return json.dumps(Config.model_json_schema(), indent=2, sort_keys=True) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What a stage's result depends on in code: its module and all of ours that it imports."""
+"""Hash the code that a stage depends on: its module and all project modules that it imports."""
 
 import ast
 import hashlib
@@ -11,8 +11,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @cache
-def _read(module: str) -> tuple[str | None, tuple[str, ...]]:
-    """Syntax tree of one of our modules, without docstrings, and our modules that it imports."""
+def _parse_module(module: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return a project module's syntax tree without docstrings, and the project modules it imports.
+
+    The tree is None if the module does not exist.
+    """
     base = ROOT / module.replace(".", "/")
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
     if not path.is_file():
@@ -33,30 +36,30 @@ def _read(module: str) -> tuple[str | None, tuple[str, ...]]:
     return ast.dump(tree), tuple(sorted(name for name in imported if name.split(".")[0] == PACKAGE))
 
 
-def closure(*modules: str) -> list[str]:
-    """Name `modules` and all of our modules that they import, directly or not, sorted."""
-    found: set[str] = set()
+def import_closure(*modules: str) -> list[str]:
+    """List `modules` and all project modules that they import, directly or indirectly, sorted."""
+    closure: set[str] = set()
     queue = list(modules)
     while queue:
         module = queue.pop()
-        tree, imported = _read(module)
-        if tree is not None and module not in found:
-            found.add(module)
+        tree, imported = _parse_module(module)
+        if tree is not None and module not in closure:
+            closure.add(module)
             queue.extend(imported)
-    return sorted(found)
+    return sorted(closure)
 
 
 @cache
 def fingerprint(*modules: str) -> str:
-    """Hash the code of `closure(modules)`; comments, docstrings and layout do not count.
+    """Hash the code of `import_closure(modules)`; comments, docstrings and layout are ignored.
 
     Parameters
     ----------
     modules
-        Dotted names: a stage, and what it imports by name at run time.
+        Dotted names: a stage, and the modules that it imports by name at run time.
     """
     digest = hashlib.sha256()
-    for module in closure(*modules):
-        tree, _ = _read(module)
+    for module in import_closure(*modules):
+        tree, _ = _parse_module(module)
         digest.update(f"{module}\0{tree}\0".encode())
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""How a prepared image is shown to eyes and to the CRF: 8-bit colour."""
+"""Convert prepared images to 8-bit colour, for figures and the CRF."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 
 def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Show a prepared image as (H, W, 3) uint8.
+    """Convert a prepared image to (H, W, 3) uint8.
 
-    uint8 colour passes; a float32 (H, W, 1) image is scaled from its minimum and maximum to 0 and
-    255 and repeated, a constant one becomes 0.
+    A uint8 colour image is returned unchanged. A float32 (H, W, 1) image is scaled so that its
+    minimum becomes 0 and its maximum 255, and its channel is repeated; a constant image becomes 0.
     """
     if image.dtype == np.uint8:
         return image

@@ -1,4 +1,4 @@
-"""Files in and out: atomic writes, provenance, and the HDF5 and safetensors contracts."""
+"""Read and write files: atomic writes, provenance, HDF5 and CSV."""
 
 import hashlib
 import json
@@ -32,12 +32,15 @@ _STRING = h5py.string_dtype("utf-8")
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file; of a folder: over names and contents of its files, hidden ones aside."""
+    """Return the SHA-256 of a file, or of the names and contents of all files below a folder.
+
+    Hidden files in a folder are skipped.
+    """
     if path.is_dir():
         digest = hashlib.sha256()
         for name, _, _ in sorted(find_files(str(path))):
             file = Path(name)
-            # A file's name need not be Unicode.
+            # A file name may be invalid Unicode.
             digest.update(os.fsencode(file.relative_to(path).as_posix()))
             digest.update(f"\0{sha256(file)}\0".encode())
         return digest.hexdigest()
@@ -48,7 +51,7 @@ def sha256(path: Path) -> str:
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
-        # The environment of a stage family holds only what it needs.
+        # The environment of a stage family has only the packages that it needs.
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
@@ -57,17 +60,17 @@ def _versions() -> dict[str, str]:
 def provenance(
     stage: str, inputs: Mapping[str, Path], params: BaseModel | Mapping[str, Any]
 ) -> dict[str, str | int]:
-    """Tell of a file's making, ready to be stored as attributes.
+    """Describe how a file was made, as values for HDF5 attributes.
 
     Parameters
     ----------
     stage
         Name of the stage that writes the file.
     inputs
-        Role of each input → its path. Only role and content's SHA-256 are kept, so that two
-        clones of the project write the same bytes.
+        Role of each input → its path. Only the role and the SHA-256 of the content are stored, so
+        that two clones of the project write the same bytes.
     params
-        The settings that the stage ran with.
+        The settings of the stage.
     """
     values = params.model_dump(mode="json") if isinstance(params, BaseModel) else dict(params)
     return {
@@ -79,9 +82,9 @@ def provenance(
     }
 
 
-def _runs(process: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
-        os.kill(process, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -89,31 +92,32 @@ def _runs(process: int) -> bool:
     return True
 
 
-def _temporary(path: Path) -> Path:
-    """Name what this process writes before it is `path`; remove what killed ones left of theirs.
+def _temporary_path(path: Path) -> Path:
+    """Return this process's temporary path beside `path`; delete those of ended processes.
 
-    A job whose Snakemake was killed may live on while the next one writes the same, and workflows
-    that share a cache may, on other hosts: none touches what is another's.
+    Several processes may write the same file at once: a job that survives its killed Snakemake, or
+    workflows on other hosts that share a cache. So only leftovers of ended processes on this host
+    are deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = f".{path.name}.{platform.node()}"
-    for left in path.parent.glob(f"{escape(own)}.*.tmp"):
-        process = left.name.split(".")[-2]
-        if process.isdecimal() and not _runs(int(process)):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
+    prefix = f".{path.name}.{platform.node()}"
+    for leftover in path.parent.glob(f"{escape(prefix)}.*.tmp"):
+        pid = leftover.name.split(".")[-2]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
             else:
-                left.unlink(missing_ok=True)
-    return path.with_name(f"{own}.{os.getpid()}.tmp")
+                leftover.unlink(missing_ok=True)
+    return path.with_name(f"{prefix}.{os.getpid()}.tmp")
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; rename it to `path` on success, else remove it."""
-    temporary = _temporary(path)
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` on success, else delete it."""
+    temporary = _temporary_path(path)
     try:
         yield temporary
-        # Else a machine that loses its power may have the name, and not the content.
+        # Without fsync a power failure could leave the new name with incomplete content.
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
@@ -123,8 +127,8 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder; on success it takes the place of `path` at once."""
-    temporary = _temporary(path)
+    """Yield a new folder; on success it replaces `path` in one step."""
+    temporary = _temporary_path(path)
     new, old = temporary / "new", temporary / "old"
     try:
         new.mkdir(parents=True)
@@ -140,37 +144,39 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def create_h5(
     path: Path, stage: str, inputs: Mapping[str, Path], params: BaseModel | Mapping[str, Any]
 ) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file with its provenance; it appears under `path` only when complete."""
-    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+    """Yield a new HDF5 file with its provenance; it appears at `path` only when complete."""
+    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(provenance(stage, inputs, params))
         yield file
 
 
-def sample_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
-    """Create the data set `name`, first axis: samples, one compressed chunk per sample."""
-    # Without a sample HDF5 can cut nothing up.
+def create_sample_dataset(
+    file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any
+) -> h5py.Dataset:
+    """Create the data set `name` with samples along the first axis, one compressed chunk each."""
+    # HDF5 cannot chunk a data set without samples.
     chunks = {"chunks": (1, *shape[1:]), "compression": "gzip", "compression_opts": 1}
     return file.create_dataset(name, shape, dtype, **(chunks if shape[0] else {}))
 
 
 def write_strings(file: h5py.File, name: str, values: Any) -> None:
-    """Write text of any shape as UTF-8."""
+    """Write an array of strings, of any shape, as UTF-8."""
     file.create_dataset(name, data=np.asarray(values, dtype=object), dtype=_STRING)
 
 
 def read_strings(file: h5py.File, name: str) -> NDArray[np.object_]:
-    """Text of the data set `name` as an object array of `str`."""
+    """Return the data set `name` as an object array of `str`."""
     return np.asarray(file[name].asstr()[()], dtype=object)
 
 
 @contextmanager
 def open_h5(path: Path, *names: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file of ours that must hold the data sets `names`.
+    """Open an HDF5 file of this pipeline for reading; check that it has the data sets `names`.
 
     Raises
     ------
     BadInput
-        The file is absent, no HDF5, of another schema version, or lacks a data set.
+        The file is missing, is not HDF5, has another schema version, or a data set is missing.
     """
     try:
         file = h5py.File(path, "r")
@@ -180,31 +186,31 @@ def open_h5(path: Path, *names: str) -> Iterator[h5py.File]:
             "file",
             found=error,
             expected="a readable HDF5 file",
-            mend="delete it and run snakemake again: the rule that makes it will rerun",
+            mend="delete it and run snakemake again: its rule will make it again",
         ) from error
     with file:
-        found = file.attrs.get("schema_version")
-        if found != SCHEMA_VERSION:
+        version_found = file.attrs.get("schema_version")
+        if version_found != SCHEMA_VERSION:
             raise BadInput(
                 path,
                 "attribute schema_version",
-                found=found,
+                found=version_found,
                 expected=SCHEMA_VERSION,
                 mend="delete it and run snakemake again with this version of the project",
             )
-        if absent := [name for name in names if name not in file]:
+        if missing := [name for name in names if name not in file]:
             raise BadInput(
                 path,
                 "data sets",
                 found=sorted(file),
-                expected=f"also {absent}",
-                mend="delete it and run snakemake again: it was not written by its rule",
+                expected=f"also {missing}",
+                mend="delete it and run snakemake again: its rule did not write this file",
             )
         yield file
 
 
 def check_same_samples(first: h5py.File, *others: h5py.File) -> None:
-    """Stop where two files of a data set do not hold the same samples in the same order."""
+    """Raise `BadInput` unless all files hold the same samples in the same order."""
     ids = first["sample_id"][()]
     for other in others:
         if not np.array_equal(ids, other["sample_id"][()]):
@@ -213,17 +219,17 @@ def check_same_samples(first: h5py.File, *others: h5py.File) -> None:
                 "data set sample_id",
                 found=f"{len(other['sample_id'])} ids, not those of {first.filename}",
                 expected=f"the same {len(ids)} ids in the same order",
-                mend="delete both files and run snakemake again: they are of different runs",
+                mend="delete both files and run snakemake again: they come from different runs",
             )
 
 
-def find_sample(file: h5py.File, sample_id: str, *, where: str, found: str) -> int:
-    """Position of a sample in a file of its data set.
+def find_sample_index(file: h5py.File, sample_id: str, *, where: str, found: str) -> int:
+    """Return the index of a sample in a file of its data set.
 
     Raises
     ------
     BadInput
-        It is not there: at `where`, which says `found`.
+        The sample is missing; the message starts with `where` and shows `found`.
     """
     positions = np.flatnonzero(read_strings(file, "sample_id") == sample_id)
     if not len(positions):
@@ -232,51 +238,51 @@ def find_sample(file: h5py.File, sample_id: str, *, where: str, found: str) -> i
             "data set sample_id",
             found=found,
             expected="the same samples in all files of a data set",
-            mend="delete both files and run snakemake again: they are of different data",
+            mend="delete both files and run snakemake again: they come from different data",
         )
     return int(positions[0])
 
 
 def check_sample_id(sample_id: str, where: Path) -> str:
-    """Return `sample_id` where it may name an HDF5 group and a file, else stop.
+    """Return `sample_id` if it can name an HDF5 group and a file, else raise `BadInput`.
 
-    Ids come from users' file names: letters and digits of any script, with their accents and vowel
-    signs, space and ``._-()+@`` pass.
+    Ids come from users' file names. Allowed are letters and digits of any script, with their
+    accents and vowel signs, spaces and ``._-()+@``.
     """
-    # Letters, marks (which some scripts cannot do without) and numbers.
-    known = all(c in "._-()+@ " or unicodedata.category(c)[0] in "LMN" for c in sample_id)
-    if known and 1 <= len(sample_id) <= 200 and sample_id.strip(". ") == sample_id:
+    # Unicode categories: letters, marks (some scripts need them) and numbers.
+    allowed = all(c in "._-()+@ " or unicodedata.category(c)[0] in "LMN" for c in sample_id)
+    if allowed and 1 <= len(sample_id) <= 200 and sample_id.strip(". ") == sample_id:
         return sample_id
     raise BadInput(
         where,
         "sample id",
         found=repr(sample_id),
         expected="1 to 200 letters, digits, inner spaces and dots, or any of _-()+@",
-        mend="rename the image, and likewise what else has its name: mask, gaze, or a line of a "
+        mend="rename the image, and use the new name for its mask, its gaze and its line in a "
         "split file",
     )
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write `table` atomically, six significant digits, missing values empty."""
-    with atomic(path) as temporary:
+    with atomic_file(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def read_csv(file: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
-    """Read columns of text and of numbers; only an empty number is missing.
+    """Read columns of text and of numbers; only an empty number counts as missing.
 
     Raises
     ------
     BadInput
-        The file is absent, no table, lacks a column, or has text in a column of numbers.
+        The file is missing or is not a table, a column is missing, or a number column has text.
     """
     try:
         return pd.read_csv(
             file,
             usecols=[*text, *numbers],
             dtype=dict.fromkeys(text, str) | dict.fromkeys(numbers, float),
-            # A sample or an experiment may be called "NA".
+            # A sample or an experiment may have the name "NA".
             keep_default_na=False,
             na_values={name: [""] for name in numbers},
         )
@@ -286,5 +292,5 @@ def read_csv(file: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.
             "table",
             found=error,
             expected=f"a CSV file with the columns {', '.join((*text, *numbers))}",
-            mend="delete it and run snakemake again: the rule that makes it will rerun",
+            mend="delete it and run snakemake again: its rule will make it again",
         ) from error

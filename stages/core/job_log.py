@@ -1,4 +1,4 @@
-"""What a job's log says of the job: where and by which code it ran, and what it made."""
+"""Write facts about a job to its log, and read them back: host, code, commit, device, sources."""
 
 import json
 import logging
@@ -8,17 +8,17 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-# Not of stages.core.cli, which writes to the log of a job through here.
+# Not imported from stages.core.cli, which imports this module.
 log = logging.getLogger("stages")
 ROOT = Path(__file__).parents[2]
 _LINE = re.compile(r"\S+ \S+ (host|code|commit|device|made from|taken from): (.*)")
 
 
-def commit() -> str:
-    """Name the commit that is checked out, and whether files differ from it; "": none is."""
+def current_commit() -> str:
+    """Return the checked-out commit, with "-dirty" if files differ from it; "" without one."""
     if not (ROOT / ".git").exists():
         return ""
-    # Without locks: the user may be committing.
+    # Without locks, so that a commit of the user at the same time succeeds.
     command = ["git", "--no-optional-locks", "-C", str(ROOT)]
     command += ["describe", "--always", "--dirty", "--abbrev=12"]
     try:
@@ -27,26 +27,26 @@ def commit() -> str:
         return ""
 
 
-def begin(code: str) -> None:
-    """Say where a job runs and by which code: its fingerprint, and the commit if there is one."""
+def log_start(code: str) -> None:
+    """Log the host, the fingerprint of the code, and the commit if there is one."""
     log.info("host: %s", platform.node())
     log.info("code: %s", code)
-    if found := commit():
-        log.info("commit: %s", found)
+    if commit := current_commit():
+        log.info("commit: %s", commit)
 
 
-def made_from(provenance: dict[str, Any]) -> None:
-    """Say what a result was made from that cannot hold it itself: a table."""
+def log_provenance(provenance: dict[str, Any]) -> None:
+    """Log the provenance of a result that cannot hold it itself, such as a table."""
     log.info("made from: %s", json.dumps(provenance))
 
 
-def taken_from(kept: Path) -> None:
-    """Say that an earlier job made the result, or all that it is made of."""
-    log.info("taken from: %s", kept)
+def log_reuse(source: Path) -> None:
+    """Log that the result, or all of its parts, come from the files of an earlier job."""
+    log.info("taken from: %s", source)
 
 
-def read(file: Path) -> dict[str, str]:
-    """Return what a log says of `host`, `code`, `commit`, `device`, `made from`, `taken from`."""
+def read_log(file: Path) -> dict[str, str]:
+    """Return a log's values of `host`, `code`, `commit`, `device`, `made from`, `taken from`."""
     lines = file.read_text("utf-8", errors="replace").splitlines() if file.exists() else []
-    found = (_LINE.fullmatch(line) for line in lines)
-    return {line[1]: line[2] for line in found if line}
+    matches = (_LINE.fullmatch(line) for line in lines)
+    return {match[1]: match[2] for match in matches if match}

@@ -1,4 +1,4 @@
-"""How alike two masks of one image are: Dice, IoU and distances between their surfaces."""
+"""Compare two masks of one image: Dice, IoU and surface distances."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ Spacing = tuple[float, float]
 
 
 class Scores(NamedTuple):
-    """One prediction against one truth; distances are NaN where they do not exist."""
+    """Scores of one prediction against the true mask; distances that do not exist are NaN."""
 
     dice: float
     iou: float
@@ -23,26 +23,26 @@ class Scores(NamedTuple):
 
 
 def dice(truth: Mask, prediction: Mask) -> float:
-    """Dice coefficient 2 |T ∩ P| / (|T| + |P|), in [0, 1]; 1 where both masks are empty."""
+    """Return the Dice coefficient 2 |T ∩ P| / (|T| + |P|), in [0, 1]; 1 if both masks are empty."""
     total = np.count_nonzero(truth) + np.count_nonzero(prediction)
     return float(2 * np.count_nonzero(truth & prediction) / total) if total else 1.0
 
 
 def iou(truth: Mask, prediction: Mask) -> float:
-    """Intersection over union |T ∩ P| / |T ∪ P|, in [0, 1]; 1 where both masks are empty."""
+    """Return intersection over union |T ∩ P| / |T ∪ P|, in [0, 1]; 1 if both masks are empty."""
     union = np.count_nonzero(truth | prediction)
     return float(np.count_nonzero(truth & prediction) / union) if union else 1.0
 
 
 def surface_distances(truth: Mask, prediction: Mask, spacing: Spacing) -> tuple[float, float]:
-    """95th percentile (HD95) and mean (ASD) of the distances between two surfaces.
+    """Return the 95th percentile (HD95) and the mean (ASD) of distances between two surfaces.
 
-    A mask's surface is its pixels with a background pixel among their four neighbours (outside
-    the image is background). From each surface pixel of either mask the distance to the nearest
-    one of the other is taken, between pixel centres, and both directions are pooled; then HD95
-    is the percentile (`medpy.metric.binary.hd95`; other tools take the larger of one percentile
-    per direction) and ASD the mean. So ASD is medpy's symmetric `assd`, not its one-directional
-    `asd`.
+    The surface of a mask is its pixels with a background pixel among their four neighbours (the
+    outside of the image is background). For each surface pixel of each mask the distance to the
+    nearest surface pixel of the other mask is measured, between pixel centres, and the distances
+    of both directions are pooled. HD95 is their 95th percentile (`medpy.metric.binary.hd95`; other
+    tools take the larger of one percentile per direction), ASD their mean. So ASD is medpy's
+    symmetric `assd`, not its one-directional `asd`.
 
     Parameters
     ----------
@@ -53,15 +53,13 @@ def surface_distances(truth: Mask, prediction: Mask, spacing: Spacing) -> tuple[
 
     Returns
     -------
-    HD95 and ASD in the unit of `spacing`; 0 and 0 where both masks are empty, NaN and NaN where
-    one is.
+    HD95 and ASD in the unit of `spacing`; both are 0 if both masks are empty, NaN if one is.
     """
     if truth.any() != prediction.any():
         return math.nan, math.nan
     if not truth.any():
         return 0.0, 0.0
-    # Beyond both masks there is nothing to measure from or to, and the distance transforms are
-    # what costs time.
+    # Crop to both masks: the distance transforms are slow, and pixels outside change nothing.
     box = _bounding_box(truth | prediction)
     pair = (prediction[box], truth[box])
     return (
@@ -71,13 +69,13 @@ def surface_distances(truth: Mask, prediction: Mask, spacing: Spacing) -> tuple[
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
-    """Rows and columns of the smallest rectangle around a mask that is not empty."""
+    """Return the row and column slices of the bounding box of a mask that is not empty."""
     occupied = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return tuple(slice(int(where[0]), int(where[-1]) + 1) for where in occupied)
 
 
 def score(truth: Mask, prediction: Mask, spacing: Spacing = (1.0, 1.0)) -> Scores:
-    """All measures of one image.
+    """Return all scores of one image.
 
     ========== =============== ========= ============ ==================
     truth      prediction      Dice, IoU HD95, ASD    note
@@ -93,12 +91,12 @@ def score(truth: Mask, prediction: Mask, spacing: Spacing = (1.0, 1.0)) -> Score
     truth, prediction
         (H, W) bool, at the original resolution.
     spacing
-        Height and width of a pixel, in the unit wanted for the distances.
+        Height and width of a pixel, in the unit of the returned distances.
 
     Raises
     ------
     ValueError
-        The masks differ in shape.
+        The masks have different shapes.
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
@@ -113,13 +111,13 @@ def score(truth: Mask, prediction: Mask, spacing: Spacing = (1.0, 1.0)) -> Score
     return Scores(dice(truth, prediction), iou(truth, prediction), hd95, asd, note)
 
 
-def diagonal(shape: tuple[int, ...], spacing: Spacing) -> float:
-    """Length of an image's diagonal, the penalty for a distance that does not exist."""
+def image_diagonal(shape: tuple[int, ...], spacing: Spacing) -> float:
+    """Return the length of the image diagonal, the penalty for a distance that does not exist."""
     return math.hypot(shape[0] * spacing[0], shape[1] * spacing[1])
 
 
-def pixel_size(spacing_mm: NDArray[Any]) -> tuple[Spacing, str]:
-    """Spacing and unit to measure with: ``(y, x), "mm"`` where known, else ``(1, 1), "px"``."""
+def spacing_and_unit(spacing_mm: NDArray[Any]) -> tuple[Spacing, str]:
+    """Return spacing and unit of distances: ``(y, x), "mm"`` if known, else ``(1, 1), "px"``."""
     if np.isfinite(spacing_mm).all():
         return (float(spacing_mm[0]), float(spacing_mm[1])), "mm"
     return (1.0, 1.0), "px"

@@ -1,4 +1,4 @@
-"""One function over many items, on several cores, in bounded memory."""
+"""Apply a function to many items on several cores, with bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,18 +9,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ordered(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+def ordered_map(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
     """Yield `function(item)` of each item, in the order of the items.
 
-    Threads, not processes: decoding, resizing and tensor operations leave Python's lock to others.
-    At most `2 * threads` results are under way, so memory does not grow with the number of items.
-    For tensor operations, `torch.set_num_threads(1)` beforehand leaves each thread its own core.
-    Items are drawn by the caller's thread. Closing the iterator early cancels what has not begun.
+    Threads are enough, since decoding, resizing and tensor operations release Python's global
+    interpreter lock. At most `2 * threads` results are pending, so memory does not grow with the
+    number of items. For tensor operations call `torch.set_num_threads(1)` first, so that each
+    thread uses one core. The caller's thread iterates over `items`. Closing the iterator early
+    cancels the calls that have not started.
 
     Raises
     ------
     Exception
-        What `function` raised, at the turn of its item.
+        An exception of `function`, raised when the result of its item is due.
     """
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:

@@ -1,8 +1,9 @@
-"""Training on several processes, one per GPU: each has a share of every batch.
+"""Train in several processes, one per GPU: each computes a part of every batch.
 
-Each process draws the same random numbers and prepares the same batch, then keeps its share of it
-for the networks; sums go over all shares. So a training on several processes is the training on
-one with the joined batch. With one process every function here is the identity.
+Each process draws the same random numbers and prepares the same full batch, but passes only its
+own part to the networks; sums are taken over all processes. So a training in several processes
+gives the same result as one process with the full batch. With one process, the functions on
+tensors change nothing.
 """
 
 from datetime import timedelta
@@ -13,32 +14,32 @@ from torch import Tensor, distributed, nn
 from torch.autograd import Function
 
 
-def start(device: torch.device) -> None:
-    """Join the other processes, if torchrun started this one with others, each on its device."""
-    # A cluster may have set WORLD_SIZE and RANK for reasons of its own.
+def init_process_group(device: torch.device) -> None:
+    """Join the process group if torchrun started this process; do nothing otherwise."""
+    # WORLD_SIZE and RANK alone prove nothing: a cluster may set them for other purposes.
     if distributed.is_torchelastic_launched() and not distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, timeout=timedelta(minutes=30))
 
 
-def stop() -> None:
-    """Leave the other processes, if there are any."""
+def destroy_process_group() -> None:
+    """Leave the process group, if there is one."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def count() -> int:
-    """Count the processes."""
+def world_size() -> int:
+    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Return the number of this process, from 0; the first alone writes files."""
+    """Return the index of this process, from 0; only process 0 writes files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-class _Total(Function):
-    """Sum over processes, whose gradient is the sum of their gradients."""
+class _AllReduceSum(Function):
+    """Sum over all processes; the gradient is the sum of the gradients of all processes."""
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
@@ -53,49 +54,49 @@ class _Total(Function):
         return gradient
 
 
-def total(x: Tensor) -> Tensor:
-    """Sum of `x`, of one shape in all processes, over them.
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Return the sum of `x`, which has the same shape in all processes, over all processes.
 
-    Differentiable: what is minimised is the mean of the processes' losses, and gradients are
-    averaged (`average_gradient`), so that of each process is the sum over all losses.
+    The sum is differentiable. Training minimises the mean loss of the processes and averages their
+    gradients (`average_gradient`), so the gradient of each process sums over all losses.
     """
-    return _Total.apply(x) if count() > 1 else x
+    return _AllReduceSum.apply(x) if world_size() > 1 else x
 
 
-def share(x: Tensor) -> Tensor:
-    """Return this process's samples of a joined batch (B, …): B / `count()` of them."""
-    return x.chunk(count())[rank()]
+def local_batch(x: Tensor) -> Tensor:
+    """Return this process's part of the full batch (B, …): B / `world_size()` samples."""
+    return x.chunk(world_size())[rank()]
 
 
-def gather(x: Tensor) -> Tensor:
-    """Join the processes' shares to the batch again; no gradient passes."""
-    if count() == 1:
+def gather_batch(x: Tensor) -> Tensor:
+    """Concatenate the parts of all processes to the full batch, without gradient."""
+    if world_size() == 1:
         return x
-    # NCCL and gloo know no bool.
-    whole = x.detach().contiguous()
-    sent = whole.to(torch.uint8) if whole.dtype == torch.bool else whole
-    parts = [torch.empty_like(sent) for _ in range(count())]
+    # NCCL and gloo do not support bool.
+    part = x.detach().contiguous()
+    sent = part.to(torch.uint8) if part.dtype == torch.bool else part
+    parts = [torch.empty_like(sent) for _ in range(world_size())]
     distributed.all_gather(parts, sent)
     return torch.cat(parts).to(x.dtype)
 
 
-def average_gradient(weights: nn.Parameter) -> None:
-    """Replace the gradient by its mean over the processes."""
-    if count() > 1 and weights.grad is not None:
-        distributed.all_reduce(weights.grad)
-        weights.grad /= count()
+def average_gradient(parameter: nn.Parameter) -> None:
+    """Replace the gradient of `parameter` by its mean over all processes."""
+    if world_size() > 1 and parameter.grad is not None:
+        distributed.all_reduce(parameter.grad)
+        parameter.grad /= world_size()
 
 
-def average(x: Tensor) -> Tensor:
-    """Mean of `x` over the processes."""
-    return total(x) / count()
+def all_reduce_mean(x: Tensor) -> Tensor:
+    """Return the mean of `x` over all processes."""
+    return all_reduce_sum(x) / world_size()
 
 
-def largest(number: int) -> int:
-    """Return the largest of the processes' numbers."""
-    if count() == 1:
+def all_reduce_max(number: int) -> int:
+    """Return the largest `number` of all processes."""
+    if world_size() == 1:
         return number
     device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    found = torch.tensor(number, device=device)
-    distributed.all_reduce(found, distributed.ReduceOp.MAX)
-    return int(found)
+    largest = torch.tensor(number, device=device)
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return int(largest)

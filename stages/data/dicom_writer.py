@@ -1,4 +1,4 @@
-"""Write axial MR slices as DICOM files whose bytes depend on their content alone."""
+"""Write axial MR slices as DICOM files; the same content gives the same bytes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,35 +13,36 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import DSfloat, format_number_as_ds
 
 
-def uid(*parts: object) -> str:
-    """Make a UID that depends on its parts alone."""
+def make_uid(*parts: object) -> str:
+    """Derive a UID from `parts`; the same parts give the same UID."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
-def decimal(value: float) -> DSfloat:
-    """Round a number to what DICOM stores of it: text of 16 characters at most."""
+def to_decimal_string(value: float) -> DSfloat:
+    """Round a number to a DICOM decimal string, which has at most 16 characters."""
     return DSfloat(format_number_as_ds(float(value)))
 
 
 def to_16_bit(
     image: NDArray[np.float32],
 ) -> tuple[NDArray[np.integer], float, float]:
-    """Store a finite image in the 16 bits of a DICOM pixel.
+    """Convert a finite image to the 16 bits of a DICOM pixel.
 
     Returns
     -------
-    Pixels of the same shape, slope and intercept: `image` is slope · pixels + intercept. Whole
-    numbers that fit into uint16 or int16 pass as they are, with slope 1 and intercept 0. All else
-    is spread over uint16, off by half a slope at most: the slope is 1/65535 of the image's span.
+    Pixels of the same shape, slope and intercept: `image` is slope · pixels + intercept. Integers
+    that fit into uint16 or int16 stay as they are, with slope 1 and intercept 0. All other images
+    are scaled to uint16 with a slope of 1/65535 of their value range, and an error of at most half
+    a slope.
     """
     low, high = float(image.min()), float(image.max())
     if (image == np.rint(image)).all():
         for kind in (np.uint16, np.int16):
             if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
                 return image.astype(kind), 1.0, 0.0
-    # Rounded before anything rests on them.
-    slope, intercept = decimal((high - low) / 65535 or 1.0), decimal(low)
+    # The pixels are computed from the rounded values, which are the stored ones.
+    slope, intercept = to_decimal_string((high - low) / 65535 or 1.0), to_decimal_string(low)
     stored = np.rint((image.astype(np.float64) - intercept) / slope)
     return np.clip(stored, 0, 65535).astype(np.uint16), slope, intercept
 
@@ -55,35 +56,35 @@ def write_slice(
     bits: int,
     attributes: Mapping[str, Any],
 ) -> None:
-    """Write one grey slice of a study with one series.
+    """Write one grey slice. Its study has one series.
 
     Parameters
     ----------
     path
         The file.
     pixels
-        (H, W) uint16 or int16 stored values, within `bits`.
+        (H, W) uint16 or int16 stored values that fit into `bits`.
     study
-        What tells the study from all others; slices of the same text share study and series.
+        Name of the study; slices with the same name share study and series.
     number
-        What tells the slice from the others of its study; becomes InstanceNumber.
+        InstanceNumber, which differs for each slice of a study.
     bits
-        Of a stored value, at most 16.
+        Bits of a stored value, at most 16.
     attributes
-        DICOM keyword → value, of what is known beyond that: patient, geometry, rescaling.
+        DICOM keyword → value of further attributes: patient, geometry, rescaling.
     """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
-    meta.MediaStorageSOPInstanceUID = uid(study, number)
+    meta.MediaStorageSOPInstanceUID = make_uid(study, number)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    # Named, or the file would hold the writing library's version.
-    meta.ImplementationClassUID = uid("implementation")
+    # Without it, pydicom would write its version into the file.
+    meta.ImplementationClassUID = make_uid("implementation")
     dataset = pydicom.Dataset()
     dataset.file_meta = meta
     dataset.SOPClassUID = MRImageStorage
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID = uid(study, "study")
-    dataset.SeriesInstanceUID = uid(study, "series")
+    dataset.StudyInstanceUID = make_uid(study, "study")
+    dataset.SeriesInstanceUID = make_uid(study, "series")
     dataset.Modality = "MR"
     dataset.InstanceNumber = number
     for keyword, value in attributes.items():

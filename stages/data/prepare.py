@@ -1,4 +1,4 @@
-"""Raw images and masks → prepared.h5: one working size, one order, splits by subject."""
+"""Raw images and masks → prepared.h5: one working size, a fixed order, splits by subject."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from numpy.typing import NDArray
 
 from stages.core import cli, io
 from stages.core.cli import BadInput, Problems
-from stages.core.parallel import ordered
-from stages.core.resize import as_seen, resize
+from stages.core.parallel import ordered_map
+from stages.core.resize import resize, resize_keep_dtype
 from stages.data import splits
-from stages.data.datasets import Adapter, Pixels, Record, adapter, layouts
+from stages.data.datasets import Adapter, RawSample, Record, layouts, load_adapter
 from stages.settings.prepare import PrepareSettings
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One sample as it goes into prepared.h5.
+class PreparedSample:
+    """One sample as prepared.h5 stores it.
 
     Attributes
     ----------
     image
-        (h, w, C) at the working size, uint8 or float32 as the raw image.
+        (h, w, C) at the working size, with the dtype of the raw image, uint8 or float32.
     mask
-        (h, w) bool at the working size; None where there is none.
+        (h, w) bool at the working size; None if the sample has no mask.
     original_mask
-        (H, W) uint8 in {0, 1}; None where there is none.
+        (H, W) uint8 in {0, 1}; None if the sample has no mask.
     size
-        H and W.
+        Height and width of the raw image, H and W.
     spacing_mm
-        Of the raw image's pixels, along y and x; NaN where unknown.
-    digest
-        Of the raw image's pixels; None for an image of one value.
+        Pixel spacing of the raw image along y and x, mm; NaN if unknown.
+    pixel_digest
+        Hash of the raw pixels; None for an image of one value.
     """
 
     image: NDArray[Any]
@@ -42,28 +42,28 @@ class Sample:
     original_mask: NDArray[np.uint8] | None
     size: tuple[int, int]
     spacing_mm: tuple[float, float]
-    digest: str | None
+    pixel_digest: str | None
 
 
-def shrink(pixels: Pixels, size: tuple[int, int]) -> Sample:
-    """Bring a sample to the working size; the mask is resized bilinearly and cut at one half."""
-    drawn = pixels.mask
-    return Sample(
-        as_seen(pixels.image, size),
-        None if drawn is None else resize(drawn, size) >= 0.5,
-        None if drawn is None else drawn.astype(np.uint8),
-        pixels.image.shape[:2],
-        pixels.spacing_mm,
-        splits.digest(pixels),
+def resize_sample(raw_sample: RawSample, size: tuple[int, int]) -> PreparedSample:
+    """Resize a sample to the working size; the mask bilinearly, with a threshold of one half."""
+    mask = raw_sample.mask
+    return PreparedSample(
+        resize_keep_dtype(raw_sample.image, size),
+        None if mask is None else resize(mask, size) >= 0.5,
+        None if mask is None else mask.astype(np.uint8),
+        raw_sample.image.shape[:2],
+        raw_sample.spacing_mm,
+        splits.pixel_digest(raw_sample),
     )
 
 
 def list_samples(raw: Path, settings: PrepareSettings, problems: Problems) -> list[Record]:
     """List the samples of the raw folder, each with its subject and split.
 
-    What is wrong goes to `problems`; the samples concerned may be missing in the list.
+    `problems` receives all problems; their samples may be missing from the list.
     """
-    records = adapter(settings.layout).index(raw, problems)
+    records = load_adapter(settings.layout).list_records(raw, problems)
     for record in records:
         with problems.collect():
             io.check_sample_id(record.sample_id, record.image)
@@ -71,16 +71,18 @@ def list_samples(raw: Path, settings: PrepareSettings, problems: Problems) -> li
         problems.append(
             BadInput(raw, "samples", found="none", expected="at least one", mend="add images")
         )
-    return splits.place(records, settings, raw, problems)
+    return splits.assign_splits(records, settings, raw, problems)
 
 
-def _kind(image: NDArray[Any]) -> str:
+def _image_kind(image: NDArray[Any]) -> str:
     return "colour" if image.shape[2] == 3 else "grey of more than 8 bits"
 
 
-def _check_kinds(kinds: dict[str, list[str]], raw: Path) -> None:
+def _check_one_kind(kinds: dict[str, list[str]], raw: Path) -> None:
     if len(kinds) > 1:
-        found = (f"{len(names)} {kind}: {cli.name_some(names, 5)}" for kind, names in kinds.items())
+        found = (
+            f"{len(names)} {kind}: {cli.list_names(names, 5)}" for kind, names in kinds.items()
+        )
         raise BadInput(
             raw,
             "images",
@@ -96,54 +98,58 @@ def read_samples(
     settings: PrepareSettings,
     threads: int,
     problems: Problems,
-) -> Iterator[Sample | None]:
-    """Read the samples, in their order; None where one cannot be used, which `problems` then holds.
+) -> Iterator[PreparedSample | None]:
+    """Read the samples in order; yield None for a sample with a problem, which `problems` receives.
 
-    All images must be of one kind, and none in two splits: the latter is known after the last.
+    All images must be of one kind, and none may be in two splits, which is checked after the last.
     """
-    source: Adapter = adapter(settings.layout)
+    source: Adapter = load_adapter(settings.layout)
 
-    def read(record: Record) -> Sample | BadInput:
+    def read(record: Record) -> PreparedSample | BadInput:
         try:
-            return shrink(source.read(record), settings.size)
+            return resize_sample(source.read(record), settings.size)
         except BadInput as problem:
             return problem
 
     kinds: dict[str, list[str]] = {}
     digests: list[str | None] = []
-    for record, found in zip(records, ordered(read, records, threads), strict=True):
+    for record, found in zip(records, ordered_map(read, records, threads), strict=True):
         sample = None
         with problems.collect():
             if isinstance(found, BadInput):
                 raise found
-            kinds.setdefault(_kind(found.image), []).append(record.sample_id)
+            kinds.setdefault(_image_kind(found.image), []).append(record.sample_id)
             sample = found
-        digests.append(sample.digest if sample else None)
-        # What follows another kind cannot be stored with the first.
+        digests.append(sample.pixel_digest if sample else None)
+        # Images of two kinds cannot be stored together.
         yield sample if len(kinds) == 1 else None
     with problems.collect():
-        _check_kinds(kinds, raw)
-    splits.check_pixels(records, digests, settings, raw, problems)
+        _check_one_kind(kinds, raw)
+    splits.check_duplicate_images(records, digests, settings, raw, problems)
 
 
 def prepare(raw: Path, output: Path, settings: PrepareSettings, threads: int) -> None:
-    """Read every sample of the raw folder and write prepared.h5.
+    """Read all samples of the raw folder and write prepared.h5.
 
-    The full-resolution masks are kept, one data set per sample, for the evaluation. Everything
-    that is wrong with the folder is told at once, and nothing is then written.
+    For the evaluation the file also holds the masks at full resolution, one dataset per sample.
+
+    Raises
+    ------
+    BadInput
+        All problems of the raw folder, in one message; no file is then written.
     """
     problems = Problems()
     records = list_samples(raw, settings, problems)
     if not records:
-        problems.stop()
+        problems.raise_all()
     n, size = len(records), settings.size
-    entries = layouts.present(settings.layout, raw, settings.split == "drawn")
+    entries = layouts.list_inputs(settings.layout, raw, settings.split == "drawn")
     inputs = {entry.name: entry for entry in entries}
     with io.create_h5(output, "prepare", inputs, settings) as file:
         io.write_strings(file, "sample_id", [r.sample_id for r in records])
         io.write_strings(file, "subject_id", [r.subject_id for r in records])
         io.write_strings(file, "split", [r.split for r in records])
-        mask = io.sample_dataset(file, "mask", (n, *size), np.uint8)
+        mask = io.create_sample_dataset(file, "mask", (n, *size), np.uint8)
         has_mask = np.zeros(n, bool)
         original_size = np.zeros((n, 2), np.int32)
         spacing = np.full((n, 2), np.nan, np.float32)
@@ -155,7 +161,7 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings, threads: int) ->
                 continue
             if i == 0:
                 shape, dtype = sample.image.shape, sample.image.dtype
-                image = io.sample_dataset(file, "image", (n, *shape), dtype)
+                image = io.create_sample_dataset(file, "image", (n, *shape), dtype)
             image[i] = sample.image
             original_size[i] = sample.size
             spacing[i] = sample.spacing_mm
@@ -169,7 +175,7 @@ def prepare(raw: Path, output: Path, settings: PrepareSettings, threads: int) ->
                     compression_opts=1,
                     chunks=sample.original_mask.shape,
                 )
-        problems.stop()
+        problems.raise_all()
         cli.log.info("%d of %d samples have a mask", has_mask.sum(), n)
         file["has_mask"] = has_mask
         file["original_size"] = original_size

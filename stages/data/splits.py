@@ -1,4 +1,4 @@
-"""Who is in which split: whole subjects, and nobody in two."""
+"""Assign whole subjects to splits, so that no subject is in two."""
 
 import hashlib
 import re
@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.core.cli import BadInput, Problems, name_some
-from stages.data.datasets import Pixels, Record
+from stages.core.cli import BadInput, Problems, list_names
+from stages.data.datasets import RawSample, Record
 from stages.settings.prepare import PrepareSettings
 
-# First keys of the generators' seeds, so that the two draws do not share a stream.
-_TEST, _VALIDATION = 1, 2
+# Second part of the seeds, so that the draws of test and validation are independent.
+_TEST_STREAM, _VALIDATION_STREAM = 1, 2
 
 
-def _draw(subjects: Iterable[str], fraction: float, seed: int, stream: int) -> set[str]:
-    """Draw a share of the subjects: never all, and at least one where there are two."""
+def _draw_subjects(subjects: Iterable[str], fraction: float, seed: int, stream: int) -> set[str]:
+    """Draw a fraction of the subjects: never all, and at least one of two or more."""
     ordered = sorted(set(subjects))
     count = min(round(fraction * len(ordered)), len(ordered) - 1)
     if fraction > 0 and len(ordered) > 1:
@@ -27,72 +27,78 @@ def _draw(subjects: Iterable[str], fraction: float, seed: int, stream: int) -> s
     return set(shuffled[:count])
 
 
-def _subject(record: Record, pattern: str) -> str:
+def _extract_subject(record: Record, pattern: str) -> str:
     found = re.search(pattern, record.sample_id)
     if not found or not found[1]:
         raise BadInput(
             record.image,
             f"sample id {record.sample_id!r}",
             found="no match",
-            expected=f"a subject in it, by prepare.subject: {pattern}",
+            expected=f"an id in which prepare.subject finds a subject: {pattern}",
             mend="correct the pattern, or rename the file",
         )
     return found[1]
 
 
-def _name_subjects(records: list[Record], pattern: str | None, problems: Problems) -> list[Record]:
+def _extract_subjects(
+    records: list[Record], pattern: str | None, problems: Problems
+) -> list[Record]:
     if pattern is None:
         return records
-    named = []
+    with_subject = []
     for record in records:
         with problems.collect():
-            named.append(replace(record, subject_id=_subject(record, pattern)))
-    return named
+            with_subject.append(replace(record, subject_id=_extract_subject(record, pattern)))
+    return with_subject
 
 
-def _assign(records: list[Record], settings: PrepareSettings, root: Path) -> list[Record]:
+def _assign_splits(records: list[Record], settings: PrepareSettings, root: Path) -> list[Record]:
     if settings.split == "drawn" and records:
         subjects = {record.subject_id for record in records}
         if len(subjects) < 2:
             raise BadInput(
                 root,
                 "subjects",
-                found=f"one, {min(subjects, default='')!r}, of all {len(records)} samples",
-                expected="two or more: splits are drawn by subject",
-                mend="say how a sample's id names its patient: prepare.subject; or give the splits",
+                found=f"one, {min(subjects, default='')!r}, for all {len(records)} samples",
+                expected="two or more, because splits are drawn by subject",
+                mend="set prepare.subject to find the patient in a sample id, or give the splits",
             )
-        test = _draw(subjects, settings.test_fraction, settings.split_seed, _TEST)
+        test = _draw_subjects(subjects, settings.test_fraction, settings.split_seed, _TEST_STREAM)
         records = [replace(r, split="test" if r.subject_id in test else "train") for r in records]
-    elif unplaced := [record for record in records if record.split is None]:
+    elif without_split := [record for record in records if record.split is None]:
         raise BadInput(
             root,
             "split",
-            found=f"none for {len(unplaced)} samples, such as {unplaced[0].sample_id!r}",
-            expected="train.txt and test.txt, which name the samples of each split",
-            mend="add the split files, or draw the splits by subject: prepare.split: drawn",
+            found=f"none for {len(without_split)} samples, such as {without_split[0].sample_id!r}",
+            expected="train.txt and test.txt, which list the samples of each split",
+            mend="add the split files, or set prepare.split: drawn",
         )
     if any(record.split == "val" for record in records):
         return records
     training = (record.subject_id for record in records if record.split == "train")
-    chosen = _draw(training, settings.val_fraction, settings.split_seed, _VALIDATION)
+    chosen = _draw_subjects(
+        training, settings.val_fraction, settings.split_seed, _VALIDATION_STREAM
+    )
     return [
         replace(r, split="val") if r.split == "train" and r.subject_id in chosen else r
         for r in records
     ]
 
 
-def _shared(records: list[Record], key: Callable[[Record], str]) -> list[tuple[str, list[Record]]]:
-    """Find the groups of two records or more with the same key."""
+def _groups_with_same_key(
+    records: list[Record], key: Callable[[Record], str]
+) -> list[tuple[str, list[Record]]]:
+    """Return the groups of two or more records that have the same key."""
     groups = groupby(sorted(records, key=key), key)
-    listed = ((name, list(members)) for name, members in groups)
-    return [(name, members) for name, members in listed if len(members) > 1]
+    grouped = ((name, list(members)) for name, members in groups)
+    return [(name, members) for name, members in grouped if len(members) > 1]
 
 
-def _in_two(members: list[Record]) -> bool:
+def _spans_two_splits(members: list[Record]) -> bool:
     return len({record.split for record in members}) > 1
 
 
-def place(
+def assign_splits(
     records: list[Record], settings: PrepareSettings, root: Path, problems: Problems
 ) -> list[Record]:
     """Give each sample its subject and its split.
@@ -100,47 +106,47 @@ def place(
     Parameters
     ----------
     records
-        As the adapter lists them.
+        The records that the adapter lists.
     settings
-        Whether splits are given or drawn, the pattern of subjects, shares and seed.
+        Given or drawn splits, pattern of the subject, fractions and seed.
     root
         The raw folder, for messages.
     problems
-        Takes an id that occurs twice, a subject in two splits, a subject that the pattern does not
-        find, and a data set without splits or without a training sample.
+        Receives an id that occurs twice, a subject in two splits, an id in which the pattern finds
+        no subject, and a data set without splits or without a training sample.
 
     Returns
     -------
-    The samples in the same order, each in "train", "val" or "test", all of a subject in one;
-    without those whose subject was not found, and none where there are no splits.
+    The records in the same order, each in "train", "val" or "test", and all records of a subject in
+    one split. The list omits records without a subject, and is empty if there are no splits.
     """
-    placed: list[Record] = []
-    records = _name_subjects(records, settings.subject, problems)
+    assigned: list[Record] = []
+    records = _extract_subjects(records, settings.subject, problems)
     with problems.collect():
-        placed = _assign(records, settings, root)
-    if twice := _shared(placed, lambda record: record.sample_id):
+        assigned = _assign_splits(records, settings, root)
+    if repeated := _groups_with_same_key(assigned, lambda record: record.sample_id):
         problems.append(
             BadInput(
                 root,
                 "sample ids",
-                found="more than once: " + name_some([repr(name) for name, _ in twice]),
+                found="more than once: " + list_names([repr(name) for name, _ in repeated]),
                 expected="each once",
-                mend="delete the repeated lines of the split files, or rename a file",
+                mend="delete the repeated lines of the split files, or rename one of the files",
             )
         )
-    by_subject = _shared(placed, lambda record: record.subject_id)
-    if both := [name for name, members in by_subject if _in_two(members)]:
+    by_subject = _groups_with_same_key(assigned, lambda record: record.subject_id)
+    if in_two_splits := [name for name, members in by_subject if _spans_two_splits(members)]:
         problems.append(
             BadInput(
                 root,
                 "split",
-                found=f"subjects in two splits: {name_some(both)}",
+                found=f"subjects in two splits: {list_names(in_two_splits)}",
                 expected="all images of a subject in one split",
-                mend="move all of a subject's images to one split, draw the splits "
-                "(prepare.split: drawn), or say how an id names its patient (prepare.subject)",
+                mend="move all images of a subject to one split, draw the splits "
+                "(prepare.split: drawn), or set how to find the patient in an id (prepare.subject)",
             )
         )
-    if placed and not any(record.split == "train" for record in placed):
+    if assigned and not any(record.split == "train" for record in assigned):
         problems.append(
             BadInput(
                 root,
@@ -150,15 +156,16 @@ def place(
                 mend="add ids to train.txt",
             )
         )
-    return placed
+    return assigned
 
 
-def digest(pixels: Pixels) -> str | None:
-    """Hash an image's pixels: the same for two files with the same pixels.
+def pixel_digest(sample: RawSample) -> str | None:
+    """Hash the pixels of an image: two files with the same pixels have the same hash.
 
-    None for an image of one value, such as the empty ends of a volume, which tells nobody apart.
+    None for an image of one value, such as an empty end slice of a volume: such slices are the same
+    for different patients.
     """
-    image = np.ascontiguousarray(pixels.image)
+    image = np.ascontiguousarray(sample.image)
     if image.min() == image.max():
         return None
     found = hashlib.blake2b(f"{image.shape} {image.dtype}".encode(), digest_size=16)
@@ -166,34 +173,39 @@ def digest(pixels: Pixels) -> str | None:
     return found.hexdigest()
 
 
-def check_pixels(
+def check_duplicate_images(
     records: list[Record],
     digests: list[str | None],
     settings: PrepareSettings,
     root: Path,
     problems: Problems,
 ) -> None:
-    """Note images that are in two splits under different ids.
+    """Check that no image is in two splits under different ids.
 
-    `digests` are those of the records' images, None where there is none to compare.
+    `digests` has the `pixel_digest` of each record; None if the record is not compared.
     """
-    of = {id(record): found for record, found in zip(records, digests, strict=True)}
-    read = [record for record in records if of[id(record)]]
-    groups = (members for _, members in _shared(read, lambda record: str(of[id(record)])))
+    digest_by_record = {id(record): found for record, found in zip(records, digests, strict=True)}
+    comparable = [record for record in records if digest_by_record[id(record)]]
+    groups = (
+        members
+        for _, members in _groups_with_same_key(
+            comparable, lambda record: str(digest_by_record[id(record)])
+        )
+    )
     leaks = [
         " = ".join(f"{r.sample_id!r} ({r.split})" for r in members)
         for members in groups
-        if _in_two(members)
+        if _spans_two_splits(members)
     ]
     if leaks:
         problems.append(
             BadInput(
                 root,
                 "images",
-                found=f"the same pixels in two splits: {name_some(leaks)}",
+                found=f"the same pixels in two splits: {list_names(leaks)}",
                 expected="each image in one split",
-                mend="delete one of the files, or say how their ids name one patient: "
-                "prepare.subject"
+                mend="delete one of the files, or set prepare.subject, so that their ids have one "
+                "subject"
                 if settings.split == "drawn"
                 else "delete the copies from one of the split files or parts",
             )

@@ -1,4 +1,4 @@
-"""Write a phantom data set in the raw layout in which the real one is published."""
+"""Write a phantom data set in the layout of the published data set that it imitates."""
 
 from pathlib import Path
 from typing import Any
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.core import cli, io
-from stages.data.dicom_writer import decimal, write_slice
-from stages.demo.phantoms import Pelvis, polyp, skin
+from stages.data.dicom_writer import to_decimal_string, write_slice
+from stages.demo.phantoms import Pelvis, draw_polyp_frame, draw_skin_image
 from stages.gaze.scanpath import simulate_fixations
 from stages.settings.demo_data import DemoSettings
 
-# Numbers of the slices of a case: 1 stands beside 11 and 21, which a sloppy match confuses.
-SLICES = (1, 5, 8, 11, 15, 21)
+# Slice numbers of a case: a wrong match by name would confuse 1 with 11 and 21.
+SLICE_NUMBERS = (1, 5, 8, 11, 15, 21)
 PIXEL_MM, SLICE_MM = 0.6, 3.6
 
-# First key of a generator's seed, so that data sets and purposes never share a stream.
-_STREAM = {"kvasir": 1, "prostate": 2, "isic": 3, "fixations": 4}
+# Part of each seed, so that each data set and each purpose has its own random numbers.
+_SEED_STREAM = {"kvasir": 1, "prostate": 2, "isic": 3, "fixations": 4}
 
 
-def _rng(settings: DemoSettings, stream: str, index: int) -> np.random.Generator:
-    """One generator per sample, so that a sample does not depend on how many there are."""
-    return np.random.default_rng([settings.seed, _STREAM[stream], index])
+def _make_generator(settings: DemoSettings, stream: str, index: int) -> np.random.Generator:
+    """Make a generator for one sample, so that a sample does not depend on their number."""
+    return np.random.default_rng([settings.seed, _SEED_STREAM[stream], index])
 
 
 def _save_mask(mask: NDArray[np.bool_], path: Path) -> None:
@@ -32,8 +32,8 @@ def _save_mask(mask: NDArray[np.bool_], path: Path) -> None:
 
 
 def _save_dicom(pixels: NDArray[np.uint16], case: str, number: int, seed: int, path: Path) -> None:
-    """Write an axial MR slice with its geometry."""
-    half = PIXEL_MM * (np.array(pixels.shape) - 1) / 2
+    """Write an axial MR slice with its position and pixel spacing."""
+    half_extent = PIXEL_MM * (np.array(pixels.shape) - 1) / 2
     write_slice(
         path,
         pixels,
@@ -45,7 +45,9 @@ def _save_dicom(pixels: NDArray[np.uint16], case: str, number: int, seed: int, p
             "PatientName": case,
             "SeriesDescription": "phantom, T2-like, axial",
             "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-            "ImagePositionPatient": [decimal(v) for v in (-half[1], -half[0], SLICE_MM * number)],
+            "ImagePositionPatient": [
+                to_decimal_string(v) for v in (-half_extent[1], -half_extent[0], SLICE_MM * number)
+            ],
             "PixelSpacing": [PIXEL_MM, PIXEL_MM],
             "SliceThickness": SLICE_MM,
         },
@@ -53,7 +55,7 @@ def _save_dicom(pixels: NDArray[np.uint16], case: str, number: int, seed: int, p
 
 
 def _make_kvasir(root: Path, index: int, settings: DemoSettings) -> tuple[str, Any]:
-    image, mask = polyp(_rng(settings, "kvasir", index))
+    image, mask = draw_polyp_frame(_make_generator(settings, "kvasir", index))
     sample_id = f"phantom{index:04d}"
     Image.fromarray(image).save(root / f"images/{sample_id}.jpg", quality=90)
     _save_mask(mask, root / f"masks/{sample_id}.jpg")
@@ -61,32 +63,32 @@ def _make_kvasir(root: Path, index: int, settings: DemoSettings) -> tuple[str, A
 
 
 def _make_prostate(root: Path, index: int, settings: DemoSettings) -> tuple[str, Any]:
-    case, position = divmod(index, len(SLICES))
-    pelvis = Pelvis.draw(_rng(settings, "prostate", case))
-    image, mask = pelvis.slice(np.linspace(-0.9, 0.9, len(SLICES))[position])
-    name, number = f"Phantom{case:02d}", SLICES[position]
-    sample_id = f"{name}_{number}"
-    _save_dicom(image, name, number, settings.seed, root / f"images/{sample_id}.dcm")
+    case, position = divmod(index, len(SLICE_NUMBERS))
+    pelvis = Pelvis.random(_make_generator(settings, "prostate", case))
+    image, mask = pelvis.draw_slice(np.linspace(-0.9, 0.9, len(SLICE_NUMBERS))[position])
+    case_name, number = f"Phantom{case:02d}", SLICE_NUMBERS[position]
+    sample_id = f"{case_name}_{number}"
+    _save_dicom(image, case_name, number, settings.seed, root / f"images/{sample_id}.dcm")
     _save_mask(mask, root / f"masks/{sample_id}.png")
     return sample_id, mask
 
 
 def _make_isic(root: Path, index: int, settings: DemoSettings) -> tuple[str, Any]:
-    image, mask = skin(_rng(settings, "isic", index))
+    image, mask = draw_skin_image(_make_generator(settings, "isic", index))
     sample_id = f"PHANTOM_{index:07d}"
     Image.fromarray(image).save(root / f"images/{sample_id}.jpg", quality=90)
     _save_mask(mask, root / f"labels/{sample_id}_segmentation.png")
     return sample_id, mask
 
 
-_MAKERS = {"kvasir": _make_kvasir, "prostate": _make_prostate, "isic": _make_isic}
+_MAKE_SAMPLE = {"kvasir": _make_kvasir, "prostate": _make_prostate, "isic": _make_isic}
 
 
 def _fixation_rows(
     sample_id: str, mask: NDArray[np.bool_], index: int, settings: DemoSettings
 ) -> pd.DataFrame:
-    """One recording in the columns of the published export."""
-    rng = _rng(settings, "fixations", index)
+    """Simulate the recording of one sample, in the columns of the published export."""
+    rng = _make_generator(settings, "fixations", index)
     x, y, duration, start = simulate_fixations(mask, settings=settings.scan, rng=rng).T
     return pd.DataFrame(
         {
@@ -103,15 +105,17 @@ def _fixation_rows(
     )
 
 
-def _write(root: Path, settings: DemoSettings) -> None:
+def _write_dataset(root: Path, settings: DemoSettings) -> None:
     (root / "images").mkdir(parents=True)
     (root / ("labels" if settings.dataset == "isic" else "masks")).mkdir()
-    whole = len(SLICES) if settings.dataset == "prostate" else 1
-    train, test = (round(count / whole) * whole for count in (settings.train, settings.test))
+    group_size = len(SLICE_NUMBERS) if settings.dataset == "prostate" else 1
+    train, test = (
+        round(count / group_size) * group_size for count in (settings.train, settings.test)
+    )
     ids: list[str] = []
     recordings: list[pd.DataFrame] = []
     for index in cli.progress(range(train + test), f"demo {settings.dataset}"):
-        sample_id, mask = _MAKERS[settings.dataset](root, index, settings)
+        sample_id, mask = _MAKE_SAMPLE[settings.dataset](root, index, settings)
         ids.append(sample_id)
         if index < train and settings.dataset != "isic":
             recordings.append(_fixation_rows(sample_id, mask, index, settings))
@@ -122,12 +126,12 @@ def _write(root: Path, settings: DemoSettings) -> None:
 
 
 def make_demo_data(output: Path, settings: DemoSettings) -> None:
-    """Write images, masks, split files and, but for isic, the fixations of the training images.
+    """Write images, masks, split files and, except for isic, the fixations of the training images.
 
-    The folder appears whole or not at all. Prostate cases are whole in one split.
+    After a failure no new folder is left. All slices of a prostate case are in one split.
     """
     with io.atomic_folder(output) as temporary:
-        _write(temporary, settings)
+        _write_dataset(temporary, settings)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""metrics.csv of all runs → one table: experiments over seeds, and against a reference."""
+"""metrics.csv of all runs → one table of experiments, each compared with a reference."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from stages.core import cli, io, job_log
-from stages.evaluation.statistics import bootstrap_interval, holm, sign_flip_p
-from stages.evaluation.summarise import Measured, measured, name_inputs
+from stages.evaluation.statistics import bootstrap_interval, holm_adjust, sign_flip_p_value
+from stages.evaluation.summarise import ExperimentResults, name_inputs, read_experiments
 from stages.settings.evaluation import CompareSettings
 
 COLUMNS = [
@@ -19,21 +19,27 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def over_seeds(scores: pd.DataFrame) -> dict[str, object]:
-    """Mean and spread of the means over images, one per seed.
+def aggregate_over_seeds(scores: pd.DataFrame) -> dict[str, object]:
+    """Average over the images of each seed, then take mean and standard deviation over seeds.
 
-    A distance that does not exist (one mask empty) counts as its image's diagonal.
+    An undefined distance (one of the two masks is empty) counts as the diagonal of its image.
 
     Parameters
     ----------
     scores
-        Columns of metrics.csv and `seed`, of images with a mask.
+        The columns of metrics.csv and `seed`; only images with a mask.
 
     Returns
     -------
-    `n` images, `subjects` and `undefined` distances of all seeds; `unit`, "mixed" where some images
-    are in mm and some in px, whose distances are NaN; of each measure the mean and the sample
-    standard deviation (n − 1) over seeds, NaN with one seed.
+    ``n, subjects``
+        Number of images and of subjects.
+    ``undefined``
+        Number of undefined distances, all seeds together.
+    ``unit``
+        mm or px; "mixed" if the images differ in it, and then the distances are NaN.
+    ``…_mean, …_std``
+        Per metric, mean and sample standard deviation (n − 1) over seeds; the latter is NaN for
+        one seed.
     """
     units = scores["unit"].unique()
     penalised = scores[["dice", "iou"]].assign(
@@ -56,124 +62,139 @@ def over_seeds(scores: pd.DataFrame) -> dict[str, object]:
     return row
 
 
-def per_image(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean Dice over seeds, and subject, of each image; sample ids are the index."""
+def mean_dice_per_image(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the subject and the mean Dice over seeds of each image, indexed by sample id."""
     return scores.groupby("sample_id").agg({"subject_id": "first", "dice": "mean"})
 
 
-def against(images: pd.DataFrame, reference: pd.DataFrame, seed: int) -> dict[str, float]:
-    """Paired difference of two experiments' Dice on the same images.
+def compare_with_reference(
+    images: pd.DataFrame, reference: pd.DataFrame, seed: int
+) -> dict[str, float]:
+    """Compare the Dice of two experiments, paired by image.
 
     Parameters
     ----------
     images, reference
-        As `per_image` returns them, of the same images.
+        Tables of `mean_dice_per_image`, of the same images.
     seed
-        Of the generators of interval and test, so that a row does not depend on the other rows.
+        Seed of interval and test. Both start from it, so a row does not depend on other rows.
 
     Returns
     -------
-    `dice_difference`, the mean over images; its interval's ends (`statistics.bootstrap_interval`);
-    and `p` of the subjects' mean differences (`statistics.sign_flip_p`). NaN: not to be had.
+    ``dice_difference``
+        Mean difference over images.
+    ``dice_difference_low, dice_difference_high``
+        Its interval (`statistics.bootstrap_interval`).
+    ``p``
+        p-value of the subjects' mean differences (`statistics.sign_flip_p_value`).
+
+    A value that cannot be computed is NaN.
     """
     differences = images["dice"] - reference["dice"]
     low, high = bootstrap_interval(
         differences.to_numpy(), images["subject_id"].to_numpy(object), np.random.default_rng(seed)
     )
-    by_subject = differences.groupby(images["subject_id"]).mean().to_numpy()
+    subject_means = differences.groupby(images["subject_id"]).mean().to_numpy()
     return {
         "dice_difference": differences.mean(),
         "dice_difference_low": low,
         "dice_difference_high": high,
-        "p": sign_flip_p(by_subject, np.random.default_rng(seed)),
+        "p": sign_flip_p_value(subject_means, np.random.default_rng(seed)),
     }
 
 
-def _test_images(found: Measured) -> pd.DataFrame:
-    """Rows of the student on test images with a mask."""
-    scores = found.scores
+def _student_test_scores(results: ExperimentResults) -> pd.DataFrame:
+    """Return the student's rows of the test images with a mask."""
+    scores = results.scores
     student = (scores["model"] == "student") & (scores["split"] == "test")
     return scores[student & scores["dice"].notna()]
 
 
-def _check_same_images(images: pd.DataFrame, reference: pd.DataFrame, of: Measured) -> None:
-    same = images.index.equals(reference.index)
-    if not (same and images["subject_id"].equals(reference["subject_id"])):
+def _check_same_images(
+    images: pd.DataFrame, reference: pd.DataFrame, results: ExperimentResults
+) -> None:
+    same_ids = images.index.equals(reference.index)
+    if not (same_ids and images["subject_id"].equals(reference["subject_id"])):
         raise cli.BadInput(
-            f"metrics.csv of {of.dataset}, {of.experiment}",
+            f"metrics.csv of {results.dataset}, {results.experiment}",
             "columns sample_id, subject_id",
-            found=f"{len(images)} test images with a mask, not those of the reference",
+            found=f"{len(images)} test images with a mask, which differ from the reference's",
             expected=f"the same {len(reference)} images in each experiment of a data set",
-            mend="delete the data set's metrics.csv files and run snakemake again: they are of "
+            mend="delete the data set's metrics.csv files and run snakemake again: they come from "
             "different data",
         )
 
 
-def _compare_dataset(part: list[Measured], settings: CompareSettings) -> list[dict[str, object]]:
-    """Rows of one data set, in the order of its experiments."""
-    scores = {found.experiment: _test_images(found) for found in part}
+def _compare_dataset(
+    experiments: list[ExperimentResults], settings: CompareSettings
+) -> list[dict[str, object]]:
+    """Return the rows of one data set, in the order of its experiments."""
+    scores = {results.experiment: _student_test_scores(results) for results in experiments}
     if settings.reference not in scores:
         raise cli.BadInput(
             "--settings",
             "runs",
-            found=f"{part[0].dataset}: {', '.join(scores)}",
+            found=f"{experiments[0].dataset}: {', '.join(scores)}",
             expected=f"also the reference {settings.reference}",
-            mend="add the reference's runs and their files",
+            mend="add the runs of the reference and their files",
         )
-    reference = per_image(scores[settings.reference])
+    reference = mean_dice_per_image(scores[settings.reference])
     rows = []
-    for found in part:
+    for results in experiments:
         row: dict[str, object] = {
-            "dataset": found.dataset,
-            "experiment": found.experiment,
+            "dataset": results.dataset,
+            "experiment": results.experiment,
             "reference": settings.reference,
-            "seeds": found.seeds,
+            "seeds": results.seeds,
         }
-        row |= over_seeds(scores[found.experiment]) | found.effort
-        if found.experiment != settings.reference:
-            images = per_image(scores[found.experiment])
-            _check_same_images(images, reference, found)
-            row |= against(images, reference, settings.seed)
+        row |= aggregate_over_seeds(scores[results.experiment]) | results.annotation_effort
+        if results.experiment != settings.reference:
+            images = mean_dice_per_image(scores[results.experiment])
+            _check_same_images(images, reference, results)
+            row |= compare_with_reference(images, reference, settings.seed)
         rows.append(row)
-    adjusted = holm(np.array([row.get("p", np.nan) for row in rows], np.float64))
+    adjusted = holm_adjust(np.array([row.get("p", np.nan) for row in rows], np.float64))
     return [row | {"p_adjusted": p} for row, p in zip(rows, adjusted, strict=True)]
 
 
 def compare(metrics: list[Path], gaze: list[Path], output: Path, settings: CompareSettings) -> None:
-    """Write a table with one row per data set and experiment: its student on test images.
+    """Write a table with one row per data set and experiment: the student on test images.
 
     =============================== ==============================================================
-    column                          what it holds
+    column                          content
     =============================== ==============================================================
     dataset, experiment             in the order of the runs
-    reference                       the experiment that this one is held against
+    reference                       the experiment that the row is compared with
     seeds                           number of trainings
-    n, subjects                     test images with a mask, and whose they are
-    dice, iou: _mean, _std          mean over images per seed; of these, mean and sample standard
-                                    deviation over seeds (empty with one seed)
-    hd95, asd: _penalised_mean,     likewise; a distance that does not exist (one mask empty)
-    _penalised_std                  counts as its image's diagonal
-    unit                            of the distances: mm, px, or mixed, and then they are empty
-    undefined                       distances that do not exist, all seeds together
-    annotation_seconds_per_image,   what the labels took, and whether the gaze was recorded or
-    gaze                            simulated (empty: learned from masks)
-    dice_difference                 Dice minus the reference's: mean over images of the difference,
-                                    each averaged over seeds first
-    dice_difference_low, _high      its 95 % interval: paired bootstrap, 10,000 draws of subjects
-                                    with all their images; empty with one subject
+    n, subjects                     number of test images with a mask, and of their subjects
+    dice, iou: _mean, _std          mean and sample standard deviation over seeds of the mean over
+                                    images (_std is empty for one seed)
+    hd95, asd: _penalised_mean,     the same; an undefined distance (one mask is empty) counts as
+    _penalised_std                  the diagonal of its image
+    unit                            unit of the distances: mm, px, or mixed (distances are empty)
+    undefined                       number of undefined distances, all seeds together
+    annotation_seconds_per_image    mean dwell time, or the stated time to draw a mask
+    gaze                            recorded or simulated; empty if the labels are masks
+    dice_difference                 Dice minus the reference's Dice: averaged over seeds, paired
+                                    by image, averaged over images
+    dice_difference_low, _high      95 % interval of the difference: paired bootstrap, 10,000
+                                    draws of subjects with all their images; empty for one subject
     p                               two-sided sign-flip permutation test of the subjects' mean
                                     differences; exact up to 12 subjects, else 10,000 draws
-    p_adjusted                      p by Holm over the rows of one data set
+    p_adjusted                      p, adjusted by Holm's method over the rows of one data set
     =============================== ==============================================================
 
-    Both interval and test are about other subjects like these, given these trainings: how much
-    another seed would change is in `dice_std`. The reference's own row has no comparison.
+    Interval and p describe how much the result depends on the subjects, for these trainings.
+    `dice_std` shows how much it depends on the seed. The row of the reference itself has no
+    comparison.
     """
-    datasets: dict[str, list[Measured]] = {}
-    for found in measured(metrics, gaze, settings):
-        datasets.setdefault(found.dataset, []).append(found)
-    rows = [row for part in datasets.values() for row in _compare_dataset(part, settings)]
-    job_log.made_from(io.provenance("compare", name_inputs(metrics, gaze, settings), settings))
+    datasets: dict[str, list[ExperimentResults]] = {}
+    for results in read_experiments(metrics, gaze, settings):
+        datasets.setdefault(results.dataset, []).append(results)
+    rows = [
+        row for experiments in datasets.values() for row in _compare_dataset(experiments, settings)
+    ]
+    job_log.log_provenance(io.provenance("compare", name_inputs(metrics, gaze, settings), settings))
     io.write_csv(pd.DataFrame(rows, columns=COLUMNS), output)
 
 

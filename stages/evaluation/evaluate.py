@@ -1,4 +1,4 @@
-"""Predictions against the masks at full resolution → metrics.csv."""
+"""predictions.h5 and prepared.h5 → metrics.csv: the metrics of each sample at full resolution."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import h5py
 import pandas as pd
 
 from stages.core import cli, io, job_log
-from stages.core.metrics import diagonal, pixel_size, score
+from stages.core.metrics import image_diagonal, score, spacing_and_unit
 from stages.core.resize import resize
 
-# Model → its data set in predictions.h5, in the order of the rows.
-MODELS = {
+# Model → its data set in predictions.h5, in the order of the rows of metrics.csv.
+PROBABILITY_DATASETS = {
     "student": "probability",
     "teacher": "teacher_probability",
     "ensemble": "ensemble_probability",
@@ -19,52 +19,53 @@ COLUMNS = [
     "sample_id", "subject_id", "split", "model",
     "dice", "iou", "hd95", "asd", "diagonal", "unit", "note",
 ]  # fmt: skip
-# Foreground probability from which a pixel is foreground.
+# A pixel with this probability or more is foreground.
 THRESHOLD = 0.5
 
 
-def _positions(prepared: h5py.File, predicted: h5py.File) -> list[int]:
-    """Where in prepared.h5 each predicted sample is."""
-    position = {name: i for i, name in enumerate(io.read_strings(prepared, "sample_id"))}
-    sample_ids = io.read_strings(predicted, "sample_id")
-    if unknown := [name for name in sample_ids if name not in position]:
+def _prepared_indices(prepared: h5py.File, predictions: h5py.File) -> list[int]:
+    """Return the index in prepared.h5 of each predicted sample."""
+    index = {sample_id: i for i, sample_id in enumerate(io.read_strings(prepared, "sample_id"))}
+    sample_ids = io.read_strings(predictions, "sample_id")
+    if unknown := [sample_id for sample_id in sample_ids if sample_id not in index]:
         raise cli.BadInput(
-            predicted.filename,
+            predictions.filename,
             "data set sample_id",
             found=f"{len(unknown)} ids, such as {unknown[0]!r}, that {prepared.filename} lacks",
-            expected="samples of that file",
-            mend="delete it and run snakemake again: both files must be of one data set",
+            expected="only ids of that file",
+            mend="delete it and run snakemake again: both files must belong to one data set",
         )
-    return [position[name] for name in sample_ids]
+    return [index[sample_id] for sample_id in sample_ids]
 
 
 def evaluate(prepared: Path, predictions: Path, output: Path) -> None:
     """Write metrics.csv: one row per model and validation or test sample.
 
-    Each probability map is brought to its image's original size (bilinear, half-pixel centres,
-    edges repeated, anti-aliased where that is smaller: the function that brought the image to the
-    working size), cut at 0.5 and compared with the original mask. `hd95`, `asd` and `diagonal`,
-    the image's, are in `unit`: mm where the sample's pixel spacing is known, px elsewhere; `asd`
-    is the symmetric mean surface distance. A number that does not exist is empty, and `note` says
-    why; a sample without a mask keeps its row, without numbers.
-    """
-    known = ("sample_id", "subject_id", "has_mask", "original_mask", "spacing_mm")
-    with (
-        io.open_h5(prepared, *known) as truth,
-        io.open_h5(predictions, "sample_id", "split", "probability") as file,
-    ):
-        positions = _positions(truth, file)
-        sample_ids = io.read_strings(file, "sample_id")
-        splits = io.read_strings(file, "split")
-        subject_ids = io.read_strings(truth, "subject_id")[positions]
-        has_mask = truth["has_mask"][()][positions]
-        spacings = truth["spacing_mm"][()][positions]
+    Each probability map is resized to the original size of its image, thresholded at 0.5 and
+    compared with the original mask. The function that resizes the map also resized the image to
+    the working size: bilinear, half-pixel centres, edges repeated, anti-aliased if it shrinks.
 
-        models = [model for model, name in MODELS.items() if name in file]
+    `hd95`, `asd` (symmetric mean surface distance) and `diagonal` (of the image) are in `unit`: mm
+    if the pixel spacing of the sample is known, else px. An undefined number is empty, and `note`
+    says why. A sample without a mask has a row without numbers.
+    """
+    required = ("sample_id", "subject_id", "has_mask", "original_mask", "spacing_mm")
+    with (
+        io.open_h5(prepared, *required) as prepared_file,
+        io.open_h5(predictions, "sample_id", "split", "probability") as predictions_file,
+    ):
+        indices = _prepared_indices(prepared_file, predictions_file)
+        sample_ids = io.read_strings(predictions_file, "sample_id")
+        splits = io.read_strings(predictions_file, "split")
+        subject_ids = io.read_strings(prepared_file, "subject_id")[indices]
+        has_mask = prepared_file["has_mask"][()][indices]
+        spacings = prepared_file["spacing_mm"][()][indices]
+
+        models = [model for model, name in PROBABILITY_DATASETS.items() if name in predictions_file]
         pairs = [(model, i) for model in models for i in range(len(sample_ids))]
         rows: list[dict[str, object]] = []
         for model, i in cli.progress(pairs, "evaluate"):
-            spacing, unit = pixel_size(spacings[i])
+            spacing, unit = spacing_and_unit(spacings[i])
             row: dict[str, object] = {
                 "sample_id": sample_ids[i],
                 "subject_id": subject_ids[i],
@@ -74,10 +75,10 @@ def evaluate(prepared: Path, predictions: Path, output: Path) -> None:
                 "note": "no mask",
             }
             if has_mask[i]:
-                mask = truth["original_mask"][sample_ids[i]][()] > 0
-                probability = resize(file[MODELS[model]][i], mask.shape)
+                mask = prepared_file["original_mask"][sample_ids[i]][()] > 0
+                probability = resize(predictions_file[PROBABILITY_DATASETS[model]][i], mask.shape)
                 row |= score(mask, probability >= THRESHOLD, spacing)._asdict()
-                row["diagonal"] = diagonal(mask.shape, spacing)
+                row["diagonal"] = image_diagonal(mask.shape, spacing)
             rows.append(row)
         if not has_mask.any():
             cli.log.warning("%s: no sample has a mask: nothing to evaluate against", prepared)
@@ -85,7 +86,7 @@ def evaluate(prepared: Path, predictions: Path, output: Path) -> None:
             cli.log.warning(
                 "%s: %d of %d samples have no mask", prepared, int((~has_mask).sum()), len(has_mask)
             )
-    job_log.made_from(
+    job_log.log_provenance(
         io.provenance("evaluate", {"prepared": prepared, "predictions": predictions}, {})
     )
     io.write_csv(pd.DataFrame(rows, columns=COLUMNS), output)

@@ -1,4 +1,4 @@
-"""Weights and prepared.h5 → predictions.h5: foreground probabilities of validation and test."""
+"""Weights and prepared.h5 → predictions.h5: probability maps of validation and test images."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ from torch import Tensor
 
 from stages.core import cli, io
 from stages.networks import models
-from stages.settings.predict import ATTENTION, PredictSettings
+from stages.settings.predict import ATTENTION_DATASETS, PredictSettings
 from stages.training import loop, samples
 from stages.training.samples import Column, Samples, normalise
 
-BATCH = 16
+BATCH_SIZE = 16
 
 
 def _write_attention(file: h5py.File, n: int, index: Tensor, maps: tuple[Tensor, ...]) -> None:
-    for name, shares in zip(ATTENTION, maps, strict=True):
+    for name, attention in zip(ATTENTION_DATASETS, maps, strict=True):
         if name not in file:
-            io.sample_dataset(file, name, (n, *shares.shape[1:]), "float16")
-        file[name][index.numpy()] = shares.cpu().numpy()
+            io.create_sample_dataset(file, name, (n, *attention.shape[1:]), "float16")
+        file[name][index.numpy()] = attention.cpu().numpy()
 
 
 @torch.no_grad()
@@ -33,28 +33,33 @@ def predict(
     explanations: Path | None = None,
     teacher: Path | None = None,
 ) -> None:
-    """Write `probability`, the student's, for the validation and test samples.
+    """Write the probability maps of the validation and test samples.
 
-    With a teacher also `teacher_probability`, read with the text of the images that somebody
-    looked at and without text for the others, and `ensemble_probability`, of the mean of both
-    networks' log-odds. If `settings` asks for attention and the teacher reads text, also
-    `attention_2`, `attention_4`, `attention_8` and `attention_16`, one per stride, (n, K, H/stride,
-    W/stride) float16: the share of each sentence in what the teacher reads at a position, zeros
-    for an image without text.
+    ``probability``
+        The student's, (n, H, W) float16.
+    ``teacher_probability, ensemble_probability``
+        Only with `teacher`, the same shape. The teacher reads the text of an image if it has one.
+        The ensemble's probability comes from the mean log-odds of both networks.
+    ``attention_2, attention_4, attention_8, attention_16``
+        Only if `settings` asks for attention and the teacher reads text: one per stride,
+        (n, K, H/stride, W/stride) float16. The attention weight of each of K sentences at each
+        position; zeros for an image without text.
     """
-    device = loop.start(threads, gpus)
+    device = loop.set_up_torch(threads, gpus)
     columns = {"image": Column(prepared, "image")}
     inputs = {"prepared": prepared, "student": student}
-    guide = None
+    teacher_network = None
     if teacher is not None:
-        guide = models.load(teacher, "teacher").to(device)
-        text = samples.texts(explanations, read=guide.architecture.text_width > 0)
+        teacher_network = models.load(teacher, "teacher").to(device)
+        text = samples.text_columns(
+            explanations, reads_text=teacher_network.architecture.text_width > 0
+        )
         columns |= text
-        inputs |= {"teacher": teacher}
+        inputs["teacher"] = teacher
         if text:
             inputs["explanations"] = text["text"].path
-    network = models.load(student, "student").to(device)
-    rows = samples.rows_of(prepared, "val", "test")
+    student_network = models.load(student, "student").to(device)
+    rows = samples.rows_in_splits(prepared, "val", "test")
     data = Samples(columns, rows, device, resident_mb=0)
     n, (_, height, width) = len(data), data.shape("image")
 
@@ -65,27 +70,28 @@ def predict(
         for name in ("sample_id", "split"):
             io.write_strings(file, name, io.read_strings(source, name)[rows])
         names = ["probability"]
-        if guide is not None:
+        if teacher_network is not None:
             names += ["teacher_probability", "ensemble_probability"]
         maps = {
-            name: io.sample_dataset(file, name, (n, height, width), "float16") for name in names
+            name: io.create_sample_dataset(file, name, (n, height, width), "float16")
+            for name in names
         }
-        chosen = torch.split(torch.arange(n), BATCH) if n else ()
-        for index, batch in zip(cli.progress(chosen, "predict"), data.batches(chosen)):
+        indices = torch.split(torch.arange(n), BATCH_SIZE) if n else ()
+        for index, batch in zip(cli.progress(indices, "predict"), data.batches(indices)):
             image = normalise(batch["image"])
-            said: Tensor = network(image).log_odds
-            log_odds = {"probability": said}
-            if guide is not None:
-                taught = guide(image, batch.get("text"), settings.attention)
-                log_odds["teacher_probability"] = taught.log_odds
-                log_odds["ensemble_probability"] = (said + taught.log_odds) / 2
-                if taught.attention:
-                    _write_attention(file, n, index, taught.attention)
+            student_log_odds: Tensor = student_network(image).log_odds
+            log_odds = {"probability": student_log_odds}
+            if teacher_network is not None:
+                teacher_output = teacher_network(image, batch.get("text"), settings.attention)
+                log_odds["teacher_probability"] = teacher_output.log_odds
+                log_odds["ensemble_probability"] = (student_log_odds + teacher_output.log_odds) / 2
+                if teacher_output.attention:
+                    _write_attention(file, n, index, teacher_output.attention)
             for name, values in log_odds.items():
                 if not torch.isfinite(values).all():
                     raise cli.BadInput(
-                        output, name, found="infinity or no number", expected="finite log-odds",
-                        mend="train the network anew, with a lower `learning_rate`",
+                        output, name, found="infinity or NaN", expected="finite log-odds",
+                        mend="train the network again with a lower `learning_rate`",
                     )  # fmt: skip
                 maps[name][index.numpy()] = values.sigmoid().cpu().numpy()
 

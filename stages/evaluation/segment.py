@@ -1,4 +1,4 @@
-"""A trained student on images of anyone's: the masks, at the images' own sizes."""
+"""A trained student and a folder of new images → a mask of each image at its original size."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from stages.core import cli, io
 from stages.core.cli import BadInput, Problems
-from stages.core.device import choose, deterministic
-from stages.core.resize import as_seen, resize
+from stages.core.device import choose_device, make_deterministic
+from stages.core.resize import resize, resize_keep_dtype
 from stages.data.datasets import folder, listing
 from stages.evaluation.evaluate import THRESHOLD
 from stages.networks import models
@@ -21,15 +21,15 @@ from stages.training.samples import normalise
 
 def _check_folders(images: Path, output: Path) -> None:
     listing.check_folder(
-        images, "name the folder in --images; one image alone goes into a folder of its own"
+        images, "name a folder in --images; put a single image into a folder of its own"
     )
-    # A mask has its image's name, and would take the place of a PNG.
+    # A mask has the name of its image, so it would replace a PNG image.
     if output.exists() and output.samefile(images):
         raise BadInput(
             output,
             "output",
             found="the folder of the images",
-            expected="a folder of its own for the masks",
+            expected="another folder for the masks",
             mend="name another folder in --output",
         )
     try:
@@ -39,42 +39,43 @@ def _check_folders(images: Path, output: Path) -> None:
             output,
             "output",
             found=error.strerror,
-            expected="a folder, or a place where one can be made",
+            expected="a folder, or a path where a folder can be created",
             mend="name another folder in --output",
         ) from error
 
 
-def _check_free(mask: Path) -> None:
-    """Stop where a file is that no student wrote: drawn or corrected by hand, it has no second."""
+def _check_replaceable(mask: Path) -> None:
+    """Raise if no student wrote the file `mask`: it may be the only copy of a hand-drawn mask."""
     if not mask.exists():
         return
     try:
         with Image.open(mask) as file:
-            ours = "student" in file.info
+            written_by_student = "student" in file.info
     except (OSError, SyntaxError):
-        ours = False
-    if not ours:
+        written_by_student = False
+    if not written_by_student:
         raise BadInput(
             mask,
             "file",
-            found="one that no student wrote",
-            expected="none, or a mask of a student, which is replaced",
-            mend="move it, or name another folder in --output",
+            found="a file that no student wrote",
+            expected="no file, or a mask that a student wrote (it is replaced)",
+            mend="move the file, or name another folder in --output",
         )
 
 
 @torch.no_grad()
 def segment(student: models.Student, image: NDArray[Any]) -> NDArray[np.float32]:
-    """Find how probable foreground is at each pixel of an image.
+    """Predict the foreground probability of each pixel of an image.
 
-    It is what the pipeline's own predictions are, drawn to the image's size as they are to be
-    evaluated: foreground is where it is `THRESHOLD` (0.5) or more.
+    The result equals the pipeline's own prediction, resized to the image as `evaluate` does it. A
+    pixel of `THRESHOLD` (0.5) or more is foreground.
 
     Parameters
     ----------
     image
-        (H, W, 3) uint8 RGB, or (H, W, 1) float32 of MR, CT or another grey image of more than 8
-        bits, of any size; as `stages.data.datasets.files.read_image` and `dicom.read` return them.
+        (H, W, 3) uint8 RGB, or (H, W, 1) float32 for MR, CT and other grey images of more than 8
+        bits; any size. `read_image` of `stages.data.datasets.files` and of `dicom` return such
+        arrays.
 
     Returns
     -------
@@ -83,16 +84,16 @@ def segment(student: models.Student, image: NDArray[Any]) -> NDArray[np.float32]
     Raises
     ------
     ValueError
-        The image is of another kind than those that the student learned from.
+        The student was trained on images with other channels or another dtype.
     """
     channels = student.architecture.channels
-    kind = np.uint8 if channels == 3 else np.float32
-    if image.ndim != 3 or image.shape[2] != channels or image.dtype != kind:
+    dtype = np.uint8 if channels == 3 else np.float32
+    if image.ndim != 3 or image.shape[2] != channels or image.dtype != dtype:
         raise ValueError(
-            f"image must be (H, W, {channels}) {kind.__name__}, found {image.shape} {image.dtype}"
+            f"image must be (H, W, {channels}) {dtype.__name__}, found {image.shape} {image.dtype}"
         )
-    seen = torch.from_numpy(as_seen(image, student.architecture.size))
-    batch = seen.permute(2, 0, 1)[None].to(next(student.parameters()).device)
+    resized = torch.from_numpy(resize_keep_dtype(image, student.architecture.size))
+    batch = resized.permute(2, 0, 1)[None].to(next(student.parameters()).device)
     probability = student(normalise(batch)).log_odds.sigmoid()[0].cpu().numpy()
     return resize(probability, image.shape[:2])
 
@@ -100,29 +101,32 @@ def segment(student: models.Student, image: NDArray[Any]) -> NDArray[np.float32]
 def segment_folder(
     student: Path, images: Path, output: Path, threads: int = 1, gpus: int = 0
 ) -> None:
-    """Write the mask of each image of a folder, `<id>.png`, 0 and 255, into the folder `output`.
+    """Write a mask with the values 0 and 255, `<id>.png`, for each image in the folder `images`.
 
-    Images are pictures (PNG, JPEG, TIFF, BMP), DICOM files and NIfTI volumes, of the kind that the
-    student learned from. An id is an image's name without its ending; that of a volume's slice has
-    `_` and its number behind it, from 1 at the feet, and shows the slice as the training did, front
-    at the top. What cannot be read is told at the end, and has no mask. Each mask says of which
-    weights it is (SHA-256, the PNG's text `student`); a file in its place that does not is kept.
+    Images are pictures (PNG, JPEG, TIFF, BMP), DICOM files or NIfTI volumes, of the same kind as
+    the training images. The id is the file name without its suffix. The id of a slice of a volume
+    ends in `_` and the slice's number, counted from 1 at the feet; slices are oriented as in
+    training, anterior at the top.
+
+    An image that cannot be read gets no mask; one error at the end lists all of them. Each mask
+    records the SHA-256 of the student's weights (PNG text `student`). A file in `output` without
+    this record is never overwritten.
     """
     _check_folders(images, output)
-    # On a machine that others use, two threads that wait for each other can take a hundred times as
-    # long as one.
+    # On a shared machine, two threads that wait for each other can be a hundred times slower than
+    # one thread.
     torch.set_num_threads(threads)
-    device = choose(gpus)
-    # A GPU's convolutions would be coarser than those behind the pipeline's predictions.
-    deterministic(device)
+    device = choose_device(gpus)
+    # By default, a GPU computes convolutions less precisely than the pipeline does.
+    make_deterministic(device)
     network = models.load(student, "student").to(device)
-    kind = (
+    expected_image = (
         "colour, or grey of 8 bits"
         if network.architecture.channels == 3
         else "grey of more than 8 bits"
     )
-    about = PngInfo()
-    about.add_text("student", io.sha256(student))
+    metadata = PngInfo()
+    metadata.add_text("student", io.sha256(student))
     problems = Problems()
     records = folder.list_images(images, problems)
     if not records and not problems:
@@ -136,18 +140,21 @@ def segment_folder(
     for record in cli.progress(records, "segment"):
         with problems.collect():
             path = output / f"{record.sample_id}.png"
-            _check_free(path)
+            _check_replaceable(path)
             pixels = folder.read(record).image
             try:
                 mask = segment(network, pixels) >= THRESHOLD
             except ValueError as error:
                 raise BadInput(
-                    record.image, "image", found=error, expected=f"{kind}, as in training",
-                    mend="segment it with a student of such images",
-                ) from error  # fmt: skip
-            with io.atomic(path) as temporary:
-                Image.fromarray(mask * np.uint8(255)).save(temporary, "PNG", pnginfo=about)
-    problems.stop()
+                    record.image,
+                    "image",
+                    found=error,
+                    expected=f"{expected_image}, as in training",
+                    mend="segment it with a student that was trained on such images",
+                ) from error
+            with io.atomic_file(path) as temporary:
+                Image.fromarray(mask * np.uint8(255)).save(temporary, "PNG", pnginfo=metadata)
+    problems.raise_all()
 
 
 if __name__ == "__main__":

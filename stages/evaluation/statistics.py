@@ -1,107 +1,113 @@
-"""Paired comparison of two methods on the same images: interval, test and correction.
+"""Statistics of two methods on the same images: confidence interval, paired test and correction.
 
-Images of one subject (a patient's slices) are not independent, so it is subjects that are
-resampled and whose signs are flipped.
+Images of one subject (such as the slices of a patient) are not independent. Therefore the
+bootstrap resamples subjects, and the test flips the signs of subjects.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-DRAWS = 10_000
-# Share of the resampled means that the interval holds.
+RESAMPLES = 10_000
+# Share of the resampled means that lie within the interval.
 CONFIDENCE = 0.95
-# With so many subjects or fewer, all 2^n signs are tried.
-EXACT = 12
+# Up to this number of subjects, the test tries all 2^n sign patterns.
+MAX_EXACT_SUBJECTS = 12
 
-Values = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 
 def bootstrap_interval(
-    differences: Values, subjects: NDArray[np.object_], rng: np.random.Generator
+    differences: FloatArray, subjects: NDArray[np.object_], rng: np.random.Generator
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean difference, bootstrapped over subjects.
+    """Bootstrap the 95 % percentile interval of the mean difference over subjects.
 
-    Each of 10,000 draws takes as many subjects as there are, with replacement, each with all its
-    images, and averages over the drawn images (cluster bootstrap: Davison and Hinkley, Bootstrap
-    Methods and their Application, 1997, sections 3.8 and 5.3). With few subjects it is somewhat
-    narrow: with 24 it holds the truth in about 93 of 100 normal samples.
+    Each of 10,000 draws takes N subjects out of N, with replacement, each with all its images, and
+    averages over the drawn images (cluster bootstrap: Davison and Hinkley, Bootstrap Methods and
+    their Application, 1997, sections 3.8 and 5.3). The interval is slightly too narrow for few
+    subjects: with 24, it contains the true mean in about 93 of 100 normal samples.
 
     Parameters
     ----------
     differences
-        (N,) float64, one per image.
+        (M,) float64, one per image.
     subjects
-        (N,) subject of each image.
+        (M,), the subject of each image.
     rng
         Draws the subjects.
 
     Returns
     -------
-    Lower and upper end; NaN and NaN with fewer than two subjects, whose spread nothing tells.
+    Lower and upper end. Both are NaN for fewer than two subjects: one subject has no spread.
     """
-    _, position = np.unique(subjects, return_inverse=True)
-    sums, sizes = np.bincount(position, weights=differences), np.bincount(position)
-    count = len(sizes)
+    _, subject_index = np.unique(subjects, return_inverse=True)
+    sums = np.bincount(subject_index, weights=differences)
+    image_counts = np.bincount(subject_index)
+    count = len(image_counts)
     if count < 2:
         return np.nan, np.nan
-    # How often each subject is drawn: (draws, subjects).
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=DRAWS).astype(np.float64)
-    means = (drawn @ sums) / (drawn @ sizes)
+    # How often each draw takes each subject: (draws, subjects).
+    multiplicity = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(
+        np.float64
+    )
+    means = (multiplicity @ sums) / (multiplicity @ image_counts)
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
-def sign_flip_p(differences: Values, rng: np.random.Generator) -> float:
-    """Two-sided p-value of a mean difference of 0, by flipping the differences' signs.
+def sign_flip_p_value(differences: FloatArray, rng: np.random.Generator) -> float:
+    """Two-sided sign-flip permutation test of the hypothesis that the mean difference is 0.
 
-    If the two methods were alike, each difference could as well have had the other sign. p is the
-    share of sign patterns whose mean is at least as far from 0 as the one found: of all 2^n up to
-    12 differences, so that p is never below 2 / 2^n; beyond, of 10,000 drawn patterns and the one
-    found, (1 + hits) / (1 + 10,000), which is never 0 (Phipson and Smyth, 2010).
+    If the two methods were equally good, each difference could have either sign with the same
+    probability. p is the share of sign patterns whose mean is at least as far from 0 as the
+    observed mean. Up to 12 differences, the test tries all 2^n patterns, so p is at least 2 / 2^n.
+    For more, it draws 10,000 patterns, and p = (1 + number of such patterns) / (1 + 10,000), which
+    is never 0 (Phipson and Smyth, 2010).
 
     Parameters
     ----------
     differences
         (n,) float64, one per subject.
     rng
-        Draws the signs where there are more than 12.
+        Draws the signs if there are more than 12 differences.
 
     Returns
     -------
-    p in (0, 1]; NaN without differences.
+    p in (0, 1]; NaN if there are no differences.
     """
     count = len(differences)
     if not count:
         return np.nan
-    if count <= EXACT:
+    if count <= MAX_EXACT_SUBJECTS:
         positive = np.arange(2**count)[:, None] >> np.arange(count) & 1
     else:
-        positive = rng.integers(0, 2, (DRAWS, count))
+        positive = rng.integers(0, 2, (RESAMPLES, count))
     sums = (2.0 * positive - 1.0) @ differences
-    # Equal sums may differ in their last bits.
-    slack = 1e-12 * np.abs(differences).sum()
-    hits = np.abs(sums) >= abs(differences.sum()) - slack
-    return float(hits.mean() if count <= EXACT else (1 + hits.sum()) / (1 + DRAWS))
+    # Rounding may make equal sums differ in their last bits.
+    tolerance = 1e-12 * np.abs(differences).sum()
+    extreme = np.abs(sums) >= abs(differences.sum()) - tolerance
+    return float(
+        extreme.mean() if count <= MAX_EXACT_SUBJECTS else (1 + extreme.sum()) / (1 + RESAMPLES)
+    )
 
 
-def holm(p: Values) -> Values:
-    """Adjust p-values for their number by Holm's step-down method (1979).
+def holm_adjust(p: FloatArray) -> FloatArray:
+    """Adjust p-values for multiple tests with Holm's step-down method (1979).
 
-    The k-th smallest of m is multiplied by m − k + 1, cut at 1, and is no smaller than the one
-    before it. Rejecting where the result is at most α, the chance of any false rejection among
-    all m is at most α, whatever their dependence.
+    The k-th smallest of m p-values is multiplied by m − k + 1, limited to 1, and raised to the
+    value before it if it is smaller. If each test with an adjusted p of at most α is rejected, the
+    probability of one or more false rejections is at most α, whatever the dependence of the tests.
 
     Parameters
     ----------
     p
-        (M,) float64 in [0, 1]; NaN where nothing was tested, which counts for none of the m.
+        (M,) float64 in [0, 1]; NaN where there was no test: it does not count towards m.
 
     Returns
     -------
-    (M,) float64 in [0, 1], each at least its p; NaN stays.
+    (M,) float64 in [0, 1], at least p; NaN where p is NaN.
     """
     adjusted = np.full(len(p), np.nan)
-    # NaN is sorted last.
+    # argsort puts NaN last.
     order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)

@@ -1,4 +1,4 @@
-"""Which samples the limits on the quality of gaze leave out of training."""
+"""The samples that gaze_quality.csv excludes from training."""
 
 from pathlib import Path
 
@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 from stages.core import io
 
 
-def left_out(quality: Path | None, sample_ids: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Tell for each sample whether gaze_quality.csv leaves it out; without the file none is."""
+def excluded_samples(quality: Path | None, sample_ids: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Return (N,) bool: True where gaze_quality.csv excludes the sample; without a file, all False.
+
+    The table excludes a sample where its column `left_out` is True.
+    """
     if quality is None:
         return np.zeros(len(sample_ids), bool)
     table = io.read_csv(quality, ("sample_id", "left_out"), ())

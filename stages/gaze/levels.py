@@ -1,4 +1,4 @@
-"""Levels: a refined map of gaze cut at several thresholds."""
+"""Refined map → nested pseudomasks, one per threshold."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def cut_levels(refined: NDArray[np.floating], thresholds: Sequence[float]) -> NDArray[np.uint8]:
-    """Nested pseudomasks `refined >= t`, the highest threshold first.
+    """Threshold maps into nested pseudomasks `refined >= t`, the highest threshold first.
 
     Parameters
     ----------
@@ -26,13 +26,13 @@ def cut_levels(refined: NDArray[np.floating], thresholds: Sequence[float]) -> ND
 def spaced_thresholds(thresholds: Sequence[float], levels: int) -> tuple[float, ...]:
     """Space `levels` thresholds equally from the highest to the lowest of `thresholds`.
 
-    So are the published sets of three, four and five levels (Zhong et al., MICCAI 2024). One level
-    is cut half way.
+    The published sets of three, four and five levels have this spacing (Zhong et al., MICCAI 2024).
+    A single level lies halfway between the two.
 
     Raises
     ------
     ValueError
-        Several levels are to lie between equal thresholds.
+        `levels` is 2 or more, but all thresholds are equal.
     """
     high, low = max(thresholds), min(thresholds)
     if levels == 1:

@@ -1,6 +1,6 @@
-"""gaze.h5 → gaze_quality.csv: how good each sample's gaze is, and what is wrong with it.
+"""gaze.h5 → gaze_quality.csv: measures of each sample's gaze, and flags for poor gaze.
 
-Numbers against the masks are for readers alone: `flags` does not see them.
+The measures that need a mask are for information only: `flag_reasons` does not use them.
 """
 
 import math
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from stages.core import cli, io, job_log
 from stages.core.metrics import dice
-from stages.gaze.recordings.scan import Scan, on_target
+from stages.gaze.recordings.scan import Scanpath, on_target_shares
 from stages.settings.quality import QualitySettings
 
-_BETWEEN = "; "
+_REASON_SEPARATOR = "; "
 
 
 def level_columns(kind: str, thresholds: Iterable[float]) -> list[str]:
@@ -27,8 +27,8 @@ def level_columns(kind: str, thresholds: Iterable[float]) -> list[str]:
     return [f"{kind}_{threshold:g}" for threshold in thresholds]
 
 
-def columns(thresholds: Sequence[float]) -> list[str]:
-    """Columns of gaze_quality.csv, in their order; `thresholds` of the levels, in theirs."""
+def table_columns(thresholds: Sequence[float]) -> list[str]:
+    """Name the columns of gaze_quality.csv, in order, for levels with these thresholds."""
     return [
         "sample_id", "subject_id", "split",
         "fixations", "off_image", "short", "on_image", "dwell_ms", "span_ms", "dispersion",
@@ -38,24 +38,25 @@ def columns(thresholds: Sequence[float]) -> list[str]:
     ]  # fmt: skip
 
 
-def _measure_scan(scan: Scan, original_size: tuple[int, int]) -> dict[str, float]:
-    x, y, duration, start = scan.fixations.T
-    seen, dwell = len(duration), float(duration.sum())
-    measured = {
-        "on_image": seen / (seen + scan.off_image) if seen + scan.off_image else math.nan,
+def _measure_fixations(scanpath: Scanpath, original_size: tuple[int, int]) -> dict[str, float]:
+    x, y, duration, start = scanpath.fixations.T
+    count, dwell = len(duration), float(duration.sum())
+    long_enough = count + scanpath.off_image
+    measures = {
+        "on_image": count / long_enough if long_enough else math.nan,
         "dwell_ms": dwell,
-        "span_ms": float((start + duration).max() - start.min()) if seen else 0.0,
+        "span_ms": float((start + duration).max() - start.min()) if count else 0.0,
     }
     if dwell > 0:
         height, width = original_size
         position, weight = np.stack([x * width, y * height], axis=1), duration / dwell
         square = ((position - weight @ position) ** 2).sum(axis=1)
-        measured["dispersion"] = math.sqrt(float(weight @ square)) / math.hypot(height, width)
-    return measured
+        measures["dispersion"] = math.sqrt(float(weight @ square)) / math.hypot(height, width)
+    return measures
 
 
-def measure(
-    scan: Scan | None,
+def measure_sample(
+    scanpath: Scanpath | None,
     pseudomask: NDArray[np.uint8],
     truth: NDArray[np.uint8] | None,
     thresholds: Sequence[float],
@@ -65,28 +66,27 @@ def measure(
 
     Parameters
     ----------
-    scan
-        Its fixations; without any, kept or dropped, where nobody looked at the image. None: its
-        gaze came as a map that was made elsewhere.
+    scanpath
+        The sample's fixations; it has none at all (kept or dropped) if nobody looked at the image.
+        None: the recording is a map, without fixations.
     pseudomask
-        (L, H, W) uint8 in {0, 1}, level 0 the precise one: as the gaze gives it, before any
-        sample is left out.
+        (L, H, W) uint8 in {0, 1}; level 0 is the precise one.
     truth
-        (H, W) uint8 in {0, 1}. Only of the training split: the test split's truth is touched
-        once, at the end. None: not known, or not to be looked at.
+        (H, W) uint8 in {0, 1}, the ground-truth mask, of a training sample only: the test masks are
+        used once, in the final evaluation. None: no mask, or not a training sample.
     thresholds
-        (L,), of each level.
+        (L,), one per level.
     original_size
-        Height and width of the image as it was looked at.
+        Height and width of the original image, px.
 
     Returns
     -------
-    The columns from `fixations` to `on_target_count`; NaN: does not exist.
+    The columns from `fixations` to `on_target_count`; NaN if a measure does not exist.
 
     ``fixations, off_image, short``
-        How many are on the image, off it, and too short.
+        Numbers of fixations on the image, off the image, and too short.
     ``on_image``
-        Share of the fixations, without the short ones, that is on the image.
+        Share of the fixations on the image, among those that are long enough.
     ``dwell_ms, span_ms``
         Sum of the durations; end of the last fixation minus start of the first.
     ``dispersion``
@@ -95,132 +95,139 @@ def measure(
         distance from their centre as a share of the image's diagonal. 0: one point; √(1/12) ≈
         0.29: evenly all over the image; at most ½.
     ``area_…, dice_…``
-        Per level, the share of the image that it takes, and its Dice against the truth.
+        Per level, the share of the image that it covers, and its Dice against the truth.
     ``on_target, on_target_count``
         Share of fixation time, and of fixations, on the truth. GazeMedSeg (Zhong et al. 2024)
         reports 0.85 of the fixations for Kvasir-SEG.
     """
-    names = columns(thresholds)
-    numbers = names[names.index("fixations") : names.index("flags")]
-    measured = dict.fromkeys(numbers, math.nan)
-    if scan is not None:
-        counts = (len(scan.fixations), scan.off_image, scan.short)
-        measured |= dict(zip(("fixations", "off_image", "short"), map(float, counts), strict=True))
+    names = table_columns(thresholds)
+    measure_names = names[names.index("fixations") : names.index("flags")]
+    measures = dict.fromkeys(measure_names, math.nan)
+    if scanpath is not None:
+        counts = (len(scanpath.fixations), scanpath.off_image, scanpath.short)
+        measures |= dict(zip(("fixations", "off_image", "short"), map(float, counts), strict=True))
         if not any(counts):
-            return measured
-        measured |= _measure_scan(scan, original_size)
+            return measures
+        measures |= _measure_fixations(scanpath, original_size)
     levels = pseudomask > 0
     area = levels.mean(axis=(1, 2))
-    measured |= zip(level_columns("area", thresholds), map(float, area), strict=True)
+    measures |= zip(level_columns("area", thresholds), map(float, area), strict=True)
     if truth is not None:
         scores = (dice(truth > 0, level) for level in levels)
-        measured |= zip(level_columns("dice", thresholds), scores, strict=True)
-        if scan is not None:
-            measured |= on_target(scan.fixations, truth)
-    return measured
+        measures |= zip(level_columns("dice", thresholds), scores, strict=True)
+        if scanpath is not None:
+            measures |= on_target_shares(scanpath.fixations, truth)
+    return measures
 
 
-def flags(row: Mapping[str, Any], settings: QualitySettings) -> list[str]:
-    """Tell in words which limits a row of `measure` is beyond; the value stands in brackets.
+def flag_reasons(row: Mapping[str, Any], settings: QualitySettings) -> list[str]:
+    """Describe each limit that a row of `measure_sample` exceeds, with the value in brackets.
 
-    What does not exist (NaN) is beyond no limit: an image that nobody looked at is not flagged,
-    and of a map that was made elsewhere only the areas are judged.
+    A measure that does not exist (NaN) exceeds no limit: an image without gaze is not flagged, and
+    for a recorded map only the areas count.
     """
     areas = [value for name, value in row.items() if name.startswith("area_")]
     if math.isnan(areas[0]):
         return []
-    dispersion, largest = settings.max_dispersion, settings.max_area
-    found = []
+    max_dispersion, max_area = settings.max_dispersion, settings.max_area
+    reasons = []
     if row["fixations"] < settings.min_fixations:
-        found.append(f"fewer than {settings.min_fixations} fixations ({row['fixations']:.0f})")
+        reasons.append(f"fewer than {settings.min_fixations} fixations ({row['fixations']:.0f})")
     if row["dwell_ms"] < settings.min_dwell_ms:
-        found.append(f"dwell below {settings.min_dwell_ms:g} ms ({row['dwell_ms']:.0f} ms)")
+        reasons.append(f"dwell below {settings.min_dwell_ms:g} ms ({row['dwell_ms']:.0f} ms)")
     if row["on_image"] < settings.min_on_image:
-        found.append(
+        reasons.append(
             f"below {settings.min_on_image:.3g} of the fixations on the image "
             f"({row['on_image']:.2f})"
         )
-    if dispersion is not None and row["dispersion"] > dispersion:
-        found.append(f"dispersion above {dispersion:.3g} ({row['dispersion']:.2f})")
+    if max_dispersion is not None and row["dispersion"] > max_dispersion:
+        reasons.append(f"dispersion above {max_dispersion:.3g} ({row['dispersion']:.2f})")
     if areas[0] == 0:
-        found.append("empty precise pseudomask")
-    if largest is not None and areas[-1] > largest:
-        found.append(f"broad pseudomask above {largest:.3g} of the image ({areas[-1]:.2f})")
-    return found
+        reasons.append("empty precise pseudomask")
+    if max_area is not None and areas[-1] > max_area:
+        reasons.append(f"broad pseudomask above {max_area:.3g} of the image ({areas[-1]:.2f})")
+    return reasons
 
 
-def judge(row: Mapping[str, Any], settings: QualitySettings) -> dict[str, Any]:
-    """Return the columns `flags` and `left_out` of a row of `measure`."""
-    found = flags(row, settings)
-    return {"flags": _BETWEEN.join(found), "left_out": bool(found) and settings.leave_out}
+def flag_sample(row: Mapping[str, Any], settings: QualitySettings) -> dict[str, Any]:
+    """Return the columns `flags` and `left_out` for a row of `measure_sample`."""
+    reasons = flag_reasons(row, settings)
+    return {
+        "flags": _REASON_SEPARATOR.join(reasons),
+        "left_out": bool(reasons) and settings.leave_out,
+    }
 
 
 def count_reasons(texts: Iterable[str]) -> list[tuple[str, int]]:
-    """Count each reason in the column `flags`, without its value; the most frequent first."""
-    reasons = (reason for text in texts if text for reason in text.split(_BETWEEN))
+    """Count each reason in the column `flags`, without its value; the most frequent comes first."""
+    reasons = (reason for text in texts if text for reason in text.split(_REASON_SEPARATOR))
     return Counter(reason.partition(" (")[0] for reason in reasons).most_common()
 
 
-def table(rows: Iterable[Mapping[str, Any]], thresholds: Sequence[float]) -> pd.DataFrame:
-    """Put the rows in the order of `columns`.
+def quality_table(rows: Iterable[Mapping[str, Any]], thresholds: Sequence[float]) -> pd.DataFrame:
+    """Build the table from its rows, with the columns in the order of `table_columns`.
 
     Raises
     ------
     ValueError
         A row has other columns.
     """
-    names, found = columns(thresholds), list(rows)
-    for row in found:
+    names, all_rows = table_columns(thresholds), list(rows)
+    for row in all_rows:
         if set(row) != set(names):
-            raise ValueError(f"columns {sorted(set(row) ^ set(names))} are too many or absent")
-    return pd.DataFrame(found, columns=names)
+            raise ValueError(f"unexpected or missing columns: {sorted(set(row) ^ set(names))}")
+    return pd.DataFrame(all_rows, columns=names)
 
 
-def _read_scan(gaze: h5py.File, i: int) -> Scan | None:
+def _read_scanpath(gaze: h5py.File, i: int) -> Scanpath | None:
+    """Read the scanpath of sample `i`; None if its gaze is a map, without fixations."""
     first, last = gaze["fixation_offset"][i : i + 2]
     if gaze["has_gaze"][i] and first == last:
         return None
     fixations = gaze["fixation"][first:last].astype(np.float64)
-    return Scan(fixations, int(gaze["off_image_count"][i]), int(gaze["short_count"][i]))
+    return Scanpath(fixations, int(gaze["off_image_count"][i]), int(gaze["short_count"][i]))
 
 
 def measure_quality(prepared: Path, gaze: Path, output: Path, settings: QualitySettings) -> None:
     """Write gaze_quality.csv: one row per sample, in the order of gaze.h5.
 
-    Only the masks of the training split are read, and no limit concerns them.
+    The stage reads only the masks of the training split, and no limit uses them.
     """
-    needed = (
+    gaze_datasets = (
         "has_gaze", "fixation", "fixation_offset", "off_image_count", "short_count",
         "pseudomask", "threshold", "sample_id",
     )  # fmt: skip
-    known = ("mask", "has_mask", "split", "subject_id", "original_size", "sample_id")
-    with io.open_h5(prepared, *known) as source, io.open_h5(gaze, *needed) as file:
+    prepared_datasets = ("mask", "has_mask", "split", "subject_id", "original_size", "sample_id")
+    with (
+        io.open_h5(prepared, *prepared_datasets) as source,
+        io.open_h5(gaze, *gaze_datasets) as file,
+    ):
         io.check_same_samples(source, file)
         thresholds = file["threshold"][()].tolist()
         names = ("sample_id", "subject_id", "split")
         texts = zip(*(io.read_strings(source, name) for name in names), strict=True)
         training = io.read_strings(source, "split") == "train"
-        masked = source["has_mask"][()] & training
+        use_mask = source["has_mask"][()] & training
         rows = []
         for i, text in enumerate(cli.progress(texts, "quality", len(training))):
-            row = measure(
-                _read_scan(file, i),
+            row = measure_sample(
+                _read_scanpath(file, i),
                 file["pseudomask"][i],
-                source["mask"][i] if masked[i] else None,
+                source["mask"][i] if use_mask[i] else None,
                 thresholds,
                 tuple(source["original_size"][i].tolist()),
             )
-            rows.append(dict(zip(names, text, strict=True)) | row | judge(row, settings))
-    made = table(rows, thresholds)
-    flagged = made.loc[training, "flags"]
-    reasons = ", ".join(f"{reason}: {count}" for reason, count in count_reasons(flagged))
+            rows.append(dict(zip(names, text, strict=True)) | row | flag_sample(row, settings))
+    table = quality_table(rows, thresholds)
+    flags = table.loc[training, "flags"]
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in count_reasons(flags))
     cli.log.info(
         "%d of %d training samples flagged, %d left out%s",
-        (flagged != "").sum(), len(flagged), made.loc[training, "left_out"].sum(),
+        (flags != "").sum(), len(flags), table.loc[training, "left_out"].sum(),
         f" ({reasons})" if reasons else "",
     )  # fmt: skip
-    job_log.made_from(io.provenance("quality", {"prepared": prepared, "gaze": gaze}, settings))
-    io.write_csv(made, output)
+    job_log.log_provenance(io.provenance("quality", {"prepared": prepared, "gaze": gaze}, settings))
+    io.write_csv(table, output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The CRF as the stages use it, at the working size of a prepared image."""
+"""The CRF with the project's settings, applied to a prepared image at its working size."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from stages.gaze import crf
 from stages.settings.crf import CrfSettings
 
 
-def refine(
+def refine_with_crf(
     image: NDArray[Any],
     probability: NDArray[np.float32],
     original_size: tuple[int, int],
     settings: CrfSettings,
     device: torch.device,
 ) -> NDArray[np.float32]:
-    """Draw a foreground probability to the image's own edges.
+    """Align a foreground probability with the edges of its image, by the CRF.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def refine(
     probability
         (H, W) in [0, 1].
     original_size
-        Height and width of the image in whose pixels `settings.sxy` is given.
+        Height and width of the original image, px; `settings.sxy` is in pixels of this image.
 
     Returns
     -------

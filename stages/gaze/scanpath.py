@@ -1,4 +1,4 @@
-"""A model of how a reader scans an image: search, then the target, then its border."""
+"""A model of how a reader looks at an image: search, then the target, then its border."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,41 +6,46 @@ from scipy import ndimage
 
 from stages.settings.scanpath import ScanSettings
 
-# Shorter fixations are not reported by eye trackers' event detection.
-SHORTEST_MS = 50.0
+# Event detection of eye trackers does not report shorter fixations.
+MIN_FIXATION_MS = 50.0
 
 Points = NDArray[np.float64]
 
 
-def _pick(where: NDArray[np.bool_], count: int, rng: np.random.Generator) -> Points:
-    """`count` pixels of `where`, as x, y in [0, 1]."""
-    y, x = np.nonzero(where)
+def _draw_pixels(region: NDArray[np.bool_], count: int, rng: np.random.Generator) -> Points:
+    """Draw `count` pixels of `region`; return their centres, (count, 2) x, y in [0, 1]."""
+    y, x = np.nonzero(region)
     chosen = rng.integers(len(y), size=count)
-    return np.stack([x[chosen] + 0.5, y[chosen] + 0.5], axis=1) / where.shape[::-1]
+    return np.stack([x[chosen] + 0.5, y[chosen] + 0.5], axis=1) / region.shape[::-1]
 
 
-def _search(count: int, rng: np.random.Generator) -> Points:
-    """Wander from near the image's centre, with steps that reach far."""
+def _draw_search(count: int, rng: np.random.Generator) -> Points:
+    """Draw a random walk with long steps that starts near the image's centre."""
     steps = rng.normal(0, 0.17, (count, 2))
     return np.clip(0.5 + np.cumsum(steps, axis=0), 0.02, 0.98)
 
 
-def _look_at(
+def _draw_target_visit(
     target: NDArray[np.bool_], settings: ScanSettings, rng: np.random.Generator
 ) -> tuple[list[Points], list[NDArray[np.float64]]]:
-    """Fixations inside one connected target, then along its border, and median durations."""
+    """Draw fixations inside one connected target, then along its border.
+
+    Returns
+    -------
+    Positions inside and on the border, x, y in [0, 1]; and the median duration of each, ms.
+    """
     depth = ndimage.distance_transform_edt(np.pad(target, 1))[1:-1, 1:-1]
     core = depth >= 0.5 * depth.max()
     rim = target & (depth <= max(1.5, 0.12 * depth.max()))
-    inside = int(rng.integers(settings.target[0], settings.target[1] + 1))
-    around = int(rng.integers(settings.border[0], settings.border[1] + 1))
-    edge = _pick(rim, around, rng)
-    centre = edge.mean(axis=0)
-    # The eye follows the border round instead of hopping across.
-    edge = edge[np.argsort(np.arctan2(edge[:, 1] - centre[1], edge[:, 0] - centre[0]))]
+    inside_count = int(rng.integers(settings.target[0], settings.target[1] + 1))
+    border_count = int(rng.integers(settings.border[0], settings.border[1] + 1))
+    border = _draw_pixels(rim, border_count, rng)
+    centre = border.mean(axis=0)
+    # The eye follows the border; it does not jump across the target.
+    border = border[np.argsort(np.arctan2(border[:, 1] - centre[1], border[:, 0] - centre[0]))]
     return (
-        [_pick(core, inside, rng), edge],
-        [np.full(inside, settings.target_ms), np.full(around, settings.border_ms)],
+        [_draw_pixels(core, inside_count, rng), border],
+        [np.full(inside_count, settings.target_ms), np.full(border_count, settings.border_ms)],
     )
 
 
@@ -49,36 +54,35 @@ def simulate_fixations(
 ) -> Points:
     """Draw one reader's fixations on an image.
 
-    A recording starts near the image's centre and searches; then it visits each connected part of
-    the target, the largest first: its inside, then its border, in order of angle. After any
-    fixation the eye may glance at a random place and come back. All positions carry one
-    calibration offset per recording and noise per fixation; all durations are log-normal. What
-    falls off the image, or is shorter than 50 ms, is dropped, as an eye tracker's event detection
-    drops it.
+    The reader starts near the image's centre and searches. Then the reader visits each connected
+    part of the target, the largest first: its inside, then its border in order of angle. After any
+    fixation the eye may glance at a random place and come back. Each recording adds one calibration
+    offset to all positions, and each fixation adds noise; all durations are log-normal. Fixations
+    off the image or shorter than 50 ms are dropped, as by an eye tracker's event detection.
 
     Parameters
     ----------
     mask
-        (H, W), the target; where it is empty the reader only searches.
+        (H, W), the target; if it is empty, the reader only searches.
     settings
         Counts, durations and noise.
     rng
-        Decides everything else.
+        Source of all random draws.
 
     Returns
     -------
     (F, 4) float64: x, y in [0, 1]; duration and start in ms.
     """
     count = int(rng.integers(settings.search[0], settings.search[1] + 1))
-    points, medians = [_search(count, rng)], [np.full(count, settings.search_ms)]
+    points, medians = [_draw_search(count, rng)], [np.full(count, settings.search_ms)]
     parts, n = ndimage.label(mask)
     sizes = np.bincount(parts.ravel())[1:]
     for part in np.argsort(-sizes, kind="stable")[:n]:
-        # Specks of a few pixels are not seen as targets of their own.
+        # The reader does not notice specks of a few pixels as separate targets.
         if sizes[part] >= 0.05 * sizes.max():
-            seen, median = _look_at(parts == part + 1, settings, rng)
-            points += seen
-            medians += median
+            visited, visited_ms = _draw_target_visit(parts == part + 1, settings, rng)
+            points += visited
+            medians += visited_ms
     position, median_ms = np.concatenate(points), np.concatenate(medians)
 
     glance = np.flatnonzero(rng.random(len(position)) < settings.distraction)
@@ -92,5 +96,5 @@ def simulate_fixations(
         + settings.drift * rng.normal(size=2)
         + settings.jitter * rng.normal(size=position.shape)
     )
-    kept = ((position >= 0) & (position <= 1)).all(axis=1) & (duration >= SHORTEST_MS)
+    kept = ((position >= 0) & (position <= 1)).all(axis=1) & (duration >= MIN_FIXATION_MS)
     return np.column_stack([position, duration, start])[kept]

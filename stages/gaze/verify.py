@@ -1,4 +1,4 @@
-"""Raw images, masks and gaze → verified.csv, or one report of all that is wrong with them."""
+"""Raw images, masks and gaze → verified.csv, or one report of everything that is wrong."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,59 +11,69 @@ from numpy.typing import NDArray
 from stages.core import cli, io
 from stages.core.cli import Problems
 from stages.data.prepare import list_samples, read_samples
-from stages.gaze.recordings.scan import Scan, on_target
-from stages.gaze.scans import check_present, find_recorded, has_gaze, read_map
+from stages.gaze.recordings.scan import Scanpath, on_target_shares
+from stages.gaze.scans import has_gaze, read_map, read_recorded_gaze, require_gaze
 from stages.settings.verify import VerifySettings
 
 COLUMNS = [
     "sample_id", "subject_id", "split", "height", "width", "spacing_y_mm", "spacing_x_mm", "mask",
 ]  # fmt: skip
 
-# Other readings of a fixation's x and y, as fractions of the image.
-_READINGS: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], Any]] = {
-    "y ran the other way": lambda x, y: (x, 1 - y),
-    "x ran the other way": lambda x, y: (1 - x, y),
-    "x and y both ran the other way": lambda x, y: (1 - x, 1 - y),
-    "x and y were exchanged": lambda x, y: (y, x),
+# Possible mistakes in the axes of a recording, and how x and y (fractions of the image) change.
+_AXIS_CHANGES: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], Any]] = {
+    "y were flipped": lambda x, y: (x, 1 - y),
+    "x were flipped": lambda x, y: (1 - x, y),
+    "x and y were both flipped": lambda x, y: (1 - x, 1 - y),
+    "x and y were swapped": lambda x, y: (y, x),
 }
-# Of how many training images the masks are kept for it, and fewer than how many say nothing.
-_MOST, _FEWEST = 200, 5
-# Of such a mask, px: fixations are not placed more finely, and large images would fill the memory.
-_SIDE = 512
+# The axis check keeps the masks of at most this many training images ...
+_MAX_MASKS = 200
+# ... and needs at least this many of them with gaze.
+_MIN_MASKS = 5
+# Largest side of a kept mask, px: fixations are not more precise, and larger masks need too much
+# memory.
+_MAX_MASK_SIDE = 512
 
 
-def _doubt_reading(
-    file: Path, scans: Mapping[str, Scan | Path], masks: Mapping[str, NDArray[np.bool_]]
+def _warn_of_wrong_axes(
+    file: Path, scanpaths: Mapping[str, Scanpath | Path], masks: Mapping[str, NDArray[np.bool_]]
 ) -> None:
-    """Warn where gaze lies off the masks, and would lie on them under another reading.
+    """Warn if gaze lies off the masks but would lie on them with flipped or swapped axes.
 
-    Such gaze may lie on the images as well as any, so that nothing else tells. It is no more than
-    a warning: nothing of what is learned from is chosen by the masks.
+    Such gaze may still lie on the images, so no other check can notice it. This is only a warning:
+    masks must not decide which gaze the training uses.
     """
-    seen = {
-        name: scan.fixations
+    fixations_by_sample = {
+        name: scanpath.fixations
         for name in masks
-        if isinstance(scan := scans.get(name), Scan) and scan.fixations[:, 2].sum() > 0
+        if isinstance(scanpath := scanpaths.get(name), Scanpath)
+        and scanpath.fixations[:, 2].sum() > 0
     }
-    if len(seen) < _FEWEST:
+    if len(fixations_by_sample) < _MIN_MASKS:
         return
 
-    def shares(read: Callable[..., Any]) -> NDArray[np.float64]:
+    def shares_on_mask(change_axes: Callable[..., Any]) -> NDArray[np.float64]:
         changed = (
-            (masks[name], np.column_stack([*read(*fixations.T[:2]), fixations[:, 2]]))
-            for name, fixations in seen.items()
+            (masks[name], np.column_stack([*change_axes(*fixations.T[:2]), fixations[:, 2]]))
+            for name, fixations in fixations_by_sample.items()
         )
-        return np.array([on_target(fixations, mask)["on_target"] for mask, fixations in changed])
+        return np.array(
+            [on_target_shares(fixations, mask)["on_target"] for mask, fixations in changed]
+        )
 
-    stated = shares(lambda x, y: (x, y))
-    others = {said: shares(read) for said, read in _READINGS.items()}
-    said = max(others, key=lambda said: others[said].mean())
-    if others[said].mean() > 2 * stated.mean() and (others[said] > stated).mean() > 0.75:
+    as_recorded = shares_on_mask(lambda x, y: (x, y))
+    changed = {name: shares_on_mask(change) for name, change in _AXIS_CHANGES.items()}
+    best = max(changed, key=lambda name: changed[name].mean())
+    if (
+        changed[best].mean() > 2 * as_recorded.mean()
+        and (changed[best] > as_recorded).mean() > 0.75
+    ):
         cli.log.warning(
             "%s: %.0f %% of the gaze lies on the masks of %d training images; %.0f %% would if %s: "
-            "hold the fixations of some images against what was looked at, and gaze.recording "
-            "against how they were recorded",
-            *(file, 100 * stated.mean(), len(seen), 100 * others[said].mean(), said),
+            "compare some fixations with their images, and check that gaze.recording describes how "
+            "they were recorded",
+            *(file, 100 * as_recorded.mean(), len(fixations_by_sample)),
+            *(100 * changed[best].mean(), best),
         )
 
 
@@ -74,25 +84,25 @@ def verify(
     threads: int,
     fixations: Path | None = None,
 ) -> None:
-    """Read everything as `prepare` and `gaze` would, and write verified.csv, one row per sample.
+    """Read everything as the stages `prepare` and `pseudomasks` do; write verified.csv.
 
-    Columns: sample_id, subject_id, split, height and width (px), spacing_y_mm and spacing_x_mm
-    (empty where unknown), mask and gaze ("yes" or "no").
+    The table has one row per sample. Columns: sample_id, subject_id, split, height and width (px),
+    spacing_y_mm and spacing_x_mm (empty if unknown), mask and gaze ("yes" or "no").
 
     Raises
     ------
     BadInput
-        All that is wrong, not the first of it; no file is then written.
+        The data have errors. The message lists all of them, not only the first; no file is written.
     """
     problems = Problems()
     records = list_samples(raw, settings.prepare, problems)
     samples = read_samples(raw, records, settings.prepare, threads, problems)
-    read = []
+    rows = []
     masks: dict[str, NDArray[np.bool_]] = {}
     for record, sample in zip(records, cli.progress(samples, "verify", len(records)), strict=True):
         if sample is None:
             continue
-        read.append(
+        rows.append(
             {
                 "sample_id": record.sample_id,
                 "subject_id": record.subject_id,
@@ -104,48 +114,49 @@ def verify(
                 "mask": "no" if sample.mask is None else "yes",
             }
         )
-        if record.split == "train" and sample.mask is not None and len(masks) < _MOST:
-            step = -(-max(sample.size) // _SIDE)
+        if record.split == "train" and sample.mask is not None and len(masks) < _MAX_MASKS:
+            step = -(-max(sample.size) // _MAX_MASK_SIDE)
             masks[record.sample_id] = sample.mask[::step, ::step].copy()
-    table = pd.DataFrame(read, columns=COLUMNS).set_index("sample_id", drop=False)
-    if not read:
-        # All gaze would be called that of other images.
-        problems.stop()
+    table = pd.DataFrame(rows, columns=COLUMNS).set_index("sample_id", drop=False)
+    if not rows:
+        # Without any image, every row of the recording would be reported as unknown.
+        problems.raise_all()
     training = table[table["split"] == "train"]
     if settings.supervised and set(training["mask"]) == {"no"}:
         problems.append(
             cli.BadInput(
                 raw,
                 "masks",
-                found="none of a training image",
-                expected=f"some, for {', '.join(settings.supervised)} to learn from",
-                mend="add masks, or name the data set's `experiments` without those",
+                found="no training image has a mask",
+                expected=f"masks of training images for {', '.join(settings.supervised)}",
+                mend="add masks, or remove these experiments from the data set's `experiments`",
             )
         )
     sizes = dict(zip(table.index, zip(table["height"], table["width"])))
-    with_gaze = list(training.index[training["mask"] == "yes"])  # all that simulation needs
-    scans: dict[str, Scan | Path] = {}
+    # The simulation needs only a mask.
+    with_gaze = list(training.index[training["mask"] == "yes"])
+    scanpaths: dict[str, Scanpath | Path] = {}
     with problems.collect():
         if fixations is not None:
-            scans = find_recorded(
+            scanpaths = read_recorded_gaze(
                 fixations, sizes, settings.recording, settings.min_fixation_ms, problems
             )
-            with_gaze = [name for name in table.index if has_gaze(scans, name)]
-            for name, scan in scans.items():
-                if isinstance(scan, Path):
+            with_gaze = [name for name in table.index if has_gaze(scanpaths, name)]
+            for name, scanpath in scanpaths.items():
+                if isinstance(scanpath, Path):
                     with problems.collect():
-                        read_map(scan, settings.prepare.size, sizes[name])
-        check_present(
+                        read_map(scanpath, settings.prepare.size, sizes[name])
+        require_gaze(
             fixations or raw,
             list(training.index),
             with_gaze,
-            scans,
+            scanpaths,
             recorded=fixations is not None,
             partial=settings.partial,
         )
-    problems.stop()
+    problems.raise_all()
     if fixations is not None:
-        _doubt_reading(fixations, scans, masks)
+        _warn_of_wrong_axes(fixations, scanpaths, masks)
     table["gaze"] = np.where(table.index.isin(with_gaze), "yes", "no")
     io.write_csv(table, output)
     for split in ("val", "test"):
@@ -154,7 +165,7 @@ def verify(
     for kind in ("mask", "gaze"):
         counts = table[kind].groupby([table["split"], table[kind]]).size().to_dict()
         cli.log.info("with %s: %s", kind, counts)
-    cli.log.info("%s: %d samples, nothing wrong", raw, len(table))
+    cli.log.info("%s: %d samples, no problems found", raw, len(table))
 
 
 if __name__ == "__main__":

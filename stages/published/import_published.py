@@ -1,7 +1,8 @@
 """A checkpoint of the authors' code → teacher.safetensors and student.safetensors.
 
-Their two networks have the tensors of ours, by name and shape, but for the weight of the text, as
-they add it with weight 1. Where they compute otherwise, `Architecture.published` says.
+Their two networks have the same tensor names and shapes as ours, without the weights of the text,
+which their code fixes at 1. `Architecture.published` describes where their networks compute
+something else.
 """
 
 from math import isqrt
@@ -18,21 +19,21 @@ from stages.networks import models
 
 State = dict[str, Tensor]
 _SCALES = (1, 2, 3, 4)
-# What reads a NumPy scalar, which their best performance is; NumPy 1 wrote another name.
-_scalar = np.float32().__reduce__()[0]
-_ALLOWED: list[Any] = [
-    _scalar,
-    (_scalar, "numpy.core.multiarray.scalar"),
+# Their best performance is a NumPy scalar. This function unpickles it; NumPy 1 has another name.
+_numpy_scalar = np.float32().__reduce__()[0]
+_SAFE_GLOBALS: list[Any] = [
+    _numpy_scalar,
+    (_numpy_scalar, "numpy.core.multiarray.scalar"),
     np.dtype,
     np.dtypes.Float32DType,
     np.dtypes.Float64DType,
 ]
-_TAKE = "take a checkpoint (.pth) as the authors' training writes it, whole"
+_MEND = "use a complete checkpoint (.pth) that the authors' training wrote"
 
 
-class _Bad(cli.BadInput):
+class _BadCheckpoint(cli.BadInput):
     def __init__(self, where: Path | str, field: str, found: object, expected: object) -> None:
-        super().__init__(where, field, found=found, expected=expected, mend=_TAKE)
+        super().__init__(where, field, found=found, expected=expected, mend=_MEND)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -40,28 +41,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Returns
     -------
-    With `model_state_dicts`, the teacher's and the student's, `iteration` and `best_performance`.
+    The entries of the checkpoint, with `model_state_dicts` (teacher, student), `iteration` and
+    `best_performance`.
 
     Raises
     ------
     BadInput
-        The file is none of `torch.save`, holds more than tensors and plain values, or not these.
+        `torch.save` did not write the file, it holds objects other than tensors and plain values,
+        or one of these entries is missing.
     """
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            others = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-            checkpoint = None if others else torch.load(path, "cpu", weights_only=True)
+        with torch.serialization.safe_globals(_SAFE_GLOBALS):
+            unsafe_globals = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            checkpoint = None if unsafe_globals else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
         found = str(error).partition("\n")[0]
-        raise _Bad(path, "file", found, "a file that torch.save wrote") from error
-    if others:
+        raise _BadCheckpoint(path, "file", found, "a file that torch.save wrote") from error
+    if unsafe_globals:
         raise cli.BadInput(
             path,
             "file",
-            found=f"also {cli.name_some(sorted(others))}",
-            expected="tensors and plain values: all else can run code when it is opened",
-            mend="if you trust its source, open it with torch.load(path, weights_only=False) and "
-            "save these three alone: model_state_dicts, iteration, best_performance",
+            found=f"also {cli.list_names(sorted(unsafe_globals))}",
+            expected="only tensors and plain values: loading other objects can run code",
+            mend="if you trust its source, load it with torch.load(path, weights_only=False) and "
+            "save only model_state_dicts, iteration and best_performance",
         )
     contents = checkpoint if isinstance(checkpoint, dict) else {}
     networks = contents.get("model_state_dicts")
@@ -71,109 +74,126 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         and all(isinstance(state, dict) for state in networks)
         and all(isinstance(value, Tensor) for state in networks for value in state.values())
     ):
-        raise _Bad(
+        raise _BadCheckpoint(
             path,
             "model_state_dicts",
-            f"another form, in a file with {cli.name_some(list(contents)) or 'no names'}",
-            "a list of two dictionaries of tensors, the teacher's and the student's",
+            f"another structure, in a file with {cli.list_names(list(contents)) or 'no names'}",
+            "a list of two dictionaries of tensors, of teacher and student",
         )
     for name in ("iteration", "best_performance"):
         if not isinstance(number := contents.get(name), Real):
-            raise _Bad(path, name, number, "a number")
+            raise _BadCheckpoint(path, name, number, "a number")
     return contents
 
 
-def _shape(state: State, key: str, axes: int, where: str) -> tuple[int, ...]:
+def _require_shape(state: State, key: str, axes: int, where: str) -> tuple[int, ...]:
     if key not in state:
-        raise _Bad(where, key, "nothing", f"a tensor of {axes} axes")
+        raise _BadCheckpoint(where, key, "nothing", f"a tensor of {axes} axes")
     shape = tuple(state[key].shape)
     if len(shape) != axes:
-        raise _Bad(where, key, f"shape {shape}", f"a tensor of {axes} axes")
+        raise _BadCheckpoint(where, key, f"shape {shape}", f"a tensor of {axes} axes")
     return shape
 
 
-def _width(state: State, key: str, where: str) -> int:
-    width = _shape(state, key, 4, where)[0]
-    if not width or width % models.HEADS:
-        raise _Bad(where, key, f"{width} channels", f"a multiple of {models.HEADS}")
+def _require_width(state: State, key: str, where: str) -> int:
+    width = _require_shape(state, key, 4, where)[0]
+    if not width or width % models.ATTENTION_HEADS:
+        raise _BadCheckpoint(
+            where, key, f"{width} channels", f"a multiple of {models.ATTENTION_HEADS}"
+        )
     return width
 
 
-def trained_size(teacher: State, where: str) -> tuple[int, int]:
-    """Height and width of the training images, which are square, from the positions at stride 2.
+def training_image_size(teacher: State, where: str) -> tuple[int, int]:
+    """Derive the size of the square training images from the position embeddings at stride 2.
 
     Raises
     ------
     BadInput
-        There are no positions, or not as many as a square of images of at least 16 × 16 has.
+        There are no position embeddings, or their number does not fit square images of at least
+        16 × 16.
     """
     key = "fusion_x1.pos_embedding"
-    positions = _shape(teacher, key, 2, where)[0]
+    positions = _require_shape(teacher, key, 2, where)[0]
     side = isqrt(positions)
     if side < 8 or side**2 != positions:
-        raise _Bad(where, key, f"{positions} positions", "the square of a number from 8")
+        raise _BadCheckpoint(
+            where, key, f"{positions} positions", "the square of a number from 8 on"
+        )
     return 2 * side, 2 * side
 
 
 def derive_architecture(
     role: Literal["teacher", "student"], state: State, size: tuple[int, int], where: str
 ) -> models.Architecture:
-    """Read a network's architecture from the shapes of its tensors.
+    """Derive the architecture of a network from the shapes of its tensors.
 
     Parameters
     ----------
+    role
+        Which of the two networks it is.
     state
-        The network's tensors, by their published names.
+        The tensors of the network, with their published names.
     size
-        Height and width that it was trained at.
+        Height and width of the training images.
     where
-        The file, and which of its networks, for messages.
+        The file and the network, for messages.
 
     Raises
     ------
     BadInput
-        A tensor that tells of it is absent or has an impossible shape.
+        A tensor that defines the architecture is absent or has an impossible shape.
     """
     blocks = ["conv_0", *(f"down_{s}.convs" for s in _SCALES), "upcat_1.convs"]
     teacher = role == "teacher"
     adapters = [] if teacher else [f"student_adapter_x{s}.0.weight" for s in _SCALES]
     return models.Architecture(
         role=role,
-        channels=_shape(state, "encoder.conv_0.conv_0.conv.weight", 4, where)[1],
+        channels=_require_shape(state, "encoder.conv_0.conv_0.conv.weight", 4, where)[1],
         size=size,
-        widths=tuple(_width(state, f"encoder.{b}.conv_1.conv.weight", where) for b in blocks),
-        head_width=_shape(state, "encoder.final_conv.weight", 4, where)[0],
-        text_width=_shape(state, "fusion_x1.text_proj.weight", 2, where)[1] if teacher else 0,
-        teacher_widths=tuple(_width(state, key, where) for key in adapters),
+        widths=tuple(
+            _require_width(state, f"encoder.{block}.conv_1.conv.weight", where) for block in blocks
+        ),
+        head_width=_require_shape(state, "encoder.final_conv.weight", 4, where)[0],
+        text_width=_require_shape(state, "fusion_x1.text_proj.weight", 2, where)[1]
+        if teacher
+        else 0,
+        teacher_widths=tuple(_require_width(state, key, where) for key in adapters),
         published=True,
     )
 
 
-def convert(
+def convert_network(
     architecture: models.Architecture, state: State, where: str
 ) -> models.Teacher | models.Student:
-    """Make our network of a published one's tensors; the text's weights are 1.
+    """Make our network from the tensors of a published one; the weights of the text are 1.
 
     Raises
     ------
     BadInput
-        A tensor of the architecture is absent, has another shape, or is not of it.
+        A tensor is absent, has another shape, or does not belong to the architecture.
     """
-    # Shapes alone: drawing weights that are then replaced takes seconds.
+    # Without values: drawing initial weights, which are then replaced, takes seconds.
     with torch.device("meta"):
         network = models.build(architecture, seed=0)
     expected = {k: tuple(v.shape) for k, v in network.state_dict().items() if k != "text_weight"}
     problems = cli.Problems()
-    if absent := [key for key in expected if key not in state]:
-        problems.append(_Bad(where, cli.name_some(absent), "nothing", "tensors of the network"))
-    if more := [key for key in state if key not in expected]:
-        problems.append(_Bad(where, cli.name_some(more), "tensors", "none of these names"))
+    if missing := [key for key in expected if key not in state]:
+        problems.append(
+            _BadCheckpoint(where, cli.list_names(missing), "nothing", "tensors of the network")
+        )
+    if unexpected := [key for key in state if key not in expected]:
+        problems.append(
+            _BadCheckpoint(
+                where, cli.list_names(unexpected), "tensors", "no tensors with these names"
+            )
+        )
     problems.extend(
-        _Bad(where, key, f"shape {tuple(state[key].shape)}", f"shape {shape}")
+        _BadCheckpoint(where, key, f"shape {tuple(state[key].shape)}", f"shape {shape}")
         for key, shape in expected.items()
         if key in state and tuple(state[key].shape) != shape
     )
-    problems.stop()
+    problems.raise_all()
     if architecture.text_width:
         state = state | {"text_weight": torch.ones(len(_SCALES))}
     network.load_state_dict(state, assign=True)
@@ -181,30 +201,39 @@ def convert(
 
 
 def import_published(checkpoint: Path, teacher: Path, student: Path) -> None:
-    """Write the two networks of a `checkpoint` of the authors' code as ours.
+    """Convert the two networks of a `checkpoint` of the authors' code to our weight files.
 
-    Both files keep the checkpoint's SHA-256, its iteration and its best performance, the student's
-    Dice on their test set, by which they choose the checkpoint.
+    Both files hold the SHA-256, the iteration and the best performance of the checkpoint. The best
+    performance is the student's Dice on their test set, which their code uses to choose the
+    checkpoint.
 
     Raises
     ------
     BadInput
-        The checkpoint cannot be used: see `read_checkpoint` and `convert`.
+        The checkpoint cannot be used: see `read_checkpoint` and `convert_network`.
     """
     contents = read_checkpoint(checkpoint)
-    taught, learnt = contents["model_state_dicts"]
-    first, second = f"{checkpoint}, teacher", f"{checkpoint}, student"
-    size = trained_size(taught, first)
+    teacher_state, student_state = contents["model_state_dicts"]
+    teacher_source, student_source = f"{checkpoint}, teacher", f"{checkpoint}, student"
+    size = training_image_size(teacher_state, teacher_source)
     networks = (
-        convert(derive_architecture("teacher", taught, size, first), taught, first),
-        convert(derive_architecture("student", learnt, size, second), learnt, second),
+        convert_network(
+            derive_architecture("teacher", teacher_state, size, teacher_source),
+            teacher_state,
+            teacher_source,
+        ),
+        convert_network(
+            derive_architecture("student", student_state, size, student_source),
+            student_state,
+            student_source,
+        ),
     )
-    made = io.provenance("import_published", {"checkpoint": checkpoint}, {}) | {
+    metadata = io.provenance("import_published", {"checkpoint": checkpoint}, {}) | {
         "iteration": int(contents["iteration"]),
         "best_performance": float(contents["best_performance"]),
     }
     for network, path in zip(networks, (teacher, student)):
-        models.save(network, path, made)
+        models.save(network, path, metadata)
 
 
 if __name__ == "__main__":

@@ -12,91 +12,91 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from stages.report.figures import FAINT, INK, SOFT, png
+from stages.report.figures import LINE_COLOUR, SUBTITLE_COLOUR, TEXT_COLOUR, to_png
 
-# Okabe and Ito's colours (2008), told apart by colour-blind readers; yellow is left to the truth,
-# which lies on images and never on white.
+# The colours of Okabe and Ito (2008), which colour-blind readers can distinguish. Without yellow:
+# it marks the truth on images and is hard to see on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# One more than there are colours, so that many experiments still differ in the pair.
+# One more than colours, so that many experiments have distinct pairs of colour and marker.
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-_PLAIN, _FLAGGED = PALETTE[0], PALETTE[1]
-# Small multiples side by side; width and height of one, in; bins of a histogram, at most.
-_ABREAST, _SMALL, _BINS = 4, (2.65, 2.0), 20
+_UNFLAGGED_COLOUR, _FLAGGED_COLOUR = PALETTE[0], PALETTE[1]
+# Gaze quality: charts per row; width and height of a chart, inches; bins of a histogram.
+_CHARTS_PER_ROW, _CHART_SIZE, _BINS = 4, (2.65, 2.0), 20
 
 
 class Curve(NamedTuple):
-    """The history of one network's training."""
+    """The training history of one network."""
 
     experiment: str
     teacher: bool
     iteration: NDArray[np.float64]
     loss: NDArray[np.float64]
-    # NaN where it was not computed.
+    # NaN at iterations without validation.
     val_dice: NDArray[np.float64]
 
 
-class Spread(NamedTuple):
-    """A number of each image: a histogram, or a box for each of several."""
+class Distribution(NamedTuple):
+    """A quantity per image, drawn as a histogram; or several quantities, drawn as boxes."""
 
     title: str
-    # (N,), or (N, L) with L `names`; NaN: an image that lacks it.
+    # (N,), or (N, L) with L `names`; NaN for an image without the quantity.
     values: NDArray[np.float64]
-    # What the bins of a histogram are: whole numbers, parts of 0 to 1, or parts of what is there.
+    # Bins of the histogram: whole numbers, from 0 to 1, or from the lowest to the highest value.
     bins: Literal["count", "share", "range"] = "range"
     names: tuple[str, ...] = ()
 
 
-def _plain(*texts: Text) -> None:
+def _disable_math(*texts: Text) -> None:
     for text in texts:
         text.set_parse_math(False)
 
 
-def _tidy(axes: Axes) -> None:
+def _style_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(color=FAINT, labelcolor=INK, labelsize=8)
-    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    axes.spines[["left", "bottom"]].set_color(LINE_COLOUR)
+    axes.tick_params(color=LINE_COLOUR, labelcolor=TEXT_COLOUR, labelsize=8)
+    axes.grid(axis="y", color=LINE_COLOUR, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure, handles: list[Line2D]) -> None:
+def _draw_legend(figure: Figure, handles: list[Line2D]) -> None:
     legend = figure.legend(
         handles=handles, loc="outside lower center", ncols=min(len(handles), 6),
-        frameon=False, fontsize=8.5, labelcolor=INK,
+        frameon=False, fontsize=8.5, labelcolor=TEXT_COLOUR,
     )  # fmt: skip
-    _plain(*legend.get_texts())
+    _disable_math(*legend.get_texts())
 
 
-def _look(experiments: list[str], experiment: str) -> tuple[str, str]:
-    """Colour and marker of an experiment: the same in all figures of a page."""
+def _experiment_style(experiments: list[str], experiment: str) -> tuple[str, str]:
+    """Return colour and marker of an experiment: the same in all figures of a page."""
     i = experiments.index(experiment)
     return PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
 
 
-def dice_chart(
+def plot_dice(
     mean: NDArray[np.float64],
     std: NDArray[np.float64],
     datasets: list[str],
     experiments: list[str],
 ) -> bytes:
-    """Draw mean Dice ± std, one group of points per data set.
+    """Plot mean Dice ± standard deviation, one group of points per data set.
 
     Parameters
     ----------
     mean, std
-        (data sets, experiments); NaN where there is none.
+        (data sets, experiments); NaN if missing.
     datasets, experiments
-        Their names.
+        Names of rows and columns.
     """
     figure = Figure(figsize=(10.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    _tidy(axes)
+    _style_axes(axes)
     step = min(0.8 / len(experiments), 0.2)
     handles = []
     for j, experiment in enumerate(experiments):
         if np.isnan(mean[:, j]).all():
             continue
-        colour, marker = _look(experiments, experiment)
+        colour, marker = _experiment_style(experiments, experiment)
         x = np.arange(len(datasets)) + (j - (len(experiments) - 1) / 2) * step
         axes.errorbar(
             x, mean[:, j], np.nan_to_num(std[:, j]), color=colour, marker=marker,
@@ -106,39 +106,39 @@ def dice_chart(
             Line2D([], [], color=colour, marker=marker, linestyle="none", label=experiment)
         )
     lowest = np.append((mean - np.nan_to_num(std))[~np.isnan(mean)], 0.9).min()
-    # Points, unlike bars, need no zero: from the next tenth below, differences stay visible. A
-    # point on either end is drawn whole.
+    # Unlike bars, points need no zero, so the axis starts at the next tenth below: differences stay
+    # visible. The margin of 0.025 keeps points at both ends whole.
     axes.set_ylim(max(0.0, np.floor(lowest * 10 - 0.2) / 10) - 0.025, 1.025)
     axes.set_xlim(-0.5, len(datasets) - 0.5)
     lines = [fill(name, max(12, 110 // len(datasets))) for name in datasets]
     axes.set_xticks(range(len(datasets)), lines, fontsize=9.5)
     axes.tick_params(axis="x", length=0)
     for edge in range(1, len(datasets)):
-        axes.axvline(edge - 0.5, color=FAINT, linewidth=0.8)
-    _plain(*axes.get_xticklabels())
-    axes.set_ylabel("Dice of the student, test", fontsize=9, color=INK)
-    _legend(figure, handles)
-    return png(figure)
+        axes.axvline(edge - 0.5, color=LINE_COLOUR, linewidth=0.8)
+    _disable_math(*axes.get_xticklabels())
+    axes.set_ylabel("Dice of the student, test", fontsize=9, color=TEXT_COLOUR)
+    _draw_legend(figure, handles)
+    return to_png(figure)
 
 
-def training_curves(curves: list[Curve], experiments: list[str]) -> bytes:
-    """Draw loss and validation Dice against the iteration; teachers dashed, students solid.
+def plot_training_curves(curves: list[Curve], experiments: list[str]) -> bytes:
+    """Plot loss and validation Dice against the iteration; teachers dashed, students solid.
 
     Parameters
     ----------
     curves
-        Of one data set; seeds of an experiment share its colour.
+        The curves of one data set. All seeds of an experiment have the same colour.
     experiments
-        All of the page, in the order that gives them their colours.
+        All experiments of the page; the position decides the colour.
     """
     figure = Figure(figsize=(10.6, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, name in ((left, "training loss"), (right, "validation Dice")):
-        _tidy(axes)
-        axes.set_title(name, fontsize=9.5, color=INK, loc="left")
-        axes.set_xlabel("iteration", fontsize=9, color=INK)
+        _style_axes(axes)
+        axes.set_title(name, fontsize=9.5, color=TEXT_COLOUR, loc="left")
+        axes.set_xlabel("iteration", fontsize=9, color=TEXT_COLOUR)
     for curve in curves:
-        colour, marker = _look(experiments, curve.experiment)
+        colour, marker = _experiment_style(experiments, curve.experiment)
         line = {"color": colour, "linestyle": "--" if curve.teacher else "-", "linewidth": 1.5,
                 "marker": marker, "markersize": 4}  # fmt: skip
         left.plot(curve.iteration, curve.loss, markevery=0.15, **line)
@@ -148,22 +148,22 @@ def training_curves(curves: list[Curve], experiments: list[str]) -> bytes:
     if all(np.isnan(curve.val_dice).all() for curve in curves):
         right.set(xticks=[], yticks=[])
         right.text(0.5, 0.5, "no validation masks", transform=right.transAxes,
-                   ha="center", fontsize=9, color=SOFT)  # fmt: skip
+                   ha="center", fontsize=9, color=SUBTITLE_COLOUR)  # fmt: skip
     handles = []
     for name in experiments:
         if any(curve.experiment == name for curve in curves):
-            colour, marker = _look(experiments, name)
+            colour, marker = _experiment_style(experiments, name)
             handles.append(Line2D([], [], color=colour, marker=marker, markersize=5, label=name))
     grey = "#7b8794"
     if not all(curve.teacher for curve in curves):
         handles.append(Line2D([], [], color=grey, linestyle="-", label="student"))
     if any(curve.teacher for curve in curves):
         handles.append(Line2D([], [], color=grey, linestyle="--", label="teacher"))
-    _legend(figure, handles)
-    return png(figure)
+    _draw_legend(figure, handles)
+    return to_png(figure)
 
 
-def _edges(values: NDArray[np.float64], bins: str) -> NDArray[np.float64]:
+def _bin_edges(values: NDArray[np.float64], bins: str) -> NDArray[np.float64]:
     if bins == "share":
         return np.linspace(0, 1, _BINS + 1)
     lowest, highest = values.min(), values.max()
@@ -173,66 +173,75 @@ def _edges(values: NDArray[np.float64], bins: str) -> NDArray[np.float64]:
     return np.histogram_bin_edges(values, _BINS)
 
 
-def _ticks(whole: bool) -> MaxNLocator:
-    return MaxNLocator(5, integer=whole, steps=[1, 2, 5, 10])
+def _tick_locator(integer: bool) -> MaxNLocator:
+    return MaxNLocator(5, integer=integer, steps=[1, 2, 5, 10])
 
 
-def _histogram(axes: Axes, spread: Spread, flagged: NDArray[np.bool_]) -> None:
-    known = ~np.isnan(spread.values)
-    values, marked = spread.values[known], flagged[known]
+def _draw_histogram(axes: Axes, distribution: Distribution, flagged: NDArray[np.bool_]) -> None:
+    known = ~np.isnan(distribution.values)
+    values, is_flagged = distribution.values[known], flagged[known]
     axes.hist(
-        [values[~marked], values[marked]], _edges(values, spread.bins).tolist(), stacked=True,
-        color=[_PLAIN, _FLAGGED], edgecolor="white", linewidth=0.6,
+        [values[~is_flagged], values[is_flagged]],
+        _bin_edges(values, distribution.bins).tolist(), stacked=True,
+        color=[_UNFLAGGED_COLOUR, _FLAGGED_COLOUR], edgecolor="white", linewidth=0.6,
     )  # fmt: skip
-    axes.axvline(float(np.median(values)), color=INK, linewidth=1.1, linestyle="--")
-    axes.xaxis.set_major_locator(_ticks(whole=spread.bins == "count"))
-    axes.yaxis.set_major_locator(_ticks(whole=True))
-    axes.set_ylabel("images", fontsize=8, color=SOFT)
+    axes.axvline(float(np.median(values)), color=TEXT_COLOUR, linewidth=1.1, linestyle="--")
+    axes.xaxis.set_major_locator(_tick_locator(integer=distribution.bins == "count"))
+    axes.yaxis.set_major_locator(_tick_locator(integer=True))
+    axes.set_ylabel("images", fontsize=8, color=SUBTITLE_COLOUR)
 
 
-def _boxes(axes: Axes, spread: Spread) -> None:
-    line = {"color": _PLAIN, "linewidth": 1.2}
+def _draw_boxes(axes: Axes, distribution: Distribution) -> None:
+    line = {"color": _UNFLAGGED_COLOUR, "linewidth": 1.2}
     axes.boxplot(
-        [column[~np.isnan(column)] for column in spread.values.T],
-        whis=(5, 95), widths=0.45, tick_labels=spread.names, patch_artist=True,
+        [column[~np.isnan(column)] for column in distribution.values.T],
+        whis=(5, 95), widths=0.45, tick_labels=distribution.names, patch_artist=True,
         boxprops=line | {"facecolor": "#0072B233"}, whiskerprops=line, capprops=line,
-        medianprops={"color": INK, "linewidth": 1.4},
+        medianprops={"color": TEXT_COLOUR, "linewidth": 1.4},
         flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "#0072B280"},
     )  # fmt: skip
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_locator(_ticks(whole=False))
+    axes.yaxis.set_major_locator(_tick_locator(integer=False))
 
 
-def gaze_quality(spreads: list[Spread], flagged: NDArray[np.bool_]) -> bytes:
-    """Draw small multiples of how the images of one data set were looked at.
+def plot_gaze_quality(distributions: list[Distribution], flagged: NDArray[np.bool_]) -> bytes:
+    """Plot the gaze quality of the images of one data set, one small chart per distribution.
+
+    Histograms stack flagged images on the others and mark the median of all. Boxes show the
+    quartiles; their whiskers reach from the 5th to the 95th percentile.
 
     Parameters
     ----------
-    spreads
-        At least one, each with a number of at least one image. Histograms stack the flagged
-        images on the others and mark the median of all; a box reaches from quartile to quartile,
-        its whiskers from the 5th to the 95th percentile.
+    distributions
+        One or more; each has a value for at least one image.
     flagged
-        (N,).
+        (N,), whether the image is flagged.
     """
-    columns, rows = min(len(spreads), _ABREAST), ceil(len(spreads) / _ABREAST)
-    # Boxes do not tell flagged images from others.
-    legend = 0.3 if flagged.any() and not all(spread.names for spread in spreads) else 0
-    size = (columns * _SMALL[0], rows * _SMALL[1] + legend)
+    columns, rows = (
+        min(len(distributions), _CHARTS_PER_ROW),
+        ceil(len(distributions) / _CHARTS_PER_ROW),
+    )
+    # Boxes do not distinguish flagged images, so they need no legend.
+    legend_height = (
+        0.3
+        if flagged.any() and not all(distribution.names for distribution in distributions)
+        else 0
+    )
+    size = (columns * _CHART_SIZE[0], rows * _CHART_SIZE[1] + legend_height)
     figure = Figure(figsize=size, layout="constrained")
-    for place, spread in enumerate(spreads, start=1):
-        axes = figure.add_subplot(rows, columns, place)
-        _tidy(axes)
-        axes.set_title(spread.title, fontsize=8.5, color=INK, loc="left")
-        if spread.names:
-            _boxes(axes, spread)
+    for position, distribution in enumerate(distributions, start=1):
+        axes = figure.add_subplot(rows, columns, position)
+        _style_axes(axes)
+        axes.set_title(distribution.title, fontsize=8.5, color=TEXT_COLOUR, loc="left")
+        if distribution.names:
+            _draw_boxes(axes, distribution)
         else:
-            _histogram(axes, spread, flagged)
-    if legend:
-        pairs = ((_PLAIN, "not flagged"), (_FLAGGED, "flagged"))
-        _legend(figure, [
+            _draw_histogram(axes, distribution, flagged)
+    if legend_height:
+        colours = ((_UNFLAGGED_COLOUR, "not flagged"), (_FLAGGED_COLOUR, "flagged"))
+        _draw_legend(figure, [
             Line2D([], [], color=colour, label=name, linestyle="none", marker="s", markersize=7)
-            for colour, name in pairs
+            for colour, name in colours
         ])  # fmt: skip
-    return png(figure)
+    return to_png(figure)

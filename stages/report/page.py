@@ -1,7 +1,7 @@
-"""The page of the report: how values read, and the HTML around them.
+"""The HTML page of the report: its data, its template and the format of its values.
 
-The template is text of a module, not a file beside it: the fingerprint that reruns the stage
-hashes modules.
+The template is a string in this module, not a file, because the fingerprint that decides whether
+the stage reruns covers only modules.
 """
 
 import base64
@@ -11,62 +11,64 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from stages.report.figures import DPI, PREDICTION, PSEUDOMASK, TRUTH
+from stages.report.figures import DPI, PREDICTION_COLOUR, PSEUDOMASK_COLOUR, TRUTH_COLOUR
 from stages.settings.report import ReportDataset
 
 MISSING = "–"
 
 
-def number(value: float, digits: int = 0, unit: str = "") -> str:
-    """Write a number with so many decimals; one that is missing as a dash, without a unit."""
+def format_number(value: float, digits: int = 0, unit: str = "") -> str:
+    """Format a number with `digits` decimals and its unit; NaN is a dash without a unit."""
     return MISSING if math.isnan(value) else f"{value:.{digits}f} {unit}".rstrip()
 
 
-def spread(mean: float, std: float, digits: tuple[int, int], unit: str = "") -> str:
-    """Write mean ± standard deviation, each with its own number of decimals."""
+def format_mean_std(mean: float, std: float, digits: tuple[int, int], unit: str = "") -> str:
+    """Format mean ± standard deviation; `digits` holds the decimals of each."""
     if math.isnan(mean):
         return MISSING
-    return f"{number(mean, digits[0])} ± {number(std, digits[1])} {unit}".rstrip()
+    return f"{format_number(mean, digits[0])} ± {format_number(std, digits[1])} {unit}".rstrip()
 
 
-def notes(datasets: Iterable[ReportDataset]) -> list[tuple[str, str]]:
-    """(note, titles of the data sets that it is of), each note once."""
+def group_notes(datasets: Iterable[ReportDataset]) -> list[tuple[str, str]]:
+    """Return each distinct note of the data sets with their titles, joined by commas."""
     titles: dict[str, list[str]] = {}
     for dataset in datasets:
         if dataset.note:
             titles.setdefault(dataset.note, []).append(dataset.title)
-    return [(note, ", ".join(named)) for note, named in titles.items()]
+    return [(note, ", ".join(names)) for note, names in titles.items()]
 
 
 class Picture(NamedTuple):
-    """A PNG and what it shows, in words."""
+    """A PNG and its alternative text."""
 
     png: bytes
     alt: str
 
     @property
     def uri(self) -> str:
-        """The picture as an address that holds it."""
+        """The picture as a data URI."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
     @property
     def width(self) -> int:
-        """Width on the page, px: 100 per inch of the figure, whatever its resolution."""
-        # Bytes 16 to 19 of a PNG are its width.
+        """Width on the page, px: 100 px per inch of the figure, whatever its resolution."""
+        # Bytes 16 to 19 of a PNG hold its width.
         return int.from_bytes(self.png[16:20], "big") * 100 // DPI
 
 
-class Shown(NamedTuple):
-    """One sample of a figure."""
+class SampleFigure(NamedTuple):
+    """One sample that the page shows."""
 
     sample_id: str
-    why: str
+    # Why the sample was chosen; may be empty.
+    reason: str
     picture: Picture
+    # Its explanation.
     sentences: list[str]
 
 
-class Level(NamedTuple):
-    """One pseudomask level, in numbers; areas in percent of the image."""
+class LevelRow(NamedTuple):
+    """The table row of one pseudomask level; areas in percent of the image."""
 
     threshold: str
     area: str
@@ -76,81 +78,89 @@ class Level(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One data set."""
+    """The part of the page about one data set."""
 
     title: str
     note: str
     facts: list[tuple[str, str]]
-    levels: list[Level]
-    gaze: list[Shown]
+    levels: list[LevelRow]
+    gaze_samples: list[SampleFigure]
     gaze_caption: str
-    quality: Picture | None
+    quality_chart: Picture | None
     quality_caption: str
-    test: list[Shown]
+    test_samples: list[SampleFigure]
     test_caption: str
-    has_truth: bool
-    curves: Picture | None
-    # An empty caption: no attention was written.
-    attention: list[Shown]
+    has_masks: bool
+    training_curves: Picture | None
+    attention_samples: list[SampleFigure]
+    # Empty: the predictions hold no attention.
     attention_caption: str
-    # Ends every caption that rests on gaze nobody recorded.
-    simulated: str
+    # Last sentence of each caption if the gaze is simulated, else empty.
+    simulated_note: str
 
 
-class Provenance(NamedTuple):
-    """How the results behind the page came to be."""
+class ProvenanceTable(NamedTuple):
+    """How the jobs produced the results behind the page."""
 
-    # All jobs in a sentence.
-    told: str
-    # Cells, in the order of PROVENANCE.
+    # All jobs in one sentence.
+    summary: str
+    # Cells, in the order of PROVENANCE_COLUMNS.
     rows: list[list[str]]
-    # The sets of package versions that a row's `Versions` numbers, from 1.
-    versions: list[str]
+    # Each distinct set of package versions. The cell `Versions` of a row counts them from 1.
+    version_sets: list[str]
 
 
 class Page(NamedTuple):
-    """All that the template shows."""
+    """The values of the template."""
 
-    # Data set → its rows, cells as text, in the order of HEADLINE.
+    # (title of a data set, its rows); cells in the order of HEADLINE_COLUMNS.
     headline: list[tuple[str, list[list[str]]]]
-    # (note, the data sets that it is of).
+    # (note, titles of its data sets).
     notes: list[tuple[str, str]]
-    chart: Picture | None
-    # Titles of the data sets whose gaze nobody recorded.
-    simulated: str
-    full: list[list[str]]
+    dice_chart: Picture | None
+    # Titles of the data sets with simulated gaze.
+    simulated_datasets: str
+    # Cells in the order of ALL_COLUMNS.
+    all_rows: list[list[str]]
     sections: list[Section]
-    provenance: Provenance
-    # Name → value.
+    provenance: ProvenanceTable
+    # Of this page: package → version, input → SHA-256, and its settings as JSON.
     versions: dict[str, str]
     inputs: dict[str, str]
     settings: str
 
 
-HEADLINE = ["Experiment", "Dice", "IoU", "HD95", "ASD", "n", "Undefined",
-            "Annotation, s/image", "Gaze"]  # fmt: skip
-FULL = ["Data set", "Experiment", "Model", "Split", "Seeds", "n", "Dice", "IoU", "HD95", "ASD",
-        "Undefined", "HD95 penalised", "Dice per patient", "Annotation, s/image",
-        "Gaze"]  # fmt: skip
-PROVENANCE = ["Result", "Code", "Commit", "Seconds", "Peak memory, MB", "Host", "Device",
-              "Versions", "SHA-256"]  # fmt: skip
+HEADLINE_COLUMNS = ["Experiment", "Dice", "IoU", "HD95", "ASD", "n", "Undefined",
+                    "Annotation, s/image", "Gaze"]  # fmt: skip
+ALL_COLUMNS = ["Data set", "Experiment", "Model", "Split", "Seeds", "n", "Dice", "IoU", "HD95",
+               "ASD", "Undefined", "HD95 penalised", "Dice per patient", "Annotation, s/image",
+               "Gaze"]  # fmt: skip
+PROVENANCE_COLUMNS = ["Result", "Code", "Commit", "Seconds", "Peak memory, MB", "Host", "Device",
+                      "Versions", "SHA-256"]  # fmt: skip
 
 
-def fill(template: str, values: dict[str, Any]) -> str:
-    """Fill a template with escaped values; STYLE is the style sheet of our pages."""
+def render_template(template: str, values: dict[str, Any]) -> str:
+    """Fill a template with escaped values; `STYLE` in it is the style sheet of all pages."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(template).render(values | {"STYLE": _STYLE})
 
 
-def render(page: Page) -> str:
-    """Return the page as HTML that fetches nothing and runs nothing."""
-    return fill(
+def render_page(page: Page) -> str:
+    """Return the page as HTML without scripts and without links to other files."""
+    return render_template(
         _TEMPLATE,
-        page._asdict() | {"HEADLINE": HEADLINE, "FULL": FULL, "PROVENANCE": PROVENANCE,
-                          "TRUTH": TRUTH, "PREDICTION": PREDICTION, "PSEUDOMASK": PSEUDOMASK},
-    )  # fmt: skip
+        page._asdict()
+        | {
+            "HEADLINE_COLUMNS": HEADLINE_COLUMNS,
+            "ALL_COLUMNS": ALL_COLUMNS,
+            "PROVENANCE_COLUMNS": PROVENANCE_COLUMNS,
+            "TRUTH_COLOUR": TRUTH_COLOUR,
+            "PREDICTION_COLOUR": PREDICTION_COLOUR,
+            "PSEUDOMASK_COLOUR": PSEUDOMASK_COLOUR,
+        },
+    )
 
 
 _STYLE = """
@@ -220,11 +230,13 @@ _TEMPLATE = """<!doctype html>
 </head>
 <body>
 <main>
-{% macro key(colour) %}<span class="key" style="background:{{ colour }}"></span>{% endmacro %}
-{% macro samples(shown) %}
-{% for sample in shown %}
+{% macro colour_key(colour) %}
+<span class="key" style="background:{{ colour }}"></span>
+{%- endmacro %}
+{% macro show_samples(samples) %}
+{% for sample in samples %}
 <div class="sample">
-<h4><bdi>{{ sample.sample_id }}</bdi>{% if sample.why %} · {{ sample.why }}{% endif %}</h4>
+<h4><bdi>{{ sample.sample_id }}</bdi>{% if sample.reason %} · {{ sample.reason }}{% endif %}</h4>
 <div class="scroll"><img src="{{ sample.picture.uri }}" width="{{ sample.picture.width }}"
  alt="{{ sample.picture.alt }}"></div>
 {% if sample.sentences %}
@@ -235,11 +247,11 @@ _TEMPLATE = """<!doctype html>
 {% endmacro %}
 <header>
 <h1>Segmentation from gaze</h1>
-<p class="lead">A teacher network learns from where a reader looked and from words about what was
-looked at; a student network learns from the gaze and from the teacher. What is measured here is
-the <strong>student, which reads the image alone</strong>: no gaze, no words. Two more trainings of
-the same network frame it: on the gaze&rsquo;s broad pseudomask without a teacher (gaze only, the
-lower bound) and on full masks (supervised, the upper bound).</p>
+<p class="lead">A teacher network learns from the gaze of a reader and from a text about the
+region that the reader looked at. A student network learns from the gaze and from the teacher. The
+scores are those of the <strong>student, which needs only the image</strong>: no gaze, no text. Two
+further trainings of the same network are its bounds: on the broad pseudomask of the gaze without a
+teacher (gaze only, lower bound) and on full masks (supervised, upper bound).</p>
 <nav><a href="#summary">Summary</a>
 {% for section in sections %}
 <a href="#data-{{ loop.index }}">{{ section.title }}</a>
@@ -251,7 +263,7 @@ lower bound) and on full masks (supervised, the upper bound).</p>
 <h2>Test images, student</h2>
 <div class="scroll"><table class="wide">
 <thead class="wrap"><tr><th>Data set</th>
-{% for name in HEADLINE %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+{% for name in HEADLINE_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 {% for title, rows in headline %}
 <tbody class="group">
 {% for row in rows %}
@@ -263,24 +275,26 @@ lower bound) and on full masks (supervised, the upper bound).</p>
 </table></div>
 <p class="small" style="margin-top:.7rem">Mean ± standard deviation over images and seeds, at full
 resolution. Dice, IoU: higher is better. HD95, ASD: distances between outlines, lower is better;
-where one of two masks is empty there is none, which <em>Undefined</em> counts. Annotation: the
-reader&rsquo;s dwell time, or the stated time to draw a mask. Gaze: –, learned from masks.
-n: images with a mask. –: missing.</p>
+they are undefined if one of the two masks is empty, and <em>Undefined</em> counts these cases.
+Annotation: mean dwell time of the reader, or the stated time to draw a mask. Gaze –: trained on
+masks. n: number of images with a mask. –: missing value.</p>
 {% for note, titles in notes %}
 <p class="note"><strong>{{ titles }}:</strong> {{ note }}</p>
 {% endfor %}
-{% if chart %}
-<figure class="fit"><img src="{{ chart.uri }}" width="{{ chart.width }}" alt="{{ chart.alt }}">
+{% if dice_chart %}
+<figure class="fit"><img src="{{ dice_chart.uri }}" width="{{ dice_chart.width }}"
+ alt="{{ dice_chart.alt }}">
 <figcaption><strong>Test Dice of the student</strong>, mean over images and seeds; whiskers: ± one
-standard deviation. Mind where the axis starts.
-{% if simulated %}Gaze simulated from the masks, not recorded: {{ simulated }}.{% endif %}
+standard deviation. The axis may not start at 0.
+{% if simulated_datasets %}Gaze simulated from the masks, not recorded:
+{{ simulated_datasets }}.{% endif %}
 </figcaption></figure>
 {% endif %}
 <details><summary>All models and splits</summary>
 <div class="scroll"><table>
-<thead class="wrap"><tr>{% for name in FULL %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<thead class="wrap"><tr>{% for name in ALL_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
-{% for row in full %}
+{% for row in all_rows %}
 <tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div></details>
@@ -307,68 +321,70 @@ standard deviation. Mind where the axis starts.
 
 <h3><span class="tag">Figure A{{ number }}</span>From gaze to pseudomask</h3>
 <p class="hint">{{ section.gaze_caption }}
-{% if section.gaze %}
-Pseudomasks {{ key(PSEUDOMASK) }} precise filled, broad outlined;
-{{ ("truth " ~ key(TRUTH) ~ " outlined.") if section.has_truth else "no masks." }}
+{% if section.gaze_samples %}
+Pseudomasks {{ colour_key(PSEUDOMASK_COLOUR) }}: precise filled, broad outlined;
+{{ ("truth " ~ colour_key(TRUTH_COLOUR) ~ ": outlined.") if section.has_masks else "no masks." }}
 {% endif %}
-{{ section.simulated }}</p>
-{{ samples(section.gaze) }}
+{{ section.simulated_note }}</p>
+{{ show_samples(section.gaze_samples) }}
 
-{% if section.quality %}
+{% if section.quality_chart %}
 <h3><span class="tag">Figure B{{ number }}</span>Gaze quality</h3>
-<p class="hint">{{ section.quality_caption }} {{ section.simulated }}</p>
-<figure class="fit"><img src="{{ section.quality.uri }}" width="{{ section.quality.width }}"
- alt="{{ section.quality.alt }}"></figure>
+<p class="hint">{{ section.quality_caption }} {{ section.simulated_note }}</p>
+<figure class="fit"><img src="{{ section.quality_chart.uri }}"
+ width="{{ section.quality_chart.width }}" alt="{{ section.quality_chart.alt }}"></figure>
 {% endif %}
 
 <h3><span class="tag">Figure C{{ number }}</span>Test images</h3>
 <p class="hint">{{ section.test_caption }}
-{% if section.test %}
-{{ ("Truth " ~ key(TRUTH)) if section.has_truth else "No masks" }}; prediction
-{{ key(PREDICTION) }}.
+{% if section.test_samples %}
+{{ ("Truth " ~ colour_key(TRUTH_COLOUR)) if section.has_masks else "No masks" }}; prediction
+{{ colour_key(PREDICTION_COLOUR) }}.
 {% endif %}
-{{ section.simulated }}</p>
-{{ samples(section.test) }}
+{{ section.simulated_note }}</p>
+{{ show_samples(section.test_samples) }}
 
-{% if section.curves %}
+{% if section.training_curves %}
 <h3><span class="tag">Figure D{{ number }}</span>Training curves</h3>
-<p class="hint">Loss (mean since the point before) and validation Dice at the working size; teachers
-dashed, students solid, one line per seed. The losses of two experiments or networks are sums of
-different terms: only their course can be compared. {{ section.simulated }}</p>
-<figure class="fit"><img src="{{ section.curves.uri }}" width="{{ section.curves.width }}"
- alt="{{ section.curves.alt }}"></figure>
+<p class="hint">Loss (mean since the previous point) and validation Dice at the working size.
+Teachers: dashed; students: solid; one line per seed. The loss has different terms for different
+experiments and networks, so compare the shape of the curves, not their values.
+{{ section.simulated_note }}</p>
+<figure class="fit"><img src="{{ section.training_curves.uri }}"
+ width="{{ section.training_curves.width }}" alt="{{ section.training_curves.alt }}"></figure>
 {% endif %}
 
 {% if section.attention_caption %}
-<h3><span class="tag">Figure E{{ number }}</span>Where the words are read</h3>
+<h3><span class="tag">Figure E{{ number }}</span>Attention to the text</h3>
 <p class="hint">{{ section.attention_caption }}
-{% if section.attention %}
-Outline {{ key(PSEUDOMASK) }}: the broad pseudomask, which the words are of.
+{% if section.attention_samples %}
+Outline {{ colour_key(PSEUDOMASK_COLOUR) }}: the broad pseudomask, which the text describes.
 {% endif %}
-{{ section.simulated }}</p>
-{{ samples(section.attention) }}
+{{ section.simulated_note }}</p>
+{{ show_samples(section.attention_samples) }}
 {% endif %}
 </section>
 {% endfor %}
 
 <section id="provenance">
 <h2>Provenance</h2>
-<p>{{ provenance.told }}</p>
+<p>{{ provenance.summary }}</p>
 <details><summary>Each result: code, time, memory, host, device</summary>
 <div class="scroll"><table>
-<thead class="wrap"><tr>{% for name in PROVENANCE %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<thead class="wrap"><tr>
+{% for name in PROVENANCE_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in provenance.rows %}
 <tr>{% for cell in row %}<td>
 {%- if loop.last %}<code>{{ cell }}</code>{% else %}{{ cell }}{% endif %}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
-<p class="small">Code: a fingerprint of all that the stage is made of. Seconds and memory: of the
-whole job, which may have made several results; of a training that was cut off, of its last job.
-*: took what an earlier job had made. –: unknown. Settings and inputs of each result:
-<code>provenance.json</code> beside this page.</p>
-{% for versions in provenance.versions %}
-<p class="small"><strong>Versions {{ loop.index }}:</strong> {{ versions }}</p>
+<p class="small">Code: fingerprint of the stage and its imports. Seconds and memory are those of the
+whole job, which may write several results; for an interrupted training, those of its last job.
+*: the job reused the result of an earlier job. –: unknown. The file <code>provenance.json</code>
+beside this page holds the settings and inputs of each result.</p>
+{% for version_set in provenance.version_sets %}
+<p class="small"><strong>Versions {{ loop.index }}:</strong> {{ version_set }}</p>
 {% endfor %}
 </details>
 <details><summary>This page: versions, inputs and settings</summary>

@@ -1,11 +1,11 @@
-"""How the results behind a page came to be: provenance.json as a table."""
+"""provenance.json → a table on the report's page."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from stages.core.cli import BadInput
-from stages.report.page import MISSING, Provenance
+from stages.report.page import MISSING, ProvenanceTable
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
@@ -21,54 +21,54 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
         ) from error
 
 
-def _number(value: float | None, digits: int = 0) -> str:
+def _format_number(value: float | None, digits: int = 0) -> str:
     return MISSING if value is None else f"{value:,.{digits}f}"
 
 
-def _tell(found: dict[str, dict[str, Any]]) -> str:
-    """Sum the jobs up."""
-    jobs = {entry["log"]: entry for entry in found.values()}.values()
+def _summarise_jobs(results: dict[str, dict[str, Any]]) -> str:
+    """Return one sentence about all jobs: number, hosts, devices, time and memory."""
+    jobs = {entry["log"]: entry for entry in results.values()}.values()
     seconds = sum(entry["seconds"] or 0 for entry in jobs)
     memory = max((entry["peak_mb"] or 0 for entry in jobs), default=0)
     hosts = sorted({entry["host"] for entry in jobs if entry["host"]})
     devices = sorted({entry["device"] for entry in jobs if entry["device"]})
-    told = [f"{len(found)} results of {len(jobs)} jobs"]
+    parts = [f"{len(results)} results of {len(jobs)} jobs"]
     if hosts:
-        told.append(f"on {', '.join(hosts)} ({', '.join(devices)})")
+        parts.append(f"on {', '.join(hosts)} ({', '.join(devices)})")
     if seconds:
-        told.append(f"{_number(seconds / 60, 1)} minutes in all")
+        parts.append(f"{_format_number(seconds / 60, 1)} minutes in all")
     if memory:
-        told.append(f"at most {_number(memory)} MB of memory")
-    return ", ".join(told) + "."
+        parts.append(f"at most {_format_number(memory)} MB of memory")
+    return ", ".join(parts) + "."
 
 
-def describe(file: Path) -> Provenance:
-    """Describe a provenance.json.
+def provenance_table(file: Path) -> ProvenanceTable:
+    """Format a provenance.json as a table.
 
     Raises
     ------
     BadInput
-        It is none.
+        The file is no provenance.json.
     """
-    found = _read(file)
-    texts = {
+    results = _read(file)
+    versions_text = {
         name: ", ".join(f"{package} {version}" for package, version in versions.items())
-        for name, entry in found.items()
+        for name, entry in results.items()
         if (versions := entry["versions"])
     }
-    sets = list(dict.fromkeys(texts.values()))
+    version_sets = list(dict.fromkeys(versions_text.values()))
     rows = [
         [
             name.removeprefix("results/"),
             entry["code"] or MISSING,
             entry["commit"] or MISSING,
-            _number(entry["seconds"], 1) + " *" * (entry["taken_from"] is not None),
-            _number(entry["peak_mb"]),
+            _format_number(entry["seconds"], 1) + " *" * (entry["taken_from"] is not None),
+            _format_number(entry["peak_mb"]),
             entry["host"] or MISSING,
             entry["device"] or MISSING,
-            str(sets.index(texts[name]) + 1) if name in texts else MISSING,
+            str(version_sets.index(versions_text[name]) + 1) if name in versions_text else MISSING,
             entry["sha256"][:16],
         ]
-        for name, entry in found.items()
+        for name, entry in results.items()
     ]
-    return Provenance(_tell(found), rows, sets)
+    return ProvenanceTable(_summarise_jobs(results), rows, version_sets)

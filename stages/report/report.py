@@ -9,105 +9,115 @@ import pandas as pd
 from stages.core import cli, io
 from stages.evaluation.summarise import COLUMNS
 from stages.report import charts
-from stages.report.page import MISSING, Page, Picture, notes, number, render, spread
-from stages.report.provenance_table import describe
-from stages.report.sections import Trained, section
+from stages.report.page import (
+    MISSING,
+    Page,
+    Picture,
+    format_mean_std,
+    format_number,
+    group_notes,
+    render_page,
+)
+from stages.report.provenance_table import provenance_table
+from stages.report.sections import TrainingFiles, make_section
 from stages.settings.report import ReportDataset, ReportSettings
 
-_TEXT = ("dataset", "experiment", "model", "split", "unit", "gaze")
+_TEXT_COLUMNS = ("dataset", "experiment", "model", "split", "unit", "gaze")
 
 
-def _check(settings: ReportSettings, counts: dict[str, tuple[int, int]]) -> None:
-    """Stop where files and settings do not belong together.
+def _check_settings(settings: ReportSettings, counts: dict[str, tuple[int, int]]) -> None:
+    """Raise if the settings do not describe the files.
 
-    `counts` holds option → (number of files, number of settings' entries).
+    `counts` holds option → (number of files, number of entries in the settings).
     """
 
-    def stop(field: str, found: object, expected: object, mend: str) -> None:
+    def fail(field: str, found: object, expected: object, mend: str) -> None:
         raise cli.BadInput("--settings", field, found=found, expected=expected, mend=mend)
 
     for option, (files, entries) in counts.items():
         if files != entries:
-            stop(option, f"{entries} entries", f"{files}, one per file of --{option}",
-                 "list in the settings what each file is, in the order of the files")  # fmt: skip
+            fail(option, f"{entries} entries", f"{files}, one per file of --{option}",
+                 "add one entry per file to the settings, in the order of the files")  # fmt: skip
     names = [dataset.name for dataset in settings.datasets]
     if len(set(names)) < len(names):
-        stop("datasets", names, "each data set once", "delete one of the two")
+        fail("datasets", names, "each data set once", "delete one of the two")
     for field in ("trainings", "histories"):
         for entry in getattr(settings, field):
             if entry.dataset not in names:
-                stop(field, entry.dataset, f"one of {names}", "add the data set and its files")
+                fail(field, entry.dataset, f"one of {names}", "add the data set and its files")
 
 
 def _read_summary(file: Path, datasets: tuple[ReportDataset, ...]) -> pd.DataFrame:
-    numbers = tuple(name for name in COLUMNS if name not in _TEXT)
-    summary = io.read_csv(file, _TEXT, numbers)
+    numbers = tuple(name for name in COLUMNS if name not in _TEXT_COLUMNS)
+    summary = io.read_csv(file, _TEXT_COLUMNS, numbers)
     names = [dataset.name for dataset in datasets]
     if unknown := sorted(set(summary["dataset"]) - set(names)):
         raise cli.BadInput(
             file,
             "column dataset",
             found=unknown,
-            expected=f"of {names}",
-            mend="name all its data sets in the settings, with their files",
+            expected=f"only data sets of the settings: {names}",
+            mend="add the data set and its files to the settings",
         )
     return summary
 
 
-def _scores(row: dict[str, Any]) -> list[str]:
-    """Dice, IoU, HD95 and ASD of a summary row, as they read."""
+def _format_scores(row: dict[str, Any]) -> list[str]:
+    """Format Dice, IoU, HD95 and ASD of a summary row."""
     unit = row["unit"]
     return [
-        spread(row["dice_mean"], row["dice_std"], (3, 2)),
-        spread(row["iou_mean"], row["iou_std"], (3, 2)),
-        spread(row["hd95_mean"], row["hd95_std"], (1, 1), unit),
-        spread(row["asd_mean"], row["asd_std"], (2, 2), unit),
+        format_mean_std(row["dice_mean"], row["dice_std"], (3, 2)),
+        format_mean_std(row["iou_mean"], row["iou_std"], (3, 2)),
+        format_mean_std(row["hd95_mean"], row["hd95_std"], (1, 1), unit),
+        format_mean_std(row["asd_mean"], row["asd_std"], (2, 2), unit),
     ]
 
 
-def _rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
+def _records(summary: pd.DataFrame) -> list[dict[str, Any]]:
     return cast(list[dict[str, Any]], summary.to_dict("records"))
 
 
-def headline(summary: pd.DataFrame) -> list[list[str]]:
-    """Cells of one data set's student on test images, one row per experiment."""
-    found = summary[(summary["model"] == "student") & (summary["split"] == "test")]
+def headline_rows(summary: pd.DataFrame) -> list[list[str]]:
+    """Return the cells of one data set: the student on test images, one row per experiment."""
+    student_test = summary[(summary["model"] == "student") & (summary["split"] == "test")]
     cells = {
         row["experiment"]: [
             row["experiment"],
-            *_scores(row),
-            number(row["n"]),
-            number(row["undefined"]),
-            number(row["annotation_seconds_per_image"], 1),
+            *_format_scores(row),
+            format_number(row["n"]),
+            format_number(row["undefined"]),
+            format_number(row["annotation_seconds_per_image"], 1),
             row["gaze"] or MISSING,
         ]
-        for row in _rows(found)
+        for row in _records(student_test)
     }
     return [cells.get(name, [name, *[MISSING] * 8]) for name in summary["experiment"].unique()]
 
 
-def full_table(summary: pd.DataFrame, titles: dict[str, str]) -> list[list[str]]:
-    """Cells of every row of the summary."""
+def all_rows(summary: pd.DataFrame, titles: dict[str, str]) -> list[list[str]]:
+    """Return the cells of all rows of the summary."""
     return [
         [
             titles[row["dataset"]],
             row["experiment"],
             row["model"],
             row["split"],
-            number(row["seeds"]),
-            number(row["n"]),
-            *_scores(row),
-            number(row["undefined"]),
-            number(row["hd95_penalised"], 1, row["unit"]),
-            spread(row["dice_patient_mean"], row["dice_patient_std"], (3, 2)),
-            number(row["annotation_seconds_per_image"], 1),
+            format_number(row["seeds"]),
+            format_number(row["n"]),
+            *_format_scores(row),
+            format_number(row["undefined"]),
+            format_number(row["hd95_penalised"], 1, row["unit"]),
+            format_mean_std(row["dice_patient_mean"], row["dice_patient_std"], (3, 2)),
+            format_number(row["annotation_seconds_per_image"], 1),
             row["gaze"] or MISSING,
         ]
-        for row in _rows(summary)
+        for row in _records(summary)
     ]
 
 
-def _chart(summary: pd.DataFrame, titles: dict[str, str], experiments: list[str]) -> Picture | None:
+def _dice_chart(
+    summary: pd.DataFrame, titles: dict[str, str], experiments: list[str]
+) -> Picture | None:
     shown = summary[(summary["model"] == "student") & (summary["split"] == "test")]
     shown = shown[shown["dice_mean"].notna()]
     names = [name for name in titles if name in set(shown["dataset"])]
@@ -119,7 +129,7 @@ def _chart(summary: pd.DataFrame, titles: dict[str, str], experiments: list[str]
         .to_numpy(float)
         for column in ("dice_mean", "dice_std")
     )
-    png = charts.dice_chart(mean, std, [titles[name] for name in names], experiments)
+    png = charts.plot_dice(mean, std, [titles[name] for name in names], experiments)
     return Picture(png, "Dice of the student on test images per data set and experiment")
 
 
@@ -130,7 +140,7 @@ def _name_inputs(
     histories: list[Path],
     settings: ReportSettings,
 ) -> dict[str, Path]:
-    """Role → file, so that the page tells which file had which content."""
+    """Return a readable name of each input file → the file, for the provenance of the page."""
     named = {"summary": summary}
     for role, files in per_dataset.items():
         for dataset, file in zip(settings.datasets, files, strict=True):
@@ -156,12 +166,13 @@ def report(
     output: Path,
     settings: ReportSettings,
 ) -> None:
-    """Write one HTML page that holds its pictures and asks for nothing else.
+    """Write one HTML page that contains its pictures and loads no other file.
 
-    The summary's tables and a chart; then per data set its numbers, three training images from
-    gaze to pseudomask, the quality of the gaze (`quality`: each gaze_quality.csv), three test
-    images with the predictions, the training curves and, where it was written, the attention to the
-    text; last, how each result came to be. The same files give the same bytes.
+    The page begins with the tables of the summary and a chart. Then it shows for each data set its
+    numbers, three training images from gaze to pseudomask, the quality of the gaze (`quality`: each
+    gaze_quality.csv), three test images with the predictions, the training curves and, if the
+    predictions hold it, the attention to the text. It ends with the provenance of each result. The
+    same files give the same bytes.
     """
     per_dataset = {
         "prepared": prepared,
@@ -170,7 +181,7 @@ def report(
         "explanations": explanations,
     }
     per_training = {"predictions": predictions, "metrics": metrics}
-    _check(
+    _check_settings(
         settings,
         {role: (len(files), len(settings.datasets)) for role, files in per_dataset.items()}
         | {role: (len(files), len(settings.trainings)) for role, files in per_training.items()}
@@ -178,46 +189,51 @@ def report(
     )
     table = _read_summary(summary, settings.datasets)
     titles = {dataset.name: dataset.title for dataset in settings.datasets}
-    # One order for the whole page: an experiment's colour is its place in it.
-    named = (*table["experiment"], *(t.experiment for t in settings.trainings + settings.histories))
-    experiments = list(dict.fromkeys(named))
+    # One order for the whole page: the position of an experiment decides its colour.
+    entries = settings.trainings + settings.histories
+    names = (*table["experiment"], *(entry.experiment for entry in entries))
+    experiments = list(dict.fromkeys(names))
 
     sections = []
     files = list(zip(*per_dataset.values(), strict=True))
-    for dataset, own in cli.progress(zip(settings.datasets, files), "report", len(files)):
+    for dataset, dataset_files in cli.progress(zip(settings.datasets, files), "report", len(files)):
         trainings = [
-            Trained(*entry)
+            TrainingFiles(*entry)
             for entry in zip(settings.trainings, predictions, metrics, strict=True)
             if entry[0].dataset == dataset.name
         ]
-        curves = [
+        dataset_histories = [
             entry
             for entry in zip(settings.histories, histories, strict=True)
             if entry[0].dataset == dataset.name
         ]
-        sections.append(section(dataset, own, trainings, curves, experiments))
+        sections.append(
+            make_section(dataset, dataset_files, trainings, dataset_histories, experiments)
+        )
 
-    simulated = [found.title for found in sections if found.simulated]
+    simulated = [section.title for section in sections if section.simulated_note]
     inputs = _name_inputs(summary, per_dataset, per_training, histories, settings)
-    made = io.provenance("report", inputs, settings)
+    page_provenance = io.provenance("report", inputs, settings)
     page = Page(
         headline=[
             (title, rows)
             for name, title in titles.items()
-            if (rows := headline(table[table["dataset"] == name]))
+            if (rows := headline_rows(table[table["dataset"] == name]))
         ],
-        notes=notes(settings.datasets),
-        chart=_chart(table, titles, experiments),
-        simulated=", ".join(simulated),
-        full=full_table(table, titles),
+        notes=group_notes(settings.datasets),
+        dice_chart=_dice_chart(table, titles, experiments),
+        simulated_datasets=", ".join(simulated),
+        all_rows=all_rows(table, titles),
         sections=sections,
-        provenance=describe(provenance),
-        versions=json.loads(str(made["versions"])),
-        inputs=json.loads(str(made["inputs"])),
-        settings=json.dumps(json.loads(str(made["params"])), indent=1, ensure_ascii=False),
+        provenance=provenance_table(provenance),
+        versions=json.loads(str(page_provenance["versions"])),
+        inputs=json.loads(str(page_provenance["inputs"])),
+        settings=json.dumps(
+            json.loads(str(page_provenance["params"])), indent=1, ensure_ascii=False
+        ),
     )
-    with io.atomic(output) as temporary:
-        temporary.write_text(render(page), "utf-8", newline="\n")
+    with io.atomic_file(output) as temporary:
+        temporary.write_text(render_page(page), "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

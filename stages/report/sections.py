@@ -1,4 +1,4 @@
-"""One data set's part of the report: its numbers, its samples and its curves."""
+"""The section of the report about one data set: its numbers, sample images and curves."""
 
 import math
 from contextlib import ExitStack
@@ -12,97 +12,99 @@ from numpy.typing import NDArray
 
 from stages.core import io
 from stages.core.images import to_rgb8
-from stages.evaluation.evaluate import MODELS, THRESHOLD
-from stages.evaluation.summarise import mean_dwell
+from stages.evaluation.evaluate import PROBABILITY_DATASETS, THRESHOLD
+from stages.evaluation.summarise import mean_dwell_seconds
 from stages.gaze.quality import level_columns
 from stages.report import attention, charts, figures, gaze_quality
-from stages.report.page import MISSING, Picture, Section, Shown, number
-from stages.settings.predict import ATTENTION
-from stages.settings.report import History, ReportDataset, Training
+from stages.report.page import MISSING, Picture, SampleFigure, Section, format_number
+from stages.settings.predict import ATTENTION_DATASETS
+from stages.settings.report import ReportDataset, ReportHistory, ReportTraining
 
 SPLITS = ("train", "val", "test")
-SIMULATED = "The gaze behind it is simulated from the masks, not recorded."
+SIMULATED_NOTE = "The gaze is simulated from the masks, not recorded."
 
 
-class Trained(NamedTuple):
-    """A training and its files."""
+class TrainingFiles(NamedTuple):
+    """A training and its result files."""
 
-    training: Training
+    training: ReportTraining
     predictions: Path
     metrics: Path
 
 
-def choose(scores: list[float]) -> list[tuple[int, str]]:
-    """Choose up to three samples to show: the lowest, median and highest score.
+def choose_samples(scores: list[float]) -> list[tuple[int, str]]:
+    """Choose up to three samples to show: those with the lowest, median and highest Dice.
 
     Returns
     -------
-    (position in `scores`, why), each position once. NaN scores are never chosen; where all are
-    NaN, three positions evenly spread, without a why.
+    (position in `scores`, reason), each position once. A score of NaN is never chosen. If all are
+    NaN: three evenly spaced positions, with empty reasons.
     """
     known = sorted((score, i) for i, score in enumerate(scores) if not math.isnan(score))
     if not known:
-        spots = np.linspace(0, len(scores) - 1, min(3, len(scores))).round().astype(int)
-        return [(int(i), "") for i in spots]
+        positions = np.linspace(0, len(scores) - 1, min(3, len(scores))).round().astype(int)
+        return [(int(i), "") for i in positions]
     chosen: dict[int, str] = {}
-    for rank, why in ((0, "lowest"), ((len(known) - 1) // 2, "median"), (-1, "highest")):
+    for rank, name in ((0, "lowest"), ((len(known) - 1) // 2, "median"), (-1, "highest")):
         score, i = known[rank]
-        chosen.setdefault(i, f"{why} Dice, {score:.3f}")
+        chosen.setdefault(i, f"{name} Dice, {score:.3f}")
     return list(chosen.items())
 
 
-def _share(verdicts: NDArray[np.int8]) -> str:
-    """Say how many of the claims hold; -1 stands for none."""
-    claims = verdicts[verdicts >= 0]
+def _count_agreeing(agreement: NDArray[np.int8]) -> str:
+    """Format how many claims agree: 1 agrees, 0 does not, -1 is no claim."""
+    claims = agreement[agreement >= 0]
     return f"{(claims == 1).sum()} of {len(claims)}" if len(claims) else MISSING
 
 
-def _faithfulness(explanations: h5py.File) -> list[tuple[str, str]]:
-    """How many explanations there are, and how many are true of the region that was looked at."""
-    given = (explanations["text"].asstr()[()] != "").any(axis=1)
+def _explanation_facts(explanations: h5py.File) -> list[tuple[str, str]]:
+    """Return the number of explanations, and of those whose claims agree with the gaze."""
+    has_text = (explanations["text"].asstr()[()] != "").any(axis=1)
     failed = int(explanations["failed"][()].sum())
     return [
-        ("Explanations", f"{given.sum()}" + (f" ({failed} failed)" if failed else "")),
-        ("Claimed area agrees with the gaze", _share(explanations["area_agrees"][()])),
-        ("Claimed place agrees with the gaze", _share(explanations["place_agrees"][()])),
+        ("Explanations", f"{has_text.sum()}" + (f" ({failed} failed)" if failed else "")),
+        ("Claimed area agrees with the gaze", _count_agreeing(explanations["area_agrees"][()])),
+        ("Claimed place agrees with the gaze", _count_agreeing(explanations["place_agrees"][()])),
     ]
 
 
-def _facts(prepared: h5py.File, gaze: h5py.File, quality: pd.DataFrame) -> list[tuple[str, str]]:
+def _dataset_facts(
+    prepared: h5py.File, gaze: h5py.File, quality: pd.DataFrame
+) -> list[tuple[str, str]]:
     split, has_mask = io.read_strings(prepared, "split"), prepared["has_mask"][()]
     facts = []
     for name in SPLITS:
         members = split == name
         masks = int(has_mask[members].sum())
-        lacking = "" if masks == members.sum() else f" ({masks or 'none'} with a mask)"
-        facts.append((f"Samples, {name}", f"{members.sum()}{lacking}"))
+        mask_count = "" if masks == members.sum() else f" ({masks or 'none'} with a mask)"
+        facts.append((f"Samples, {name}", f"{members.sum()}{mask_count}"))
     counts = quality["fixations"]
     return [
         *facts,
         ("Gaze", str(gaze.attrs["gaze_origin"])),
-        ("Images learned from", f"{quality['learned'].sum()} of {len(quality)}"),
+        ("Images with usable gaze", f"{quality['is_usable'].sum()} of {len(quality)}"),
         ("Fixations per image, median",
-         number(counts[counts > 0].median(), 1).removesuffix(".0")),
-        ("Dwell per image, mean", number(mean_dwell(gaze), 1, "s")),
+         format_number(counts[counts > 0].median(), 1).removesuffix(".0")),
+        ("Dwell per image, mean", format_number(mean_dwell_seconds(gaze), 1, "s")),
     ]  # fmt: skip
 
 
-def _truth(prepared: h5py.File, i: int) -> NDArray[np.bool_] | None:
+def _true_mask(prepared: h5py.File, i: int) -> NDArray[np.bool_] | None:
     return prepared["mask"][i] > 0 if prepared["has_mask"][i] else None
 
 
 def _gaze_samples(
     prepared: h5py.File, gaze: h5py.File, explanations: h5py.File, quality: pd.DataFrame
-) -> tuple[list[Shown], set[str]]:
-    """Show three training samples, and tell which of fixations and heatmap they have."""
-    shown, drawn = [], set()
-    broad = level_columns("dice", gaze["threshold"][()])[-1]
-    agreement = quality.loc[quality["learned"] & (quality["split"] == "train"), broad]
-    for position, why in choose(agreement.tolist()):
-        i = int(agreement.index[position])
+) -> tuple[list[SampleFigure], set[str]]:
+    """Draw three training samples; also return which of fixations and heatmap they have."""
+    samples, available = [], set()
+    broad_dice = level_columns("dice", gaze["threshold"][()])[-1]
+    scores = quality.loc[quality["is_usable"] & (quality["split"] == "train"), broad_dice]
+    for position, reason in choose_samples(scores.tolist()):
+        i = int(scores.index[position])
         first, last = gaze["fixation_offset"][i : i + 2]
-        heatmap, truth = gaze["heatmap"][i], _truth(prepared, i)
-        png = figures.gaze_strip(
+        heatmap, truth = gaze["heatmap"][i], _true_mask(prepared, i)
+        png = figures.draw_gaze_strip(
             to_rgb8(prepared["image"][i]),
             gaze["fixation"][first:last],
             heatmap,
@@ -111,115 +113,129 @@ def _gaze_samples(
             truth,
         )
         parts = ["fixations"] * bool(last > first) + ["heatmap"] * bool(heatmap.any())
-        drawn.update(parts)
+        available.update(parts)
         sentences = [text for text in explanations["text"].asstr()[i] if text]
-        known = ["truth"] if truth is not None else []
-        alt = ", ".join(["image", *parts, "refined map", "pseudomasks", *known])
-        shown.append(Shown(prepared["sample_id"].asstr()[i], why, Picture(png, alt), sentences))
-    return shown, drawn
+        truth_panel = ["truth"] if truth is not None else []
+        picture = Picture(
+            png, ", ".join(["image", *parts, "refined map", "pseudomasks", *truth_panel])
+        )
+        samples.append(SampleFigure(prepared["sample_id"].asstr()[i], reason, picture, sentences))
+    return samples, available
 
 
-def _test_dice(trained: Trained) -> dict[tuple[str, str], float]:
-    """(sample id, model) → Dice of the test samples, at full resolution."""
-    table = io.read_csv(trained.metrics, ("sample_id", "split", "model"), ("dice",))
+def _test_dice(files: TrainingFiles) -> dict[tuple[str, str], float]:
+    """Return (sample id, model) → Dice of the test samples, at full resolution."""
+    table = io.read_csv(files.metrics, ("sample_id", "split", "model"), ("dice",))
     test = table[table["split"] == "test"]
     return dict(zip(zip(test["sample_id"], test["model"], strict=True), test["dice"], strict=True))
 
 
-def _position(file: h5py.File, sample_id: str, scored: Path) -> int:
-    """Where in a file a sample is that `scored` has a score of."""
-    found = f"no {sample_id!r}, which {scored} scores"
-    return io.find_sample(file, sample_id, where=file.filename, found=found)
+def _sample_index(file: h5py.File, sample_id: str, metrics: Path) -> int:
+    """Return the index in `file` of a sample from the table `metrics`."""
+    found = f"no sample {sample_id!r}, which is in {metrics}"
+    return io.find_sample_index(file, sample_id, where=file.filename, found=found)
 
 
-def _test_samples(prepared: h5py.File, trainings: list[Trained]) -> list[Shown]:
-    """Show three test samples with the first teacher and every student."""
+def _test_samples(prepared: h5py.File, trainings: list[TrainingFiles]) -> list[SampleFigure]:
+    """Draw three test samples with the predictions of the first teacher and of all students."""
     if not trainings:
         return []
-    scored = trainings[0].metrics
-    scores = [_test_dice(trained) for trained in trainings]
-    sample_ids = [name for name, model in scores[0] if model == "student"]
-    shown = []
+    metrics = trainings[0].metrics
+    scores = [_test_dice(files) for files in trainings]
+    sample_ids = [sample_id for sample_id, model in scores[0] if model == "student"]
+    samples = []
     with ExitStack() as stack:
-        files = [
+        predictions_files = [
             stack.enter_context(io.open_h5(t.predictions, "sample_id", "probability"))
             for t in trainings
         ]
-        guided = [(k, "teacher") for k, file in enumerate(files) if MODELS["teacher"] in file]
-        columns = guided[:1] + [(k, "student") for k in range(len(files))]
-        for position, why in choose([scores[0][name, "student"] for name in sample_ids]):
-            name = sample_ids[position]
+        teachers = [
+            (k, "teacher")
+            for k, file in enumerate(predictions_files)
+            if PROBABILITY_DATASETS["teacher"] in file
+        ]
+        # (index of the training, model) of each prediction that is drawn.
+        models = teachers[:1] + [(k, "student") for k in range(len(predictions_files))]
+        student_scores = [scores[0][sample_id, "student"] for sample_id in sample_ids]
+        for position, reason in choose_samples(student_scores):
+            sample_id = sample_ids[position]
             predictions = []
-            for k, model in columns:
-                probability = files[k][MODELS[model]][_position(files[k], name, scored)]
-                score = number(scores[k].get((name, model), math.nan), 3)
+            for k, model in models:
+                row = _sample_index(predictions_files[k], sample_id, metrics)
+                probability = predictions_files[k][PROBABILITY_DATASETS[model]][row]
+                score = format_number(scores[k].get((sample_id, model), math.nan), 3)
                 title = f"{model}, {trainings[k].training.experiment}"
                 predictions.append((title, f"Dice {score}", probability >= THRESHOLD))
-            i = _position(prepared, name, scored)
-            png = figures.prediction_strip(
-                to_rgb8(prepared["image"][i]), _truth(prepared, i), predictions
+            i = _sample_index(prepared, sample_id, metrics)
+            png = figures.draw_prediction_strip(
+                to_rgb8(prepared["image"][i]), _true_mask(prepared, i), predictions
             )
             picture = Picture(png, "image, truth, and the outline of each prediction")
-            shown.append(Shown(name, why, picture, []))
-    return shown
+            samples.append(SampleFigure(sample_id, reason, picture, []))
+    return samples
 
 
-def _gaze_caption(shown: list[Shown], drawn: set[str], backend: str) -> str:
-    """Tell what figure A shows, and how its samples were chosen."""
-    if not shown:
-        return "No training image has gaze to learn from."
+def _gaze_caption(samples: list[SampleFigure], available: set[str], backend: str) -> str:
+    """Describe figure A and the choice of its samples."""
+    if not samples:
+        return "No training image has usable gaze."
     chosen = (
         "with the lowest, median and highest Dice of the broad pseudomask against the mask"
-        if shown[0].why
-        else "evenly spread over the file; there are no masks"
+        if samples[0].reason
+        else "evenly spaced in the file; there are no masks"
     )
-    told = [f"Training images with gaze, {chosen}."]
-    if "fixations" in drawn:
-        told.append(
-            "Fixations: area of a circle as the duration, numbered by their start, also "
-            "where several readers looked."
+    sentences = [f"Training images with usable gaze, {chosen}."]
+    if "fixations" in available:
+        sentences.append(
+            "Fixations: the area of a circle is proportional to the duration; the numbers follow "
+            "the start times, over all readers."
         )
-    told += [
-        "Heatmap and map refined along the image's edges: dark to bright."
-        if "heatmap" in drawn
-        else "Map refined along the image's edges: dark to bright.",
-        f"Below, the explanation in words (backend “{backend}”).",
+    sentences += [
+        "Heatmap, and map refined along image edges: brighter is higher."
+        if "heatmap" in available
+        else "Map refined along image edges: brighter is higher.",
+        f"Below each image: its explanation in words (backend “{backend}”).",
     ]
-    return " ".join(told)
+    return " ".join(sentences)
 
 
-def _test_caption(test: list[Shown], trainings: list[Trained]) -> str:
-    """Tell what the figure of test images shows, and how its samples were chosen."""
-    if not test:
+def _test_caption(samples: list[SampleFigure], trainings: list[TrainingFiles]) -> str:
+    """Describe the figure of test images and the choice of its samples."""
+    if not samples:
         return "No training of this data set has predictions of test images."
     first = trainings[0].training
     chosen = (
-        f"with the lowest, median and highest Dice of the student of “{first.experiment}” "
-        f"(seed {first.seed}); they were chosen that way"
-        if test[0].why
-        else "evenly spread over the file; there are no masks"
+        f"chosen for the lowest, median and highest Dice of the student of “{first.experiment}” "
+        f"(seed {first.seed})"
+        if samples[0].reason
+        else "evenly spaced in the file; there are no masks"
     )
     return (
-        f"Test images {chosen}. Outlines: probability from {THRESHOLD} at the working size. "
+        f"Test images, {chosen}. Outlines: probability ≥ {THRESHOLD} at the working size. "
         "Dice: at full resolution."
     )
 
 
-def _attention(
-    prepared: h5py.File, gaze: h5py.File, explanations: h5py.File, trainings: list[Trained]
-) -> tuple[list[Shown], str]:
-    """Show the attention of the first training that wrote it; an empty caption: none did."""
-    for trained in trainings:
-        with io.open_h5(trained.predictions) as file:
-            written = ATTENTION[0] in file
-        if written:
-            return attention.attention(
-                prepared, gaze, explanations, trained.training, trained.predictions
+def _attention_samples(
+    prepared: h5py.File, gaze: h5py.File, explanations: h5py.File, trainings: list[TrainingFiles]
+) -> tuple[list[SampleFigure], str]:
+    """Draw the attention of the first training whose predictions hold it.
+
+    Without such a training, there are no samples and the caption is empty.
+    """
+    for files in trainings:
+        with io.open_h5(files.predictions) as file:
+            has_attention = ATTENTION_DATASETS[0] in file
+        if has_attention:
+            return attention.attention_figures(
+                prepared, gaze, explanations, files.training, files.predictions
             )
     return [], ""
 
 
-def _curves(histories: list[tuple[History, Path]], experiments: list[str]) -> Picture | None:
+def _training_curves(
+    histories: list[tuple[ReportHistory, Path]], experiments: list[str]
+) -> Picture | None:
     columns = ("iteration", "loss", "val_dice")
     curves = [
         charts.Curve(
@@ -231,15 +247,15 @@ def _curves(histories: list[tuple[History, Path]], experiments: list[str]) -> Pi
     ]
     if not curves:
         return None
-    png = charts.training_curves(curves, experiments)
+    png = charts.plot_training_curves(curves, experiments)
     return Picture(png, "training loss and validation Dice against the iteration")
 
 
-def section(
+def make_section(
     dataset: ReportDataset,
     files: tuple[Path, Path, Path, Path],
-    trainings: list[Trained],
-    histories: list[tuple[History, Path]],
+    trainings: list[TrainingFiles],
+    histories: list[tuple[ReportHistory, Path]],
     experiments: list[str],
 ) -> Section:
     """Make the section of one data set.
@@ -247,18 +263,18 @@ def section(
     Parameters
     ----------
     dataset
-        Its name and title.
+        Name, title and note of the data set.
     files
         Its prepared.h5, gaze.h5, gaze_quality.csv and explanations.h5.
     trainings, histories
-        Its own, with their files.
+        Its trainings and histories, with their files.
     experiments
-        All of the page, in the order that gives them their colours.
+        All experiments of the page; the position decides the colour.
 
     Raises
     ------
     BadInput
-        The files do not belong together.
+        The files have different samples.
     """
     with (
         io.open_h5(files[0], "image", "mask", "has_mask", "split", "sample_id") as prepared,
@@ -271,25 +287,27 @@ def section(
         ) as explanations,
     ):  # fmt: skip
         io.check_same_samples(prepared, gaze, explanations)
-        quality = gaze_quality.read(files[2], gaze)
-        described = gaze_quality.describe(quality, gaze["threshold"][()])
-        looked, drawn = _gaze_samples(prepared, gaze, explanations, quality)
-        test = _test_samples(prepared, trainings)
-        read, read_caption = _attention(prepared, gaze, explanations, trainings)
+        quality = gaze_quality.read_quality(files[2], gaze)
+        quality_figure = gaze_quality.quality_figure(quality, gaze["threshold"][()])
+        gaze_samples, available = _gaze_samples(prepared, gaze, explanations, quality)
+        test_samples = _test_samples(prepared, trainings)
+        attention_samples, attention_caption = _attention_samples(
+            prepared, gaze, explanations, trainings
+        )
         return Section(
             title=dataset.title,
             note=dataset.note,
-            facts=_facts(prepared, gaze, quality) + _faithfulness(explanations),
-            levels=described.levels,
-            gaze=looked,
-            gaze_caption=_gaze_caption(looked, drawn, str(explanations.attrs["backend"])),
-            quality=described.picture,
-            quality_caption=described.caption,
-            test=test,
-            test_caption=_test_caption(test, trainings),
-            has_truth=bool(prepared["has_mask"][()].any()),
-            curves=_curves(histories, experiments),
-            attention=read,
-            attention_caption=read_caption,
-            simulated=SIMULATED if gaze.attrs["gaze_origin"] == "simulated" else "",
+            facts=_dataset_facts(prepared, gaze, quality) + _explanation_facts(explanations),
+            levels=quality_figure.levels,
+            gaze_samples=gaze_samples,
+            gaze_caption=_gaze_caption(gaze_samples, available, str(explanations.attrs["backend"])),
+            quality_chart=quality_figure.picture,
+            quality_caption=quality_figure.caption,
+            test_samples=test_samples,
+            test_caption=_test_caption(test_samples, trainings),
+            has_masks=bool(prepared["has_mask"][()].any()),
+            training_curves=_training_curves(histories, experiments),
+            attention_samples=attention_samples,
+            attention_caption=attention_caption,
+            simulated_note=SIMULATED_NOTE if gaze.attrs["gaze_origin"] == "simulated" else "",
         )

@@ -1,4 +1,4 @@
-"""A table of compare → one HTML page that says what its numbers mean."""
+"""A comparison table → one HTML page that explains its numbers."""
 
 import json
 import math
@@ -9,13 +9,19 @@ import pandas as pd
 
 from stages.core import cli, io
 from stages.evaluation.compare import COLUMNS
-from stages.evaluation.statistics import CONFIDENCE, DRAWS, EXACT
-from stages.report.page import MISSING, fill, notes, number, spread
+from stages.evaluation.statistics import CONFIDENCE, MAX_EXACT_SUBJECTS, RESAMPLES
+from stages.report.page import (
+    MISSING,
+    format_mean_std,
+    format_number,
+    group_notes,
+    render_template,
+)
 from stages.settings.report import TabulateSettings
 
-_TEXT = ("dataset", "experiment", "reference", "unit", "gaze")
-# Column → decimals of mean and deviation, has a unit, and whether more is better.
-_MEASURES = {
+_TEXT_COLUMNS = ("dataset", "experiment", "reference", "unit", "gaze")
+# Metric → decimals of mean and deviation, whether it has a unit, and whether higher is better.
+_METRICS = {
     "dice": ((3, 3), False, True),
     "iou": ((3, 3), False, True),
     "hd95_penalised": ((1, 1), True, False),
@@ -24,99 +30,106 @@ _MEASURES = {
 
 
 class Cell(NamedTuple):
-    """What a cell says, and whether nothing in its column is better."""
+    """The text of a cell, and whether it is the best value in its column."""
 
     text: str
     best: bool = False
 
 
-class Group(NamedTuple):
-    """One data set: what it was tested on, and its rows of experiment and cells."""
+class DatasetRows(NamedTuple):
+    """The part of the table about one data set."""
 
     title: str
-    tested: str
+    # Number of test images, subjects and seeds.
+    counts: str
+    # (experiment, cells).
     rows: list[tuple[str, list[Cell]]]
 
 
-def probability(p: float) -> str:
-    """Write a p-value: three decimals, or that it is below 0.001."""
-    return "< 0.001" if p < 0.001 else number(p, 3)
+def format_p_value(p: float) -> str:
+    """Format a p-value with three decimals, or as "< 0.001"."""
+    return "< 0.001" if p < 0.001 else format_number(p, 3)
 
 
-def difference(row: dict[str, Any]) -> str:
-    """Write a difference and its interval, with signs, what is missing left out."""
+def format_difference(row: dict[str, Any]) -> str:
+    """Format the signed difference and its interval, or only the difference if there is none."""
     mean, low, high = (row[f"dice_difference{end}"] for end in ("", "_low", "_high"))
     if math.isnan(mean):
         return MISSING
     return f"{mean:+.3f}" + ("" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
 
 
-def group(title: str, table: pd.DataFrame) -> Group:
-    """Cells of one data set; the best is marked among those that learned from gaze."""
-    weak = table[table["gaze"] != ""]
+def dataset_rows(title: str, table: pd.DataFrame) -> DatasetRows:
+    """Return the rows of one data set; the best value is among experiments trained on gaze."""
+    trained_on_gaze = table[table["gaze"] != ""]
     best = {
-        name: weak[f"{name}_mean"].max() if more else weak[f"{name}_mean"].min()
-        for name, (_, _, more) in _MEASURES.items()
+        name: trained_on_gaze[f"{name}_mean"].max()
+        if higher_is_better
+        else trained_on_gaze[f"{name}_mean"].min()
+        for name, (_, _, higher_is_better) in _METRICS.items()
     }
     rows = []
     for row in cast(list[dict[str, Any]], table.to_dict("records")):
         cells = [
             Cell(
-                spread(row[f"{name}_mean"], row[f"{name}_std"], digits, row["unit"] * has_unit),
+                format_mean_std(
+                    row[f"{name}_mean"], row[f"{name}_std"], digits, row["unit"] * has_unit
+                ),
                 row["gaze"] != "" and row[f"{name}_mean"] == best[name],
             )
-            for name, (digits, has_unit, _) in _MEASURES.items()
+            for name, (digits, has_unit, _) in _METRICS.items()
         ]
-        others = (
-            number(row["undefined"]),
-            number(row["annotation_seconds_per_image"], 1),
+        other_cells = (
+            format_number(row["undefined"]),
+            format_number(row["annotation_seconds_per_image"], 1),
             row["gaze"] or MISSING,
-            "reference" if row["experiment"] == row["reference"] else difference(row),
-            probability(row["p"]),
-            probability(row["p_adjusted"]),
+            "reference" if row["experiment"] == row["reference"] else format_difference(row),
+            format_p_value(row["p"]),
+            format_p_value(row["p_adjusted"]),
         )
-        rows.append((row["experiment"], cells + [Cell(text) for text in others]))
+        rows.append((row["experiment"], cells + [Cell(text) for text in other_cells]))
     first = table.iloc[0]
     images, subjects, seeds = (int(first[name]) for name in ("n", "subjects", "seeds"))
-    tested = f"images: {images}, subjects: {subjects}, seeds: {seeds}"
-    return Group(title, tested, rows)
+    counts = f"images: {images}, subjects: {subjects}, seeds: {seeds}"
+    return DatasetRows(title, counts, rows)
 
 
 def tabulate(table: Path, output: Path, settings: TabulateSettings) -> None:
-    """Write one HTML page that holds the table of `compare` and fetches nothing.
+    """Write a table of `compare` as one HTML page that loads no other file.
 
     Raises
     ------
     BadInput
-        It is no such table, or has a data set that the settings do not name.
+        The file is no such table, or the settings lack one of its data sets.
     """
-    numbers = tuple(name for name in COLUMNS if name not in _TEXT)
-    found = io.read_csv(table, _TEXT, numbers)
+    numbers = tuple(name for name in COLUMNS if name not in _TEXT_COLUMNS)
+    comparison = io.read_csv(table, _TEXT_COLUMNS, numbers)
     titles = {dataset.name: dataset.title for dataset in settings.datasets}
-    if unknown := sorted(set(found["dataset"]) - set(titles)):
+    if unknown := sorted(set(comparison["dataset"]) - set(titles)):
         raise cli.BadInput(
             table,
             "column dataset",
             found=unknown,
-            expected=f"of {list(titles)}",
-            mend="name all its data sets in the settings",
+            expected=f"only data sets of the settings: {list(titles)}",
+            mend="add the data set to the settings",
         )
-    made = io.provenance("tabulate", {"table": table}, settings)
+    page_provenance = io.provenance("tabulate", {"table": table}, settings)
     values = {
         "name": settings.table,
-        "groups": [
-            group(titles[str(name)], part) for name, part in found.groupby("dataset", sort=False)
+        "datasets": [
+            dataset_rows(titles[str(name)], rows)
+            for name, rows in comparison.groupby("dataset", sort=False)
         ],
-        "references": list(found["reference"].unique()),
-        "notes": notes(settings.datasets),
-        "sha256": json.loads(str(made["inputs"]))["table"],
-        "versions": json.loads(str(made["versions"])),
+        "references": list(comparison["reference"].unique()),
+        "notes": group_notes(settings.datasets),
+        "sha256": json.loads(str(page_provenance["inputs"]))["table"],
+        "versions": json.loads(str(page_provenance["versions"])),
         "confidence": f"{CONFIDENCE:.0%}".replace("%", " %"),
-        "draws": f"{DRAWS:,}",
-        "exact": EXACT,
+        "resamples": f"{RESAMPLES:,}",
+        "max_exact_subjects": MAX_EXACT_SUBJECTS,
     }
-    with io.atomic(output) as temporary:
-        temporary.write_text(fill(_TEMPLATE, values), "utf-8", newline="\n")
+    with io.atomic_file(output) as temporary:
+        temporary.write_text(render_template(_TEMPLATE, values), "utf-8", newline="\n")
 
 
 _TEMPLATE = """<!doctype html>
@@ -132,8 +145,8 @@ _TEMPLATE = """<!doctype html>
 <main>
 <header>
 <h1>Segmentation from gaze: {{ name }}</h1>
-<p class="lead">Students on test images, each experiment trained once per seed, against
-<strong>{{ references | join(", ") }}</strong>.</p>
+<p class="lead">The students on test images. Each experiment is trained once per seed and compared
+with <strong>{{ references | join(", ") }}</strong>.</p>
 </header>
 <section>
 <div class="scroll"><table class="wide">
@@ -142,11 +155,11 @@ _TEMPLATE = """<!doctype html>
 <th>Undefined<sup>2</sup></th><th>Annotation, s/image<sup>3</sup></th><th>Gaze<sup>3</sup></th>
 <th>Dice, difference [{{ confidence }} interval]<sup>4</sup></th><th>p<sup>5</sup></th>
 <th>p, adjusted<sup>6</sup></th></tr></thead>
-{% for group in groups %}
+{% for dataset in datasets %}
 <tbody class="group">
-{% for experiment, cells in group.rows %}
-<tr>{% if loop.first %}<th rowspan="{{ group.rows | length }}">{{ group.title }}
-<div class="small">{{ group.tested }}</div></th>{% endif %}
+{% for experiment, cells in dataset.rows %}
+<tr>{% if loop.first %}<th rowspan="{{ dataset.rows | length }}">{{ dataset.title }}
+<div class="small">{{ dataset.counts }}</div></th>{% endif %}
 <td>{{ experiment }}</td>
 {% for cell in cells %}
 <td>{% if cell.best %}<strong>{{ cell.text }}</strong>{% else %}{{ cell.text }}{% endif %}</td>
@@ -156,25 +169,27 @@ _TEMPLATE = """<!doctype html>
 </tbody>
 {% endfor %}
 </table></div>
-<p class="small" style="margin-top:.7rem"><strong>Bold</strong>: the best of a data set among the
-experiments that learned from gaze; masks are more to learn from. –: missing.</p>
+<p class="small" style="margin-top:.7rem"><strong>Bold</strong>: the best value of a data set
+among the experiments trained on gaze, because masks hold more information. –: missing value.</p>
 <ol class="small">
-<li>Mean over test images, at full resolution, of each seed; of these means, mean ± standard
-deviation <em>over seeds</em> (none with one seed). Dice, IoU: higher is better. HD95, ASD:
-distances between outlines, lower is better.</li>
-<li>Where one of two masks is empty there is no distance: <em>Undefined</em> counts these, all seeds
-together, and each enters HD95 and ASD as its image&rsquo;s diagonal.</li>
-<li>What the labels took: the reader&rsquo;s dwell time, or the stated time to draw a mask. Gaze –:
-learned from masks.</li>
-<li>Dice minus the reference&rsquo;s on the same image, averaged over seeds, then over images.
-Interval: percentiles of {{ draws }} draws of subjects (patients) with replacement, each with all
-its images; somewhat narrow with few subjects, none with one.</li>
-<li>Two-sided sign-flip permutation test of the subjects&rsquo; mean differences: all sign patterns
-up to {{ exact }} subjects, where n subjects cannot give less than 2 / 2<sup>n</sup>; else
-{{ draws }} random ones and the one found. Interval and p are about other subjects like these, given
-these trainings, not about other seeds.</li>
-<li>By Holm&rsquo;s method, over the rows of one data set: call different what is at or below 0.05
-here, and the chance of a single false call among them is at most 5 %.</li>
+<li>Mean ± standard deviation <em>over seeds</em> of the mean over test images, at full resolution
+(one seed has no deviation). Dice, IoU: higher is better. HD95, ASD: distances between outlines,
+lower is better.</li>
+<li>A distance is undefined if one of the two masks is empty. <em>Undefined</em> counts these cases,
+all seeds together; each enters HD95 and ASD as the diagonal of its image.</li>
+<li>Annotation: mean dwell time of the reader, or the stated time to draw a mask. Gaze –: trained on
+masks.</li>
+<li>Dice minus the reference&rsquo;s Dice on the same image, averaged over seeds, then over images.
+Interval: percentiles of {{ resamples }} draws of subjects (patients) with replacement, each with
+all its images. It is slightly too narrow for few subjects; one subject has no interval.</li>
+<li>Two-sided sign-flip permutation test of the subjects&rsquo; mean differences. It tries all sign
+patterns for up to {{ max_exact_subjects }} subjects, so p is at least 2 / 2<sup>n</sup> for n
+subjects. For more subjects, it uses {{ resamples }} random patterns and the observed one. Interval
+and p describe how the result depends on the subjects, for these trainings; they do not cover other
+seeds.</li>
+<li>p, adjusted by Holm&rsquo;s method over the rows of one data set. If every row with a value of
+at most 0.05 is called different from the reference, the probability of one or more false calls is
+at most 5 %.</li>
 </ol>
 {% for note, titles in notes %}
 <p class="note"><strong>{{ titles }}:</strong> {{ note }}</p>

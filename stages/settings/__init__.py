@@ -1,5 +1,5 @@
-"""What each stage can be told: one frozen, validated object for each part of config.yaml.
+"""The settings of all stages: one frozen, validated class for each part of config.yaml.
 
-In: values of config.yaml. Out: settings that a rule hands to its stage as JSON.
-Start reading at `base.py`; the other modules are named for the part that they describe.
+In: values of config.yaml. Out: settings objects, which a rule passes to its stage as JSON.
+Start reading at `base.py`; each other module has the name of the part that it describes.
 """

@@ -1,49 +1,49 @@
-"""What all settings share: frozen, finite, and closed to keys that do not exist."""
+"""Base class of all settings: frozen, without unknown keys, NaN or infinity."""
 
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 
-def _without_braces(path: str) -> str:
+def _check_no_braces(path: str) -> str:
     if "{" in path or "}" in path:
         raise ValueError(f"found {path!r}; allowed: a path without {{ and }}")
     return path
 
 
-# Snakemake, which reads it as a rule's input, would take {name} for a wildcard.
-InputPath = Annotated[str, AfterValidator(_without_braces)]
+# A path that becomes the input of a rule: Snakemake would read {name} as a wildcard.
+InputPath = Annotated[str, AfterValidator(_check_no_braces)]
 
 
 class Settings(BaseModel):
-    """Base of every settings model. A stage receives exactly one, as JSON.
+    """Base class of all settings. A stage receives exactly one settings object, as JSON.
 
-    A check that concerns several fields passes where the validation's context says that the values
-    are only a part of the whole: what one place of config.yaml sets may be impossible alone.
+    Checks of several fields together are skipped if the validation context marks the values as
+    partial: the values of one place of config.yaml may be impossible alone, but valid when merged.
     """
 
-    # JSON, in which a stage receives its settings, knows no NaN and no infinity.
+    # A stage receives its settings as JSON, which has no NaN and no infinity.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def unread(self) -> set[str]:
-        """Name the fields that say nothing beside the others, as those of another method do."""
+    def unused_fields(self) -> set[str]:
+        """Return the fields that have no effect, given the others: those of another method."""
         return set()
 
-    def without_unread(self) -> Self:
-        """Give each such field, here and in what this holds, its default.
+    def reset_unused_fields(self) -> Self:
+        """Return a copy in which all unused fields, also nested ones, have their defaults.
 
-        A stage gets the result: a change of what it does not read is then no change.
+        A stage receives this copy, so a change of an unused field does not rerun it.
         """
-        unread, fields = self.unread(), type(self).model_fields
-        plain = {name: fields[name].get_default() for name in unread}
+        unused, fields = self.unused_fields(), type(self).model_fields
+        defaults = {name: fields[name].get_default() for name in unused}
         parts = {
-            name: value.without_unread()
+            name: value.reset_unused_fields()
             for name, value in self
-            if isinstance(value, Settings) and name not in unread
+            if isinstance(value, Settings) and name not in unused
         }
-        return self.model_copy(update=plain | parts)
+        return self.model_copy(update=defaults | parts)
 
 
-def is_part(info: ValidationInfo[Any]) -> bool:
-    """Whether what is validated is only a part of the whole."""
-    return bool(info.context and info.context["part"])
+def is_partial(info: ValidationInfo[Any]) -> bool:
+    """Return whether the validated values are from only one place of config.yaml."""
+    return bool(info.context and info.context["partial"])

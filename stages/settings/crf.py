@@ -4,9 +4,13 @@ from stages.settings.base import Settings
 
 
 class CrfSettings(Settings):
-    """The fully connected CRF that draws a map to the image's own edges."""
+    """The fully connected CRF that aligns a map with the edges of the image."""
 
-    sxy: float = Field(default=80, ge=1, description="spatial std, px of the original image")
-    srgb: float = Field(default=13, ge=1, description="colour std, 8-bit grey levels")
+    sxy: float = Field(
+        default=80, ge=1, description="spatial standard deviation, px of the original image"
+    )
+    srgb: float = Field(
+        default=13, ge=1, description="colour standard deviation, 8-bit grey levels"
+    )
     compat: float = Field(default=1, ge=0, description="weight of the pairwise term")
     iterations: int = Field(default=10, ge=0, description="mean-field iterations")

@@ -7,17 +7,17 @@ from stages.settings.scanpath import ScanSettings
 
 
 class DemoSettings(Settings):
-    """A phantom data set in its published raw layout."""
+    """A phantom data set in the layout of the published data set that it imitates."""
 
-    dataset: Literal["kvasir", "prostate", "isic"] = Field(description="which one to imitate")
-    seed: int = Field(default=0, ge=0, description="of images and fixations")
+    dataset: Literal["kvasir", "prostate", "isic"] = Field(description="data set to imitate")
+    seed: int = Field(default=0, ge=0, description="random seed of images and fixations")
     train: int = Field(
         default=432,
         ge=6,
-        description="images of train.txt, of which the pipeline takes its validation part; "
+        description="images in train.txt; the pipeline takes its validation images from them; "
         "prostate: rounded to whole cases of 6 slices",
     )
-    test: int = Field(default=120, ge=6, description="images of test.txt, rounded likewise")
+    test: int = Field(default=120, ge=6, description="images in test.txt, rounded in the same way")
     scan: ScanSettings = Field(
-        default=ScanSettings(), description="how the recorded fixations came about"
+        default=ScanSettings(), description="scan model that draws the recorded fixations"
     )

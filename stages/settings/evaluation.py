@@ -5,27 +5,31 @@ from pydantic import Field
 from stages.settings.base import Settings
 
 
-class Run(Settings):
-    """One training whose metrics are summarised."""
+class TrainingRun(Settings):
+    """One training with its metrics."""
 
     dataset: str
     experiment: str
     seed: int
-    labels: Literal["pseudomask", "mask"] = Field(description="what its student learned from")
+    labels: Literal["pseudomask", "mask"] = Field(
+        description="labels that its student learned from"
+    )
     mask_seconds: float | None = Field(
-        default=None, description="seconds to draw one full mask by hand, from literature"
+        default=None, description="seconds to draw one full mask by hand, from the literature"
     )
 
 
 class SummariseSettings(Settings):
-    """What the files that a summary is over are."""
+    """Descriptions of the input files of a summary."""
 
-    runs: tuple[Run, ...] = Field(description="of each metrics.csv, in their order")
-    gaze: tuple[str, ...] = Field(description="data set of each gaze.h5, in their order")
+    runs: tuple[TrainingRun, ...] = Field(description="the training of each metrics.csv, in order")
+    gaze: tuple[str, ...] = Field(description="the data set of each gaze.h5, in order")
 
 
 class CompareSettings(SummariseSettings):
-    """What the files of a comparison are, and which experiment the others are held against."""
+    """Descriptions of the input files of a comparison, and its reference experiment."""
 
-    reference: str = Field(description="experiment against which the others are tested")
-    seed: int = Field(ge=0, description="draws the resampled subjects and the flipped signs")
+    reference: str = Field(description="experiment with which the others are compared")
+    seed: int = Field(
+        ge=0, description="random seed of the resampled subjects and the flipped signs"
+    )

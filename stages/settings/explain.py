@@ -2,40 +2,38 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from stages.settings.base import InputPath, Settings, is_part
+from stages.settings.base import InputPath, Settings, is_partial
 
 
 class ViewSettings(Settings):
-    """What a vision-language model sees of an image and of the gaze on it."""
+    """The picture of an image and its gaze that a vision-language model receives."""
 
     show: Literal["overlay", "crop", "image"] = Field(
         default="overlay",
         description="overlay: the image with the heatmap and the precise pseudomask's outline; "
         "crop: the image around the broad pseudomask, with that outline; image: the image alone",
     )
-    side: int = Field(
-        default=448, ge=64, le=2048, description="longer side of what the model sees, px"
-    )
+    side: int = Field(default=448, ge=64, le=2048, description="longer side of the picture, px")
     margin: float = Field(
-        default=0.25, ge=0, le=2, description="crop: added on each side, as a share of the region"
+        default=0.25, ge=0, le=2, description="crop: margin on each side, as a share of the region"
     )
 
-    def unread(self) -> set[str]:
-        """Only a crop has a margin."""
+    def unused_fields(self) -> set[str]:
+        """Return the margin, unless the picture is a crop."""
         return set() if self.show == "crop" else {"margin"}
 
 
-# What a backend or an encoder reads of the settings that not all of them read.
-_ASKED = {
+# Settings that each backend or encoder uses, among those that only some of them use.
+_LANGUAGE_MODEL_FIELDS = {
     "model", "prompt", "view", "batch_size", "max_tokens", "temperature", "seed", "attempts",
 }  # fmt: skip
-_BACKENDS = {
+_BACKEND_FIELDS = {
     "measured": set[str](),
-    "transformers": _ASKED | {"revision", "dtype", "trust_remote_code"},
-    "openai": _ASKED | {"url"},
+    "transformers": _LANGUAGE_MODEL_FIELDS | {"revision", "dtype", "trust_remote_code"},
+    "openai": _LANGUAGE_MODEL_FIELDS | {"url"},
     "import": {"source"},
 }
-_ENCODERS = {
+_ENCODER_FIELDS = {
     "minilm": {"tokens", "batch_size"},
     "transformers": {"tokens", "batch_size", "model", "revision", "pooling"},
     "open_clip": {"tokens", "batch_size", "model", "weights"},
@@ -44,31 +42,31 @@ _ENCODERS = {
 
 
 class EndpointSettings(Settings):
-    """How an endpoint (explain.backend: openai) is reached: none of it changes an answer."""
+    """Connection to an endpoint (explain.backend: openai); it never changes an answer."""
 
     key_variable: str = Field(
         default="OPENAI_API_KEY",
-        description="environment variable that holds the key; the key is stored nowhere",
+        description="environment variable with the API key; the key is never stored",
     )
-    concurrency: int = Field(default=4, ge=1, le=256, description="requests under way at a time")
-    timeout_s: float = Field(default=120, gt=0, description="for one request, s")
+    concurrency: int = Field(default=4, ge=1, le=256, description="parallel requests")
+    timeout_s: float = Field(default=120, gt=0, description="time limit of one request, s")
     retries: int = Field(
-        default=6, ge=0, description="of a request that was refused, failed or timed out"
+        default=6, ge=0, description="retries of a request that was refused, failed or timed out"
     )
 
 
 class ExplainSettings(Settings):
-    """Who explains an image, and how it is asked."""
+    """The backend that explains images, and how it is asked."""
 
     backend: Literal["measured", "transformers", "openai", "import"] = Field(
         default="measured",
-        description="measured: words for what is measured inside the gaze, no language model; "
-        "transformers: an image-text-to-text model; openai: an HTTP endpoint that speaks OpenAI's "
-        "chat protocol; import: texts that were written elsewhere",
+        description="measured: words for image features measured inside the gaze region, without a "
+        "language model; transformers: an image-text-to-text model; openai: an HTTP endpoint with "
+        "OpenAI's chat protocol; import: texts from another source",
     )
     model: str = Field(
         default="",
-        description="transformers: local folder or hub id; openai: the endpoint's name for it",
+        description="transformers: local folder or hub id; openai: model name at the endpoint",
     )
     revision: str = Field(
         default="", description="transformers: commit of a hub id, so that it cannot change"
@@ -77,111 +75,109 @@ class ExplainSettings(Settings):
         default="bfloat16", description="transformers: type of the weights"
     )
     trust_remote_code: bool = Field(
-        default=False, description="transformers: run code that comes with the model's files"
+        default=False, description="transformers: run code from the model's files"
     )
-    url: str = Field(
-        default="", description="openai: base address, such as http://localhost:8000/v1"
-    )
+    url: str = Field(default="", description="openai: base URL, such as http://localhost:8000/v1")
     prompt: InputPath = Field(
         default="workflow/prompts/generic.yaml",
-        description="transformers, openai: file of what the model is asked, and in which words it "
-        "may answer",
+        description="transformers, openai: file with the question to the model and the words "
+        "that it may answer with",
     )
-    source: InputPath = Field(default="", description="import: CSV or JSONL file of texts")
+    source: InputPath = Field(default="", description="import: CSV or JSONL file with the texts")
     view: ViewSettings = ViewSettings()
-    batch_size: int = Field(default=8, ge=1, description="samples asked about at a time")
+    batch_size: int = Field(default=8, ge=1, description="samples per batch")
     max_tokens: int = Field(default=400, ge=16, description="longest answer, tokens")
     temperature: float = Field(
-        default=0, ge=0, le=2, description="0: always the likeliest word; above: drawn"
+        default=0, ge=0, le=2, description="0: always the most likely token; above 0: sampled"
     )
-    seed: int = Field(default=0, ge=0, description="of drawn answers")
+    seed: int = Field(default=0, ge=0, description="random seed of sampled answers")
     attempts: int = Field(
-        default=3, ge=1, le=10, description="times a sample is asked about until its answer parses"
+        default=3, ge=1, le=10, description="attempts per sample until an answer is valid"
     )
     max_failed: float = Field(
         default=0.1,
         ge=0,
         le=1,
-        description="largest share of samples without a valid answer; more stops the run",
+        description="largest share of samples without a valid answer; a larger share stops the run",
     )
     shards: int = Field(
-        default=1, ge=1, le=1000, description="jobs among which the samples are divided"
+        default=1, ge=1, le=1000, description="number of jobs that the samples are divided among"
     )
 
-    def unread(self) -> set[str]:
-        """Name what only other backends read."""
-        others = set().union(*_BACKENDS.values()) - _BACKENDS[self.backend]
+    def unused_fields(self) -> set[str]:
+        """Return the fields that only other backends use."""
+        others = set().union(*_BACKEND_FIELDS.values()) - _BACKEND_FIELDS[self.backend]
         if self.backend == "transformers" and self.temperature == 0:
             others.add("seed")
         return others
 
     @model_validator(mode="after")
-    def _complete(self, info: ValidationInfo[Any]) -> "ExplainSettings":
-        if is_part(info):
+    def _check_required(self, info: ValidationInfo[Any]) -> "ExplainSettings":
+        if is_partial(info):
             return self
         needed = {"transformers": ("model",), "openai": ("model", "url"), "import": ("source",)}
         for name in needed.get(self.backend, ()):
             if not getattr(self, name):
-                raise ValueError(f"explain.{name} must be stated for the backend {self.backend}")
+                raise ValueError(f"explain.{name} must be set for the backend {self.backend}")
         return self
 
 
 class EmbedSettings(Settings):
-    """What turns the words into vectors."""
+    """The encoder that turns texts into vectors."""
 
     encoder: Literal["minilm", "transformers", "open_clip", "import"] = Field(
         default="minilm",
-        description="minilm: all-MiniLM-L6-v2, 384-d, installed with the environment; "
-        "transformers: a text encoder such as RoBERTa; open_clip: a text tower; import: vectors "
-        "that were made elsewhere, such as the authors'",
+        description="minilm: all-MiniLM-L6-v2, 384 dimensions, installed with the environment; "
+        "transformers: a text encoder such as RoBERTa; open_clip: the text tower of a CLIP model; "
+        "import: vectors from another source, such as the authors'",
     )
     model: str = Field(
         default="",
-        description="transformers: local folder or hub id; open_clip: name of the architecture "
-        "(ViT-B-32), or local-dir: and a folder with config, weights and tokenizer",
+        description="transformers: local folder or hub id; open_clip: name of an architecture "
+        "(ViT-B-32), or local-dir:<folder> for a folder with config, weights and tokenizer",
     )
     revision: str = Field(
         default="", description="transformers: commit of a hub id, so that it cannot change"
     )
     weights: InputPath = Field(
         default="",
-        description="open_clip: file of the weights of an architecture, or the name of published "
-        "ones",
+        description="open_clip: weights of the architecture: a file, or the name of published "
+        "weights",
     )
     pooling: Literal["mean", "first"] = Field(
         default="mean",
-        description="transformers: mean over a sentence's tokens, or its first token",
+        description="transformers: mean over the tokens of a sentence, or its first token",
     )
     tokens: Literal["fields", "one"] = Field(
         default="fields",
-        description="fields: a vector for each field of an explanation; one: for all together; "
-        "import: as many as the files hold",
+        description="fields: one vector for each field of an explanation; one: one vector for the "
+        "whole explanation; import: as many vectors as the files contain",
     )
-    source: InputPath = Field(default="", description="import: folder of <id>.npy")
-    batch_size: int = Field(default=64, ge=1, description="sentences at a time")
+    source: InputPath = Field(default="", description="import: folder of <id>.npy files")
+    batch_size: int = Field(default=64, ge=1, description="sentences per batch")
 
-    def unread(self) -> set[str]:
-        """Name what only other encoders read."""
-        return set().union(*_ENCODERS.values()) - _ENCODERS[self.encoder]
+    def unused_fields(self) -> set[str]:
+        """Return the fields that only other encoders use."""
+        return set().union(*_ENCODER_FIELDS.values()) - _ENCODER_FIELDS[self.encoder]
 
     @model_validator(mode="after")
-    def _complete(self, info: ValidationInfo[Any]) -> "EmbedSettings":
-        if is_part(info):
+    def _check_required(self, info: ValidationInfo[Any]) -> "EmbedSettings":
+        if is_partial(info):
             return self
         needed = {"transformers": "model", "open_clip": "model", "import": "source"}
         name = needed.get(self.encoder)
         if name and not getattr(self, name):
-            raise ValueError(f"embed.{name} must be stated for the encoder {self.encoder}")
+            raise ValueError(f"embed.{name} must be set for the encoder {self.encoder}")
         is_folder = self.model.startswith("local-dir:")
         if self.encoder == "open_clip" and bool(self.weights) == is_folder:
             raise ValueError(
-                "embed.weights must be stated for an architecture of open_clip, and empty for a "
-                "folder (local-dir:), which holds its own"
+                "embed.weights must be set for an architecture of open_clip, and empty for a "
+                "folder (local-dir:), which has its own weights"
             )
         return self
 
 
 class TextsSettings(Settings):
-    """When explanations count as had."""
+    """How many samples may stay without an explanation."""
 
     max_failed: float = Field(ge=0, le=1)

@@ -4,26 +4,26 @@ from pydantic import Field, model_validator
 
 from stages.settings.base import Settings
 from stages.settings.crf import CrfSettings
-from stages.settings.recording import MAPS, RecordingSettings
+from stages.settings.recording import MAP_FORMATS, RecordingSettings
 from stages.settings.scanpath import ScanSettings
 
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 
 
 class GazeSettings(Settings):
-    """Fixations to heatmap, refined map and nested pseudomasks."""
+    """From fixations to the heatmap, the refined map and nested pseudomasks."""
 
     recording: RecordingSettings = RecordingSettings()
     canvas: Literal["image", "published"] = Field(
         default="image",
-        description="image: round Gaussians at the image's own aspect; published: a square canvas "
-        "laid over the image and its steps of rounding, as in the released notebook",
+        description="image: round Gaussians on a canvas with the image's aspect ratio; published: "
+        "a square canvas stretched over the image, and the rounding steps of the released notebook",
     )
     sigma: float = Field(
         default=70,
         gt=0,
-        description="heatmap's Gaussian std, px of an image of the area of 768 × 768, or of that "
-        "canvas",
+        description="standard deviation of the heatmap's Gaussians, px of an image with the area "
+        "of 768 × 768 px, or of the published canvas",
     )
     min_fixation_ms: float = Field(
         default=50, ge=0, description="shorter fixations are dropped, ms"
@@ -32,37 +32,40 @@ class GazeSettings(Settings):
     thresholds: tuple[Threshold, ...] = Field(
         default=(0.5, 0.3),
         min_length=1,
-        description="levels on the refined map; highest: precise, lowest: broad pseudomask, one "
-        "level alone: both",
+        description="thresholds of the refined map; the highest gives the precise pseudomask, the "
+        "lowest the broad one; a single threshold gives both",
     )
     simulate: ScanSettings | None = Field(
         default=None,
-        description="scan model of the fixations, for a data set without recordings: they are "
-        "then drawn from the masks of the training split alone",
+        description="scan model for a data set without recordings; it draws fixations from the "
+        "masks of the training split only",
     )
     recorded: bool = Field(
         default=True,
-        description="`fixations` holds people's gaze; false: a model's, as in the demo, and "
-        "tables and figures then say that it is simulated",
+        description="true: `fixations` has gaze of people; false: of a model, as in the demo; "
+        "tables and figures then call it simulated",
     )
     partial: bool = Field(
         default=False,
-        description="training images without gaze are allowed, and left out; false: they stop "
-        "the run, with the list",
+        description="true: training images without gaze are left out; false: they stop the run "
+        "with a list",
     )
     seed: int = Field(default=0, ge=0, description="seed of the simulated fixations")
 
-    def unread(self) -> set[str]:
-        """Name what is only of a recording, of a simulation, or of fixations where maps are."""
+    def unused_fields(self) -> set[str]:
+        """Return the fields of a recording if gaze is simulated, else those of a simulation.
+
+        For gaze maps also the fields that only fixations need.
+        """
         if self.simulate is not None:
             return {"recording", "recorded"}
-        if self.recording.format not in MAPS:
+        if self.recording.format not in MAP_FORMATS:
             return {"seed"}
-        drawn = {"seed", "canvas", "sigma", "min_fixation_ms"}
-        return drawn | ({"crf"} if self.recording.format == "refined" else set())
+        of_fixations = {"seed", "canvas", "sigma", "min_fixation_ms"}
+        return of_fixations | ({"crf"} if self.recording.format == "refined" else set())
 
     @model_validator(mode="after")
-    def _distinct(self) -> "GazeSettings":
+    def _check_thresholds(self) -> "GazeSettings":
         if len(set(self.thresholds)) < len(self.thresholds):
             raise ValueError(f"thresholds must differ from each other, found {self.thresholds}")
         return self

@@ -1,18 +1,18 @@
-"""Which module does what a setting names: imported by name when it is needed, and only then."""
+"""Map settings to the modules that implement them; a stage imports only the module it needs."""
 
-_DESCRIBERS = {
+_DESCRIBER_MODULES = {
     "measured": "measured",
     "transformers": "local",
     "openai": "endpoint",
     "import": "imported",
 }
-_ENCODERS = {
+_ENCODER_MODULES = {
     "minilm": "minilm",
     "transformers": "transformer",
     "open_clip": "openclip",
     "import": "imported",
 }
-_READERS = {
+_READER_MODULES = {
     "gazemedseg": "eyelink",
     "eyelink": "eyelink",
     "tobii": "tobii",
@@ -20,25 +20,25 @@ _READERS = {
     "heatmaps": "maps",
     "refined": "maps",
 }
-# Draws the gaze of a data set without a recording.
-SIMULATION = "stages.gaze.simulation"
+# Simulates the gaze of a data set without a recording.
+SIMULATION_MODULE = "stages.gaze.simulation"
 
 
 def reader_module(format: str) -> str:
     """Return the module that reads a format of recorded gaze."""
-    return f"stages.gaze.recordings.{_READERS[format]}"
+    return f"stages.gaze.recordings.{_READER_MODULES[format]}"
 
 
 def explain_module(backend: str) -> str:
-    """Return the module with the function `make` of a backend."""
-    return f"stages.text.describers.{_DESCRIBERS[backend]}"
+    """Return the module of an explanation backend."""
+    return f"stages.text.describers.{_DESCRIBER_MODULES[backend]}"
 
 
 def encoder_module(encoder: str) -> str:
-    """Return the module of an encoder, or of the import of what one made elsewhere."""
-    return f"stages.text.encoders.{_ENCODERS[encoder]}"
+    """Return the module of a text encoder, or of the import of vectors."""
+    return f"stages.text.encoders.{_ENCODER_MODULES[encoder]}"
 
 
 def method_module(method: str) -> str:
-    """Return the module with the function `make` of a student's method."""
+    """Return the module of a student's training method."""
     return f"stages.training.methods.{method}"

@@ -5,11 +5,11 @@ from pydantic import AfterValidator, Field
 
 from stages.settings.base import Settings
 
-# Four halvings lie between the input and the deepest scale of the networks.
-Side = Annotated[int, Field(ge=32, le=2048)]
+# The networks halve the input four times.
+ImageSide = Annotated[int, Field(ge=32, le=2048)]
 
 
-def _one_group(pattern: str) -> str:
+def _check_one_group(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
@@ -25,34 +25,38 @@ Layout = Literal[
 
 
 class PrepareSettings(Settings):
-    """Raw images and masks to one working size, and who is in which split."""
+    """Working size of images and masks, and the splits."""
 
-    layout: Layout = Field(description="how the raw folder is laid out; data/README.md draws each")
-    size: tuple[Side, Side] = Field(default=(224, 224), description="working height and width, px")
-    subject: Annotated[str, AfterValidator(_one_group)] | None = Field(
+    layout: Layout = Field(description="layout of the raw folder; data/README.md shows each layout")
+    size: tuple[ImageSide, ImageSide] = Field(
+        default=(224, 224), description="working height and width, px"
+    )
+    subject: Annotated[str, AfterValidator(_check_one_group)] | None = Field(
         default=None,
-        description="regular expression whose one group is the patient's part of a sample id; "
-        "none: as the layout knows patients, each image its own where it does not",
+        description="regular expression with one group, the patient's part of a sample id; null: "
+        "the patients of the layout, or each image as its own patient if the layout has none",
     )
     split: Literal["given", "drawn"] = Field(
         default="given",
-        description="given: by the raw folder's split files or parts; drawn: test subjects are "
-        "drawn, whatever the folder states",
+        description="given: the split files or parts of the raw folder; drawn: test subjects are "
+        "drawn at random, whatever the folder states",
     )
     test_fraction: float = Field(
-        default=0.1, ge=0, le=0.9, description="share of all subjects drawn for test"
+        default=0.1, ge=0, le=0.9, description="drawn: share of all subjects for test"
     )
     val_fraction: float = Field(
         default=0.1,
         ge=0,
         le=0.5,
-        description="share of the training subjects (not images) held out for validation, where "
-        "the raw folder states no validation part",
+        description="share of the training subjects (not images) for validation, if the raw folder "
+        "states no validation part",
     )
-    split_seed: int = Field(default=0, ge=0, description="draws the test and validation subjects")
+    split_seed: int = Field(
+        default=0, ge=0, description="random seed of the drawn test and validation subjects"
+    )
 
-    def unread(self) -> set[str]:
-        """Name what is only of a draw, where none takes place."""
+    def unused_fields(self) -> set[str]:
+        """Return the fields of random draws that do not take place."""
         if self.split == "drawn":
             return set()
         return {"test_fraction"} | (set() if self.val_fraction else {"split_seed"})

@@ -2,17 +2,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, model_validator
 
-from stages.settings.base import Settings, is_part
+from stages.settings.base import Settings, is_partial
 
-# Formats of a folder of maps; the others are tables.
-MAPS = ("heatmaps", "refined")
-# Centimetres would pass as millimetres, here and of the distance, and make every angle many times
-# as wide or as narrow.
+# Formats that are a folder of maps; the others are tables.
+MAP_FORMATS = ("heatmaps", "refined")
+# The lower limits of screen size and distance refuse centimetres, which would make all angles wrong
+# by a factor of 10.
 ScreenSide = Annotated[float, Field(ge=100)]
 
 
 class ScreenSettings(Settings):
-    """The screen on which coordinates were measured, and where the image was on it."""
+    """The screen on which coordinates were measured, and the position of images on it."""
 
     size: tuple[PositiveInt, PositiveInt] = Field(description="width and height, px")
     shown: Literal["fit", "native"] = Field(
@@ -22,13 +22,13 @@ class ScreenSettings(Settings):
     )
     area: tuple[float, float, PositiveFloat, PositiveFloat] | None = Field(
         default=None,
-        description="left, top, width and height of the part of the screen in which images were "
-        "shown, px; none: all of it",
+        description="left, top, width and height of the part of the screen that showed images, px; "
+        "null: the whole screen",
     )
 
     @model_validator(mode="after")
-    def _within(self, info: ValidationInfo[Any]) -> "ScreenSettings":
-        if self.area is not None and not is_part(info):
+    def _check_area(self, info: ValidationInfo[Any]) -> "ScreenSettings":
+        if self.area is not None and not is_partial(info):
             (left, top, width, height), (right, bottom) = self.area, self.size
             if min(left, top) < 0 or left + width > right or top + height > bottom:
                 raise ValueError(f"screen.area {self.area} reaches beyond screen.size {self.size}")
@@ -36,7 +36,7 @@ class ScreenSettings(Settings):
 
 
 class DetectionSettings(Settings):
-    """How fixations are found in raw gaze samples."""
+    """How fixations are detected in raw gaze samples."""
 
     method: Literal["velocity", "dispersion"] = Field(
         default="velocity", description="velocity threshold (I-VT) or dispersion threshold (I-DT)"
@@ -47,19 +47,19 @@ class DetectionSettings(Settings):
     )
     distance_mm: float = Field(ge=200, description="from the eye to the screen, mm")
     max_velocity: float = Field(
-        default=30, gt=0, description="above it a sample is of a saccade, degrees per second"
+        default=30, gt=0, description="samples above it belong to saccades, degrees per second"
     )
     max_dispersion: float = Field(
-        default=1, gt=0, description="extent of a fixation along x plus along y, degrees"
+        default=1, gt=0, description="largest extent of a fixation in x plus in y, degrees"
     )
 
-    def unread(self) -> set[str]:
-        """Name the threshold of the other method."""
+    def unused_fields(self) -> set[str]:
+        """Return the threshold of the other method."""
         return {"max_dispersion" if self.method == "velocity" else "max_velocity"}
 
 
 class RecordingSettings(Settings):
-    """What the file of a data set's `fixations` holds, and what its coordinates mean."""
+    """The format of a data set's `fixations`, and the meaning of its coordinates."""
 
     format: Literal["gazemedseg", "eyelink", "tobii", "samples", "heatmaps", "refined"] = Field(
         default="gazemedseg",
@@ -68,63 +68,63 @@ class RecordingSettings(Settings):
     )
     unit: Literal["fraction", "px"] = Field(
         default="fraction",
-        description="of x and y: fractions of the whole image or screen, or pixels",
+        description="unit of x and y: fractions of the whole image or screen, or pixels",
     )
     origin: Literal["top-left", "bottom-left", "centre"] = Field(
         default="top-left",
-        description="where x = y = 0 is; y runs down from the top left, up from the others",
+        description="position of x = y = 0; y points down for top-left, up for the others",
     )
     screen: ScreenSettings | None = Field(
-        default=None, description="coordinates are on this screen; none: they are on the image"
+        default=None, description="screen of the coordinates; null: coordinates are on the image"
     )
     image_column: str = Field(
-        default="", description="column that names the image, where it is not the format's usual"
+        default="", description="column with the image name, if not the usual one of the format"
     )
     max_off_image: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="largest share of fixations off their image; more stops the run",
+        description="largest share of fixations off their image; a larger share stops the run",
     )
     detection: DetectionSettings | None = Field(
-        default=None, description="for raw samples: how fixations are found in them"
+        default=None, description="samples: how fixations are detected"
     )
 
     @model_validator(mode="after")
-    def _stated(self, info: ValidationInfo[Any]) -> "RecordingSettings":
-        if is_part(info):
+    def _check_format(self, info: ValidationInfo[Any]) -> "RecordingSettings":
+        if is_partial(info):
             return self
-        if self.format in MAPS:
+        if self.format in MAP_FORMATS:
             others = (name for name in type(self).model_fields if name != "format")
-            plain = type(self)()
-            if stated := [name for name in others if getattr(self, name) != getattr(plain, name)]:
+            defaults = type(self)()
+            if changed := [n for n in others if getattr(self, n) != getattr(defaults, n)]:
                 raise ValueError(
-                    f"recording.{stated[0]} says nothing about the format {self.format}: a map has "
+                    f"recording.{changed[0]} does not apply to the format {self.format}: a map has "
                     "no coordinates"
                 )
-        tracked = self.format in ("eyelink", "tobii", "samples")
-        if tracked and "unit" not in self.model_fields_set:
+        needs_unit = self.format in ("eyelink", "tobii", "samples")
+        if needs_unit and "unit" not in self.model_fields_set:
             raise ValueError(
-                f"recording.unit must be stated for the format {self.format}: 'px' or 'fraction'"
+                f"recording.unit must be set for the format {self.format}: 'px' or 'fraction'"
             )
         if self.format == "samples" and self.detection is None:
             raise ValueError(
-                "recording.detection must be stated for the format samples: rate_hz, screen_mm and "
-                "distance_mm, without which no fixation is found"
+                "recording.detection must be set for the format samples: rate_hz, screen_mm and "
+                "distance_mm are needed to detect fixations"
             )
         if self.format != "samples" and self.detection is not None:
             raise ValueError(
-                f"recording.detection says nothing about the format {self.format}: fixations are "
-                "found in samples alone"
+                f"recording.detection does not apply to the format {self.format}: fixations are "
+                "detected only in samples"
             )
         if self.format == "samples" and self.screen is None:
             raise ValueError(
-                "recording.screen must be stated for the format samples: fixations are found in "
+                "recording.screen must be set for the format samples: fixations are detected in "
                 "degrees on the screen"
             )
         if self.format == "tobii" and self.screen is not None and self.unit == "fraction":
             raise ValueError(
-                "recording.unit must be px for the format tobii with a screen: Pro Lab gives "
-                "fixation points on the screen in pixels alone"
+                "recording.unit must be px for the format tobii with a screen: Pro Lab exports "
+                "fixation points on the screen only in pixels"
             )
         return self

@@ -6,42 +6,44 @@ from stages.settings.base import Settings
 
 
 class ReportDataset(Settings):
-    """A data set of the report."""
+    """A data set that the report shows."""
 
     name: str
     title: str = Field(description="name in tables and figures")
-    note: str = Field(default="", description="what a reader of its figures must know")
+    note: str = Field(default="", description="remark shown with its figures")
 
 
-class Training(Settings):
-    """One training whose predictions are shown."""
+class ReportTraining(Settings):
+    """One training whose predictions the report shows."""
 
     dataset: str
     experiment: str
     seed: int
 
 
-class History(Training):
-    """One network's training whose curves are shown."""
+class ReportHistory(ReportTraining):
+    """The training of one network whose curves the report shows."""
 
     network: Literal["teacher", "student"]
 
 
 class ReportSettings(Settings):
-    """What the files that a report is made of are."""
+    """Descriptions of the input files of a report."""
 
     datasets: tuple[ReportDataset, ...] = Field(
-        description="of each prepared.h5, gaze.h5, gaze_quality.csv and explanations.h5, in their "
-        "order"
+        description="the data set of each prepared.h5, gaze.h5, gaze_quality.csv and "
+        "explanations.h5, in order"
     )
-    trainings: tuple[Training, ...] = Field(
-        description="of each predictions.h5 and metrics.csv, in their order"
+    trainings: tuple[ReportTraining, ...] = Field(
+        description="the training of each predictions.h5 and metrics.csv, in order"
     )
-    histories: tuple[History, ...] = Field(description="of each history, in their order")
+    histories: tuple[ReportHistory, ...] = Field(
+        description="the network of each history, in order"
+    )
 
 
 class TabulateSettings(Settings):
-    """What the page of a comparison says beside its numbers."""
+    """Text on the page of a comparison in addition to its numbers."""
 
     table: str = Field(description="name of the table")
     datasets: tuple[ReportDataset, ...]

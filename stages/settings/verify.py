@@ -4,12 +4,12 @@ from stages.settings.recording import RecordingSettings
 
 
 class VerifySettings(Settings):
-    """How the raw data are to be read, and what is to learn from them.
+    """How to read the raw data, and which experiments need their masks.
 
     Attributes
     ----------
     supervised
-        The experiments that learn from masks.
+        Names of the experiments that learn from masks.
     """
 
     prepare: PrepareSettings

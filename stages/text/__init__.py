@@ -1,7 +1,7 @@
-"""Explanations of what was looked at, in words and in vectors.
+"""Explanations: sentences about the region that a clinician looked at, and their vectors.
 
 In: `prepared.h5` and `gaze.h5`. Out: `texts.h5` and `explanations.h5`.
-Start reading at `explain.py` (image to words; `describers/` has one module for each backend),
-`texts.py` (words joined and checked) and `embed.py` (words to vectors; `encoders/` has one module
-for each encoder).
+Start reading at `explain.py` (images to sentences; `describers/` has one module per backend), then
+read `texts.py` (merges the sentences and checks them) and `embed.py` (sentences to vectors;
+`encoders/` has one module per encoder).
 """

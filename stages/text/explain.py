@@ -1,4 +1,4 @@
-"""Images and gaze → one shard of answers: what each image's looked-at region is, in words."""
+"""Images and gaze → one shard of answers: a description of the region that was looked at."""
 
 import hashlib
 import importlib
@@ -15,17 +15,18 @@ from stages.core.fingerprint import fingerprint
 from stages.core.images import to_rgb8
 from stages.settings.explain import EndpointSettings, ExplainSettings
 from stages.settings.modules import explain_module
-from stages.text import journal
-from stages.text.describers import Answer, Describer, Refused, Sample, Setup
+from stages.text.describers import Answer, BatchRefused, Describer, Sample, Setup
+from stages.text.journal import Journal, to_lines
 
-# Under no sample's id, the journal holds the revisions of the model that answered.
-_REVISIONS = ""
-# What changes how the answers are got, and not what they are: one that failed is asked for again.
-_MANNER = {"attempts", "max_failed", "shards", "prompt", "source"}
+# The journal's entry with the revisions of the model that answered; no sample has this id.
+_REVISIONS_ENTRY = ""
+# Settings that do not change a valid answer; `prompt` and `source` count as input files. A failed
+# sample is asked about again in any case.
+_SETTINGS_NOT_IN_KEY = {"attempts", "max_failed", "shards", "prompt", "source"}
 
 
 def read_sample(source: h5py.File, gaze: h5py.File, i: int) -> Sample:
-    """Sample `i` as a backend sees it."""
+    """Read sample `i` for a backend."""
     return Sample(
         source["sample_id"].asstr()[i],
         to_rgb8(source["image"][i]),
@@ -34,34 +35,36 @@ def read_sample(source: h5py.File, gaze: h5py.File, i: int) -> Sample:
     )
 
 
-def _key(inputs: dict[str, Path], settings: ExplainSettings, revision: str) -> str:
-    """Name what the answers depend on."""
-    # What an endpoint is asked together it answers apart; of a model here the sums differ.
-    manner = _MANNER | ({"batch_size"} if settings.backend == "openai" else set())
-    about = {
+def _cache_key(inputs: dict[str, Path], settings: ExplainSettings, revision: str) -> str:
+    """Return a hash of everything that the answers depend on."""
+    # An endpoint answers each question on its own. For a local model the batch size changes the
+    # rounding.
+    excluded = _SETTINGS_NOT_IN_KEY | ({"batch_size"} if settings.backend == "openai" else set())
+    key_parts = {
         "inputs": {name: io.sha256(path) for name, path in inputs.items()},
-        "settings": settings.model_dump(mode="json", exclude=manner),
-        # A folder's model may have been replaced.
+        "settings": settings.model_dump(mode="json", exclude=excluded),
+        # The model in a folder may have been replaced.
         "revision": revision,
         "code": fingerprint("stages.text.explain", explain_module(settings.backend)),
     }
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(key_parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _answered(finished: journal.Journal) -> set[str]:
-    """Name the samples that have an answer that did not fail."""
+def _answered_ids(journal: Journal) -> set[str]:
+    """Return the ids of the samples with a valid answer."""
     return {
-        name for name, answer in finished.finished.items()
-        if name != _REVISIONS and not answer["problem"]
+        name for name, answer in journal.entries.items()
+        if name != _REVISIONS_ENTRY and not answer["problem"]
     }  # fmt: skip
 
 
-def _answer(describer: Describer, samples: Sequence[Sample], finished: journal.Journal) -> None:
+def _describe_batch(describer: Describer, samples: Sequence[Sample], journal: Journal) -> None:
+    """Ask about a batch of samples and add the answers to the journal."""
     try:
         answers = describer.describe(samples)
-    except Refused as refused:
-        # Where an earlier job got answers with the same settings, these samples are at fault.
-        if not _answered(finished):
+    except BatchRefused as refused:
+        # With the same settings, other samples were answered: these samples are the cause.
+        if not _answered_ids(journal):
             raise
         problem = " ".join(str(refused).split())
         answers = [Answer(explanation=None, problem=problem) for _ in samples]
@@ -69,9 +72,9 @@ def _answer(describer: Describer, samples: Sequence[Sample], finished: journal.J
         sample.sample_id: answer.model_dump(mode="json")
         for sample, answer in zip(samples, answers, strict=True)
     }
-    # An endpoint tells its revision with its answers, also to a job that is killed later.
-    known = {*finished.finished.get(_REVISIONS, []), *describer.revision.split()}
-    finished.add(entries | {_REVISIONS: sorted(known)})
+    # An endpoint reports its revision with the answers. Keep it even if the job is killed later.
+    revisions = {*journal.entries.get(_REVISIONS_ENTRY, []), *describer.revision.split()}
+    journal.add(entries | {_REVISIONS_ENTRY: sorted(revisions)})
 
 
 def explain(
@@ -91,53 +94,58 @@ def explain(
 ) -> None:
     """Explain every `shards`-th sample with gaze, from the `shard`-th on, and write the answers.
 
-    `output` has a first line that says what answered, and a line per sample: its id and its
-    answer, in the order of the samples. Answers are kept in the folder `work` as they come, so that
-    a killed job asks only for what it lacks; those that failed are asked for again. What a job of
-    any workflow has put into the folder `cache` is not asked for either.
+    The first line of `output` names the backend and its model. Each further line is the id and the
+    answer of one sample, in the order of the samples. The folder `work` keeps each answer as soon
+    as it arrives, so that a restarted job asks only about the samples without a valid answer. The
+    job also reuses valid answers from the folder `cache`, which all workflows share.
     """
     inputs = {"prepared": prepared, "gaze": gaze}
     inputs |= {"prompt": prompt} if prompt else {}
     inputs |= {"source": source} if source else {}
-    names = ("image", "sample_id"), ("heatmap", "pseudomask", "has_gaze", "sample_id")
-    with io.open_h5(prepared, *names[0]) as images, io.open_h5(gaze, *names[1]) as looked:
-        io.check_same_samples(images, looked)
-        sample_ids = io.read_strings(images, "sample_id")
-        indices = np.flatnonzero(looked["has_gaze"][()])[shard::shards].tolist()
+    datasets = ("image", "sample_id"), ("heatmap", "pseudomask", "has_gaze", "sample_id")
+    with (
+        io.open_h5(prepared, *datasets[0]) as prepared_file,
+        io.open_h5(gaze, *datasets[1]) as gaze_file,
+    ):
+        io.check_same_samples(prepared_file, gaze_file)
+        sample_ids = io.read_strings(prepared_file, "sample_id")
+        indices = np.flatnonzero(gaze_file["has_gaze"][()])[shard::shards].tolist()
         module = importlib.import_module(explain_module(settings.backend))
         setup = Setup(settings, endpoint, prompt, source, threads, gpus)
         describer = cast(Describer, module.make(setup))
-        key = _key(inputs, settings, describer.revision)
+        key = _cache_key(inputs, settings, describer.revision)
         shared = cache / "explain" / key if cache else None
-        finished = journal.Journal(work / key, f"{shard}of{shards}", shared)
-        kept = _answered(finished)
-        open_ones = [i for i in indices if sample_ids[i] not in kept]
-        if len(open_ones) < len(indices):
-            cli.log.info("%d answers are there from before", len(indices) - len(open_ones))
-        if not open_ones:
-            job_log.taken_from(shared or work / key)
+        journal = Journal(work / key, f"{shard}of{shards}", shared)
+        answered = _answered_ids(journal)
+        pending = [i for i in indices if sample_ids[i] not in answered]
+        if len(pending) < len(indices):
+            cli.log.info("%d answers are reused from earlier jobs", len(indices) - len(pending))
+        if not pending:
+            job_log.log_reuse(shared or work / key)
         size = settings.batch_size
         if settings.backend == "openai":
-            # Else fewer requests than may be would be under way.
+            # A smaller batch could not keep `concurrency` requests under way.
             size = max(size, endpoint.concurrency)
-        batches = [open_ones[i : i + size] for i in range(0, len(open_ones), size)]
+        batches = [pending[i : i + size] for i in range(0, len(pending), size)]
         for batch in cli.progress(batches, "explain"):
-            _answer(describer, [read_sample(images, looked, i) for i in batch], finished)
-    about = {
+            _describe_batch(
+                describer, [read_sample(prepared_file, gaze_file, i) for i in batch], journal
+            )
+    header = {
         "backend": settings.backend,
         "model": describer.model,
-        "revision": " ".join(finished.finished.get(_REVISIONS, [describer.revision])),
+        "revision": " ".join(journal.entries.get(_REVISIONS_ENTRY, [describer.revision])),
         "prompt": prompt.read_text("utf-8") if prompt else "",
     }
-    answers = [(name, finished.finished[name]) for name in sample_ids[indices]]
+    answers = [(name, journal.entries[name]) for name in sample_ids[indices]]
     if shared and answers:
-        good = [(name, answer) for name, answer in answers if not answer["problem"]]
-        told = [(_REVISIONS, finished.finished[_REVISIONS]), *good]
-        with io.atomic(shared / f"{shard}of{shards}.jsonl") as temporary:
-            temporary.write_text("".join(journal.lines(told)), "utf-8")
-    job_log.made_from(io.provenance("explain", inputs, settings))
-    with io.atomic(output) as temporary:
-        temporary.write_text("".join(journal.lines([("", about), *answers])), "utf-8")
+        valid = [(name, answer) for name, answer in answers if not answer["problem"]]
+        shared_entries = [(_REVISIONS_ENTRY, journal.entries[_REVISIONS_ENTRY]), *valid]
+        with io.atomic_file(shared / f"{shard}of{shards}.jsonl") as temporary:
+            temporary.write_text("".join(to_lines(shared_entries)), "utf-8")
+    job_log.log_provenance(io.provenance("explain", inputs, settings))
+    with io.atomic_file(output) as temporary:
+        temporary.write_text("".join(to_lines([("", header), *answers])), "utf-8")
 
 
 if __name__ == "__main__":

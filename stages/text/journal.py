@@ -1,4 +1,4 @@
-"""What a long job has finished so far, so that a killed one goes on where it was."""
+"""A journal of finished results, so that a killed job can continue where it stopped."""
 
 import json
 import os
@@ -8,31 +8,35 @@ from typing import Any
 
 
 class Journal:
-    """Entries by name, appended to a file and flushed to the disk before the next is begun.
+    """Entries by name, in a file of JSON lines; each `add` is flushed to the disk at once.
 
-    The journals of a folder are read together: jobs that divide the names among themselves
-    differently than those before still find what is finished. A last line that a kill cut short
-    is dropped.
+    All journals of a folder are read together, so that a job finds the finished entries even if
+    the number of jobs has changed. If a kill cut the last line short, that line is dropped.
 
     Parameters
     ----------
     folder
-        Of one job's journals: another setting or input is another folder.
+        The folder of the journals. Other settings or inputs need another folder.
     writer
-        Names the file to which this job appends; no other job at the time may have the same.
+        The name of the file that this job appends to. No other running job may use the same name.
     shared
-        A folder of more of them, which is read alone.
+        A folder with more journals, which are only read.
+
+    Attributes
+    ----------
+    entries
+        Name → entry, of all journals; a later line of the same name replaces an earlier one.
     """
 
     def __init__(self, folder: Path, writer: str, shared: Path | None = None) -> None:
-        self.finished: dict[str, Any] = {}
+        self.entries: dict[str, Any] = {}
         folder.mkdir(parents=True, exist_ok=True)
         others = sorted(shared.glob("*.jsonl")) if shared else []
         for file in [*others, *sorted(folder.glob("*.jsonl"))]:
             for line in file.read_bytes().splitlines(keepends=True):
                 if line.endswith(b"\n"):
                     name, entry = json.loads(line)
-                    self.finished[name] = entry
+                    self.entries[name] = entry
         self._file = folder / f"{writer}.jsonl"
         if self._file.exists():
             content = self._file.read_bytes()
@@ -40,17 +44,17 @@ class Journal:
                 stream.truncate(content.rfind(b"\n") + 1)
 
     def add(self, entries: Mapping[str, Any]) -> None:
-        """Append entries; when this returns, they outlive a kill."""
-        # At once: a job that outlives its Snakemake may append as well.
+        """Append entries; after the return, a kill cannot lose them."""
+        # Unbuffered: a job whose Snakemake has ended may append at the same time.
         with self._file.open("ab", buffering=0) as stream:
-            content = "".join(lines(entries.items())).encode()
-            # Of a disk that is nearly full a part may be written, and no error said.
+            content = "".join(to_lines(entries.items())).encode()
+            # If the disk is nearly full, a write may be partial without an error.
             while content:
                 content = content[stream.write(content) :]
             os.fsync(stream.fileno())
-        self.finished |= entries
+        self.entries |= entries
 
 
-def lines(entries: Iterable[tuple[str, Any]]) -> Iterable[str]:
-    """Write entries as the lines of a journal."""
+def to_lines(entries: Iterable[tuple[str, Any]]) -> Iterable[str]:
+    """Format entries as the lines of a journal."""
     return (json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n" for entry in entries)

@@ -1,6 +1,6 @@
-"""Pseudomasks and text to trained networks.
+"""Training of the teacher and the student from pseudomasks and text.
 
 In: `prepared.h5`, `gaze.h5` and `explanations.h5`. Out: `teacher.safetensors`, `pseudolabels.h5`,
-`student.safetensors` and their histories. Start reading at `teacher.py` and `student.py`;
-`methods/` puts a student's loss together, `loop.py` is the training loop that all share.
+`student.safetensors` and the training histories. Start reading at `teacher.py` and `student.py`;
+`methods/` defines a student's training step, `loop.py` is the training loop of all networks.
 """

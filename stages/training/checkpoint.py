@@ -1,4 +1,4 @@
-"""Where a training is, kept on disk, so that a job that was cut off goes on and ends the same."""
+"""Checkpoints of a training: an interrupted job resumes and ends with the same result."""
 
 import hashlib
 import json
@@ -20,53 +20,54 @@ from torch.optim.swa_utils import AveragedModel
 from stages.core import io, processes
 from stages.core.cli import log
 
-# Seconds between checkpoints: about what a crash may cost.
-EVERY = 300
-# What SLURM sends before it takes a node away, what a user may ask it to send, and Ctrl-C.
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# Seconds between checkpoints: a crash loses about this much time.
+SAVE_INTERVAL = 300
+# SLURM sends SIGTERM before it ends a job, or SIGUSR1 if the user asks for it; Ctrl-C is SIGINT.
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Interrupted(SystemExit):
-    """A signal asked the training to end; its checkpoint is written."""
+    """A signal stopped the training; its checkpoint is written."""
 
 
 @dataclass
-class State:
-    """All that changes while a network is trained.
+class TrainingState:
+    """Everything that changes during a training.
 
     Attributes
     ----------
     average
-        The moving average of the weights, where one is kept.
+        The moving average of the weights, if the settings ask for one.
     generator
-        Of everything random but the order of the samples, which follows from seed and iteration.
-    best
-        The weights of the best look at the validation split so far, where they are asked for.
-    best_dice, looks
-        Its Dice, and how many looks there were since.
+        Generator of all random numbers except the order of the samples, which follows from seed
+        and iteration.
+    best_weights
+        With early stopping, the weights with the best validation Dice so far.
+    best_dice, validations_since_best
+        That Dice, and the number of validations since then.
     rows
         The history so far.
-    sums, counted
-        Of the loss terms since the last row, and the number of iterations in them.
+    sums, summed_iterations
+        Sums of the loss terms since the last row, and their number of iterations.
     seconds
-        Of training, in all jobs together.
+        Seconds of training in all jobs together.
     """
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
     generator: torch.Generator
     average: AveragedModel | None = None
-    best: dict[str, Tensor] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
     best_dice: float = -1.0
-    looks: int = 0
+    validations_since_best: int = 0
     iteration: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
     sums: dict[str, Tensor] = field(default_factory=dict)
-    counted: int = 0
+    summed_iterations: int = 0
     seconds: float = 0.0
 
     @property
-    def shown(self) -> nn.Module:
+    def result_network(self) -> nn.Module:
         """The network whose weights are the result."""
         return self.average.module if self.average else self.model
 
@@ -74,28 +75,35 @@ class State:
         return {"model": self.model} | ({"average": self.average} if self.average else {})
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors, by a name each; all processes ask for them together.
+        """Return all tensors by name; all processes must call this together.
 
-        Each then has the mean of their sums, of which the mean is the same.
+        Each process then has the mean of all processes' sums, so that later means do not change.
         """
-        found = {"generator": self.generator.get_state()}
+        tensors = {"generator": self.generator.get_state()}
         for part, module in self._modules().items():
-            found |= {f"{part}/{name}": value for name, value in module.state_dict().items()}
-        # Of the one vector of all weights (`train.flatten`).
+            tensors |= {f"{part}/{name}": value for name, value in module.state_dict().items()}
+        # The optimiser has one parameter: the vector of `loop.flatten_parameters`.
         moments = self.optimiser.state_dict()["state"].get(0, {})
-        sums = {name: processes.average(value) for name, value in self.sums.items()}
-        for part, named in (("optimiser", moments), ("best", self.best), ("sums", sums)):
-            found |= {f"{part}/{name}": value for name, value in named.items()}
-        return found
+        sums = {name: processes.all_reduce_mean(value) for name, value in self.sums.items()}
+        for part, named in (("optimiser", moments), ("best", self.best_weights), ("sums", sums)):
+            tensors |= {f"{part}/{name}": value for name, value in named.items()}
+        return tensors
 
-    def numbers(self) -> dict[str, Any]:
-        """All else, as JSON."""
-        names = ("best_dice", "looks", "iteration", "rows", "counted", "seconds")
-        # A safetensors file sorts what it holds by name, and a history has its columns in order.
+    def json_values(self) -> dict[str, Any]:
+        """Return all other values, ready for JSON."""
+        names = (
+            "best_dice",
+            "validations_since_best",
+            "iteration",
+            "rows",
+            "summed_iterations",
+            "seconds",
+        )
+        # The terms keep the order of the history's columns: safetensors sorts tensors by name.
         return {name: getattr(self, name) for name in names} | {"terms": list(self.sums)}
 
-    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Take the state over that `tensors` and `numbers` returned."""
+    def restore(self, tensors: Mapping[str, Tensor], json_values: Mapping[str, Any]) -> None:
+        """Restore the state from the results of `tensors` and `json_values`."""
         parts: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             part, _, rest = name.partition("/")
@@ -106,101 +114,107 @@ class State:
         moments = {0: parts["optimiser"]} if "optimiser" in parts else {}
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
         device = next(self.model.parameters()).device
-        self.best = {name: value.to(device) for name, value in parts.get("best", {}).items()}
-        self.sums = {name: parts["sums"][name].to(device) for name in numbers["terms"]}
-        for name in numbers.keys() - {"terms"}:
-            setattr(self, name, numbers[name])
+        self.best_weights = {
+            name: value.to(device) for name, value in parts.get("best", {}).items()
+        }
+        self.sums = {name: parts["sums"][name].to(device) for name in json_values["terms"]}
+        for name in json_values.keys() - {"terms"}:
+            setattr(self, name, json_values[name])
 
 
 class Checkpoint:
-    """The file of one training's state. Another setting, input, seed or code is another file.
+    """The checkpoint file of one training; other settings, inputs, seed or code use another file.
 
     Parameters
     ----------
     folder
-        Of the checkpoints of one run.
+        Folder of the run's checkpoints.
     name
-        Of the network.
-    about
-        What the training depends on, JSON.
+        Name of the network.
+    dependencies
+        Everything on which the result depends, as JSON values.
     """
 
-    def __init__(self, folder: Path, name: str, about: Mapping[str, Any]) -> None:
-        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    def __init__(self, folder: Path, name: str, dependencies: Mapping[str, Any]) -> None:
+        key = hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()[:16]
         self.path = folder / f"{name}-{key}.safetensors"
         self._saved = time.monotonic()
         self._signal = 0
 
-    def resume(self, state: State) -> None:
-        """Bring `state` to where an earlier job left it, if one did."""
+    def resume(self, state: TrainingState) -> None:
+        """Restore `state` from the checkpoint of an earlier job, if there is one."""
         if not self.path.exists():
             return
         try:
             with safe_open(self.path, "pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                numbers = json.loads(file.metadata()["numbers"])
+                json_values = json.loads(file.metadata()["numbers"])
         except SafetensorError as error:
-            # As a disk may leave it that lost its power.
-            log.warning("%s cannot be read (%s): training begins anew", self.path, error)
+            # A power failure may leave a damaged file.
+            log.warning("%s cannot be read (%s): training starts again", self.path, error)
             return
-        state.restore(tensors, numbers)
+        state.restore(tensors, json_values)
         log.info("resumed at iteration %d from %s", state.iteration, self.path)
 
-    def save(self, state: State) -> None:
-        """Keep `state` in place of the one before; done when it is done in all processes."""
+    def save(self, state: TrainingState) -> None:
+        """Replace the checkpoint by `state`; return when all processes have done so."""
         tensors = state.tensors()
         if processes.rank() == 0:
             # Cloned: safetensors refuses tensors that share memory.
-            kept = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-            with io.atomic(self.path) as temporary:
-                save_file(kept, temporary, {"numbers": json.dumps(state.numbers())})
-        # Where one process ends, torchrun soon ends the others.
-        processes.largest(0)
+            copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+            with io.atomic_file(self.path) as temporary:
+                save_file(copies, temporary, {"numbers": json.dumps(state.json_values())})
+        # Wait for the first: if one process exits, torchrun soon ends the others.
+        processes.all_reduce_max(0)
         self._saved = time.monotonic()
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take note of the signals to end, instead of ending at once."""
+    def catching_signals(self) -> Iterator[None]:
+        """Record stop signals instead of exiting at once."""
 
-        def note(number: int, _: object) -> None:
+        def remember(number: int, _: object) -> None:
             self._signal = number
 
-        # Python lets no other thread handle signals.
+        # Python handles signals only in the main thread.
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # What a script runs in its background ignores Ctrl-C, and is to. SIGUSR1 is ignored because
-        # Snakemake is to outlive it, but meant for the training.
-        heard = [
+        # A background job of a script ignores Ctrl-C, and should. SIGUSR1 may also be ignored, so
+        # that Snakemake survives it, but it is meant for the training.
+        caught = [
             number
-            for number in _SIGNALS
+            for number in _STOP_SIGNALS
             if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN
         ]
-        before = {number: signal.signal(number, note) for number in heard}
+        previous_handlers = {number: signal.signal(number, remember) for number in caught}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
 
-    def after_iteration(self, state: State) -> None:
-        """Save `state` if it is time to, and leave the process if a signal has asked for it.
+    def after_iteration(self, state: TrainingState) -> None:
+        """Save `state` if it is time to, and exit if there was a stop signal.
 
         Raises
         ------
         Interrupted
-            With the exit status that a shell gives a process that the signal ended.
+            There was a stop signal; the exit status is 128 + its number, as in a shell.
         """
-        asked = processes.largest(self._signal)
-        if processes.largest(asked or int(time.monotonic() - self._saved >= EVERY)):
+        stop_signal = processes.all_reduce_max(self._signal)
+        if processes.all_reduce_max(
+            stop_signal or int(time.monotonic() - self._saved >= SAVE_INTERVAL)
+        ):
             self.save(state)
-        if asked:
-            log.info("signal %d: iteration %d is kept in %s", asked, state.iteration, self.path)
-            raise Interrupted(128 + asked)
+        if stop_signal:
+            log.info(
+                "signal %d: iteration %d is saved in %s", stop_signal, state.iteration, self.path
+            )
+            raise Interrupted(128 + stop_signal)
 
 
 def remove_checkpoints(folder: Path, name: str) -> None:
-    """Delete all checkpoints of a run's network."""
+    """Delete all checkpoints of a network in `folder`."""
     for file in folder.glob(f"{name}-*.safetensors"):
-        # A job that outlived its Snakemake may be at it, too.
+        # Another job, whose Snakemake was killed, may delete it at the same time.
         file.unlink(missing_ok=True)

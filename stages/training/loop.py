@@ -1,4 +1,4 @@
-"""The training loop. What a method does in a step is the function that it hands in."""
+"""The training loop of all networks; each method passes its own step function."""
 
 import ctypes
 import math
@@ -16,37 +16,37 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stages.core import io, job_log, processes
 from stages.core.cli import BadInput, log, progress
-from stages.core.device import choose, deterministic
+from stages.core.device import choose_device, make_deterministic
 from stages.core.fingerprint import fingerprint
 from stages.networks import models
 from stages.settings.training import OptimisationSettings
-from stages.training.checkpoint import Checkpoint, State, remove_checkpoints
+from stages.training.checkpoint import Checkpoint, TrainingState, remove_checkpoints
 from stages.training.samples import Batch, Samples
 
-# A step's loss terms by name; "loss" is the one that is minimised.
-Terms = dict[str, Tensor]
-# The joined batch of all processes, the iteration (from 1), the source of all that is random.
-Step = Callable[[Batch, int, torch.Generator], Terms]
-# The network and a batch → (B, H, W) bool.
+# Name → loss term of a step; the optimiser minimises "loss".
+LossTerms = dict[str, Tensor]
+# (joined batch of all processes, iteration from 1, generator of all random numbers) → loss terms.
+Step = Callable[[Batch, int, torch.Generator], LossTerms]
+# (network, batch) → (B, H, W) bool.
 Predict = Callable[[Any, Batch], Tensor]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: what it depends on, and where its results go.
+    """One training: its inputs and settings, and the paths of its results.
 
     Attributes
     ----------
     name
-        Of the network and of the stage.
+        Name of the network and of the stage.
     inputs
         Role → file.
     output, history
-        Weights and history, to be written at the end.
+        Files for the weights and the history, written at the end.
     work
         Folder of the checkpoints.
     modules
-        Whose code it depends on.
+        Modules on whose code the result depends.
     """
 
     name: str
@@ -64,15 +64,16 @@ class Run:
         return self.settings.model_dump(mode="json") | {"seed": self.seed}
 
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def _keep_freed_memory() -> None:
-    """Have malloc keep what is freed, for the next step to use, where it is glibc's.
+    """Let glibc's malloc keep freed memory for the next step.
 
-    Else it maps each large activation anew and hands it back right after, and the kernel clears
-    every page of it: a fifth of a step at the published size.
+    By default it maps memory for each large activation and returns it right after use, and the
+    kernel clears every new page: this takes a fifth of a step at the published size. Without glibc
+    nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -80,28 +81,28 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-def start(threads: int, gpus: int) -> torch.device:
-    """Fix what decides results bit for bit and how memory is kept; return the device to run on.
+def set_up_torch(threads: int, gpus: int) -> torch.device:
+    """Configure threads, processes, memory and determinism; return the device to run on.
 
     Parameters
     ----------
     threads
-        Of the CPU, for all processes together.
+        CPU threads of all processes together.
     gpus
-        From 1 on: a GPU, each process its own, and, with a warning, the CPU where none is seen; 0:
-        the CPU. On a GPU some operations have no deterministic form; PyTorch then warns and goes
-        on.
+        0: use the CPU. 1 or more: each process uses its own GPU; without a visible GPU, a warning
+        and the CPU. Some GPU operations have no deterministic form; PyTorch then warns and
+        continues.
     """
-    device = choose(gpus)
-    processes.start(device)
-    torch.set_num_threads(max(1, threads // processes.count()))
+    device = choose_device(gpus)
+    processes.init_process_group(device)
+    torch.set_num_threads(max(1, threads // processes.world_size()))
     _keep_freed_memory()
-    deterministic(device)
+    make_deterministic(device)
     return device
 
 
-def resolve(device: torch.device, precision: str) -> str:
-    """Say what "auto" is on this device: bf16 where it is fast, else fp32."""
+def resolve_precision(device: torch.device, precision: str) -> str:
+    """Replace "auto" by "bf16" if this device computes it fast, else by "fp32"."""
     if precision != "auto":
         return precision
     fast = (
@@ -113,39 +114,41 @@ def resolve(device: torch.device, precision: str) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Compute in bfloat16 what may be, where `precision` is, or resolves to, "bf16"."""
-    enabled = resolve(device, precision) == "bf16"
+    """Return a context that autocasts to bfloat16 if `precision` resolves to "bf16"."""
+    enabled = resolve_precision(device, precision) == "bf16"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
-def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield index batches for ever, each sample once before any comes again."""
+def index_batches(
+    num_samples: int, batch_size: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield batches of indices without end; each epoch has every sample once."""
     queue = torch.empty(0, dtype=torch.long)
     while True:
-        while len(queue) < size:
-            queue = torch.cat([queue, torch.randperm(n, generator=generator)])
-        yield queue[:size]
-        queue = queue[size:]
+        while len(queue) < batch_size:
+            queue = torch.cat([queue, torch.randperm(num_samples, generator=generator)])
+        yield queue[:batch_size]
+        queue = queue[batch_size:]
 
 
 def learning_rate(iteration: int, settings: OptimisationSettings) -> float:
-    """Step size of an iteration, from 1: along a cosine from the first to the final one."""
+    """Return the learning rate of an iteration (from 1), along a cosine from first to final."""
     first, last = settings.learning_rate, settings.final_learning_rate
-    done = (iteration - 1) / settings.iterations
-    return last + (first - last) * (1 + math.cos(math.pi * done)) / 2
+    fraction = (iteration - 1) / settings.iterations
+    return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2
 
 
-def flatten(model: nn.Module) -> nn.Parameter:
-    """Lay the weights that are trained end to end in one vector, and their gradients in another.
+def flatten_parameters(model: nn.Module) -> nn.Parameter:
+    """Store all trained weights in one vector, and their gradients in another.
 
-    What is done to all weights is then done once, and not to each of more than a hundred tensors:
-    at the demo's size that takes 4 % of a step.
+    The optimiser then updates one vector instead of more than a hundred tensors, which takes 4 %
+    of a step at the demo's size.
 
     Returns
     -------
-    The vector, with `grad`; the network's parameters and their gradients are parts of the two, in
-    the order in which they lay in memory. In between are zeros, so that each starts at a multiple
-    of 64 bytes. What needs no gradient stays where it is.
+    The vector, with `grad`. The network's parameters and gradients become views of the two and keep
+    their memory layout. Zeros pad them, so that each starts at a multiple of 64 bytes. Parameters
+    without gradient stay as they are.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     lengths = [-(-parameter.numel() // 16) * 16 for parameter in parameters]
@@ -177,74 +180,82 @@ def make_optimiser(weights: nn.Parameter, settings: OptimisationSettings) -> tor
 
 
 @torch.no_grad()
-def validation_dice(predict: Callable[[Batch], Tensor], data: Samples, size: int) -> float:
-    """Mean Dice at the working size; NaN without a sample.
+def validation_dice(predict: Callable[[Batch], Tensor], data: Samples, batch_size: int) -> float:
+    """Return the mean Dice at the working size; NaN without a sample.
 
     Parameters
     ----------
     predict
         Batch → (B, H, W) bool.
     data
-        With `mask`.
-    size
-        Samples at a time.
+        Samples with a `mask`.
+    batch_size
+        Samples per batch.
     """
     scores = []
-    for batch in data.batches(torch.split(torch.arange(len(data)), size) if len(data) else ()):
+    for batch in data.batches(
+        torch.split(torch.arange(len(data)), batch_size) if len(data) else ()
+    ):
         predicted, truth = predict(batch), batch["mask"].bool()
         area = predicted.sum((1, 2)) + truth.sum((1, 2))
         overlap = 2 * (predicted & truth).sum((1, 2))
         scores.append(torch.where(area > 0, overlap / area.clamp(min=1), 1.0))
-    return float(processes.average(torch.cat(scores).mean())) if scores else math.nan
+    return float(processes.all_reduce_mean(torch.cat(scores).mean())) if scores else math.nan
 
 
-def _not_finite(name: str, field: str, found: str) -> BadInput:
+def _not_finite_error(name: str, field: str, found: str) -> BadInput:
     return BadInput(
         name, field, found=found, expected="finite numbers",
-        mend="lower `learning_rate`; if it is `precision: auto` or bf16, try fp32",
+        mend="lower `learning_rate`; with `precision: auto` or bf16, try fp32",
     )  # fmt: skip
 
 
-def _read_out(state: State, name: str) -> dict[str, float]:
-    """Means of the loss terms since the last row, which begin anew.
+def _take_mean_losses(state: TrainingState, name: str) -> dict[str, float]:
+    """Return the mean of each loss term since the last row, and reset the sums.
 
     Raises
     ------
     BadInput
-        One is no number.
+        A mean is not finite.
     """
-    means = {k: float(processes.average(v)) / state.counted for k, v in state.sums.items()}
+    means = {
+        k: float(processes.all_reduce_mean(v)) / state.summed_iterations
+        for k, v in state.sums.items()
+    }
     if not all(map(math.isfinite, means.values())):
-        found = f"{means} in the {state.counted} iterations up to {state.iteration}"
-        raise _not_finite(name, "loss", found)
+        found = f"{means} in the {state.summed_iterations} iterations up to {state.iteration}"
+        raise _not_finite_error(name, "loss", found)
     state.sums.clear()
-    state.counted = 0
+    state.summed_iterations = 0
     return means
 
 
-def _look(state: State, predict: Predict, val: Samples, settings: OptimisationSettings) -> float:
-    """Dice of the validation split, which early stopping takes note of."""
-    shown = state.shown.eval()
-    dice = validation_dice(lambda batch: predict(shown, batch), val, settings.batch_size)
+def _validate(
+    state: TrainingState, predict: Predict, val: Samples, settings: OptimisationSettings
+) -> float:
+    """Return the Dice of the validation split, and update the state of early stopping."""
+    network = state.result_network.eval()
+    dice = validation_dice(lambda batch: predict(network, batch), val, settings.batch_size)
     state.model.train()
-    state.looks += 1
+    state.validations_since_best += 1
     if settings.patience is not None and dice > state.best_dice:
-        state.best_dice, state.looks = dice, 0
-        state.best = {name: value.clone() for name, value in shown.state_dict().items()}
+        state.best_dice, state.validations_since_best = dice, 0
+        state.best_weights = {name: value.clone() for name, value in network.state_dict().items()}
     return dice
 
 
-def _check(run: Run, val: Samples) -> None:
-    settings, n = run.settings, processes.count()
-    if settings.batch_size % n:
+def _check_run(run: Run, val: Samples) -> None:
+    settings, world_size = run.settings, processes.world_size()
+    if settings.batch_size % world_size:
         raise BadInput(
             "--settings", "batch_size", found=settings.batch_size,
-            expected=f"a multiple of the {n} processes", mend="change `batch_size` or `gpus`",
+            expected=f"a multiple of the {world_size} processes",
+            mend="change `batch_size` or `gpus`",
         )  # fmt: skip
     if settings.patience is not None and not len(val):
         raise BadInput(
             run.inputs["prepared"], "validation split", found="no sample with a mask",
-            expected="at least one, to end training early by",
+            expected="at least one, because early stopping needs a Dice",
             mend="leave `patience` out, or add masks",
         )  # fmt: skip
 
@@ -252,37 +263,37 @@ def _check(run: Run, val: Samples) -> None:
 def fit(
     run: Run, model: nn.Module, step: Step, predict: Predict, data: Samples, val: Samples
 ) -> pd.DataFrame:
-    """Train `model` and leave the result in it; no checkpoint is chosen unless it is asked for.
+    """Train `model`; afterwards it holds the resulting weights.
 
-    The step size falls along a cosine over a fixed number of iterations, and the last weights are
-    the result: with `settings.ema` their moving average, with `settings.patience` those of the
-    best look at the validation split, after which it may end early. A job that was cut off goes on
-    from its checkpoint and ends with the same weights.
+    The learning rate falls along a cosine over a fixed number of iterations. The result is the last
+    weights or, with `settings.ema`, their moving average. With `settings.patience` training may
+    stop early, and the result is the weights with the best validation Dice. An interrupted job
+    resumes from its checkpoint and ends with the same weights.
 
     Parameters
     ----------
     model
-        In training mode, on the run's device.
+        Network in training mode, on the run's device.
     step
-        Batch, iteration and generator → loss terms, under autocast.
+        (batch, iteration, generator) → loss terms, called under autocast.
     predict
-        Network, in evaluation mode, and batch → (B, H, W) bool.
+        (network in evaluation mode, batch) → (B, H, W) bool.
     data, val
         Training samples; validation samples that have a mask.
 
     Returns
     -------
-    The history: iteration, the mean of every loss term since the row before, learning_rate,
-    seconds of training, val_dice (NaN where it was not computed).
+    The history, with the columns iteration, each loss term (mean since the previous row),
+    learning_rate, seconds (of training) and val_dice (NaN if not computed).
 
     Raises
     ------
     BadInput
-        A loss or a weight is no number; the batch does not divide among the processes; early
-        stopping without validation masks.
+        A loss or a weight is not finite; the processes cannot share the batch equally; `patience`
+        is set and no validation sample has a mask.
     """
     settings, name = run.settings, run.name
-    _check(run, val)
+    _check_run(run, val)
     average = None
     if settings.ema:
         average = AveragedModel(
@@ -291,39 +302,39 @@ def fit(
             use_buffers=True,
         )
     generator = torch.Generator(run.device).manual_seed(run.seed)
-    weights = flatten(model)
-    precision = resolve(run.device, settings.precision)
-    state = State(model, make_optimiser(weights, settings), generator, average)
-    about = io.provenance(name, run.inputs, run.params)
-    # Bits depend on how many processes and threads add up a sum, on what, and how finely; and a
-    # generator's state is of its kind of device.
-    about |= {
+    weights = flatten_parameters(model)
+    precision = resolve_precision(run.device, settings.precision)
+    state = TrainingState(model, make_optimiser(weights, settings), generator, average)
+    dependencies = io.provenance(name, run.inputs, run.params)
+    # The exact result depends on the processes and threads that add up a sum, on the device and on
+    # the precision. A generator's state also belongs to its type of device.
+    dependencies |= {
         "code": fingerprint(*run.modules),
-        "processes": processes.count(),
+        "processes": processes.world_size(),
         "threads": torch.get_num_threads() if run.device.type == "cpu" else 0,
         "device": run.device.type,
         "precision": precision,
     }
-    checkpoint = Checkpoint(run.work, name, about)
+    checkpoint = Checkpoint(run.work, name, dependencies)
     checkpoint.resume(state)
 
-    # Not the seed of the augmentation: the same numbers would decide on both.
-    order = batches(len(data), settings.batch_size, torch.Generator().manual_seed(~run.seed))
+    # Not the seed of the augmentation, or both would use the same random numbers.
+    order = index_batches(len(data), settings.batch_size, torch.Generator().manual_seed(~run.seed))
     for _ in range(state.iteration):
         next(order)
     iterations = range(state.iteration + 1, settings.iterations + 1)
-    ahead = data.batches(index for index, _ in zip(order, iterations))
-    began = time.monotonic() - state.seconds
-    with checkpoint.listening():
-        for iteration, batch in zip(progress(iterations, name), ahead):
-            if settings.patience is not None and state.looks >= settings.patience:
+    loaded_batches = data.batches(index for index, _ in zip(order, iterations))
+    started = time.monotonic() - state.seconds
+    with checkpoint.catching_signals():
+        for iteration, batch in zip(progress(iterations, name), loaded_batches):
+            if settings.patience is not None and state.validations_since_best >= settings.patience:
                 break
             rate = learning_rate(iteration, settings)
             for group in state.optimiser.param_groups:
                 group["lr"] = rate
             with autocast(run.device, precision):
                 terms = step(batch, iteration, generator)
-            # Kept, for the gradients of the parameters are parts of it.
+            # Not None: the gradients of the parameters are views of this one.
             state.optimiser.zero_grad(set_to_none=False)
             terms["loss"].backward()  # type: ignore[no-untyped-call]
             processes.average_gradient(weights)
@@ -334,35 +345,39 @@ def fit(
                 average.update_parameters(model)
 
             state.iteration = iteration
-            state.counted += 1
+            state.summed_iterations += 1
             for key, term in terms.items():
                 state.sums[key] = state.sums.get(key, 0) + term.detach()
             last = iteration == settings.iterations
-            look = last or iteration % settings.validate_every == 0
-            if look or iteration % settings.log_every == 0:
-                row = {"iteration": iteration, **_read_out(state, name), "learning_rate": rate}
-                row |= {"seconds": time.monotonic() - began, "val_dice": math.nan}
-                if look:
+            validates = last or iteration % settings.validate_every == 0
+            if validates or iteration % settings.log_every == 0:
+                row = {
+                    "iteration": iteration,
+                    **_take_mean_losses(state, name),
+                    "learning_rate": rate,
+                }
+                row |= {"seconds": time.monotonic() - started, "val_dice": math.nan}
+                if validates:
                     with autocast(run.device, precision):
-                        row["val_dice"] = _look(state, predict, val, settings)
+                        row["val_dice"] = _validate(state, predict, val, settings)
                 state.rows.append(row)
-                shown = ", ".join(f"{k} {v:.4g}" for k, v in row.items())
-                log.info("%s %d: %s", name, iteration, shown)
-            state.seconds = time.monotonic() - began
+                values = ", ".join(f"{k} {v:.4g}" for k, v in row.items())
+                log.info("%s %d: %s", name, iteration, values)
+            state.seconds = time.monotonic() - started
             checkpoint.after_iteration(state)
     if not torch.isfinite(weights).all():
-        raise _not_finite(name, "weights", "infinity or none, of the last step")
-    model.load_state_dict(state.best or state.shown.state_dict())
+        raise _not_finite_error(name, "weights", "infinity or NaN after the last step")
+    model.load_state_dict(state.best_weights or state.result_network.state_dict())
     return pd.DataFrame(state.rows)
 
 
-def finish(run: Run, model: models.Teacher | models.Student, history: pd.DataFrame) -> None:
-    """Write weights and history; the checkpoint has served."""
+def save_results(run: Run, model: models.Teacher | models.Student, history: pd.DataFrame) -> None:
+    """Write weights and history, and remove the checkpoints."""
     if processes.rank() == 0:
-        made = io.provenance(run.name, run.inputs, run.params)
-        # The history cannot hold it.
-        job_log.made_from(made)
-        models.save(model, run.output, made)
+        provenance = io.provenance(run.name, run.inputs, run.params)
+        # The history, a CSV file, cannot hold the provenance.
+        job_log.log_provenance(provenance)
+        models.save(model, run.output, provenance)
         io.write_csv(history, run.history)
         remove_checkpoints(run.work, run.name)
-    processes.stop()
+    processes.destroy_process_group()

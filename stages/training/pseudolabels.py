@@ -1,4 +1,4 @@
-"""teacher.safetensors → pseudolabels.h5: what the teacher says of the training images."""
+"""teacher.safetensors → pseudolabels.h5: the teacher's predictions for the training images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from stages.core import cli, io
-from stages.core.parallel import ordered
-from stages.gaze.refinement import refine
+from stages.core.parallel import ordered_map
+from stages.gaze.refinement import refine_with_crf
 from stages.networks import models
 from stages.settings.crf import CrfSettings
 from stages.training import loop, samples
 from stages.training.samples import Column, Samples, normalise
 
-# Images that the teacher reads together.
-BATCH = 16
+# Images per batch of the teacher.
+BATCH_SIZE = 16
 
 
 @torch.no_grad()
@@ -30,24 +30,24 @@ def make_pseudolabels(
     gpus: int,
     explanations: Path | None = None,
 ) -> None:
-    """Write `probability` (N, H, W) float16, the teacher's of foreground, for training samples.
+    """Write `probability` (N, H, W) float16: the teacher's foreground, refined by the CRF.
 
-    Each is read, with its text by a teacher that reads text, and then drawn to the edges of its
-    image by the CRF: a teacher that was told nothing of the ring finds a region's place better than
-    its size, and where the region ends shows in the image. Other samples have zeros.
+    The teacher predicts each training sample, with its text if it reads text. The CRF then moves
+    the borders of the prediction to the edges of the image: the teacher has no labels in the ring,
+    so it finds a region's place better than its size. Other samples have zeros.
     """
-    device = loop.start(threads, gpus)
-    # Images are drawn side by side; each takes one core.
+    device = loop.set_up_torch(threads, gpus)
+    # The CRF refines several images in parallel, each on one core.
     torch.set_num_threads(1)
-    guide = models.load(teacher, "teacher").to(device)
-    rows = samples.rows_of(prepared, "train")
-    text = samples.texts(explanations, read=guide.architecture.text_width > 0)
+    network = models.load(teacher, "teacher").to(device)
+    rows = samples.rows_in_splits(prepared, "train")
+    text = samples.text_columns(explanations, reads_text=network.architecture.text_width > 0)
     columns = {name: Column(prepared, name) for name in ("image", "original_size")} | text
     data = Samples(columns, rows, device, resident_mb=0)
 
-    def answers() -> Iterator[tuple[NDArray[Any], NDArray[np.float32], tuple[int, int]]]:
-        for batch in data.batches(torch.split(torch.arange(len(rows)), BATCH)):
-            log_odds = guide(normalise(batch["image"]), batch.get("text")).log_odds
+    def teacher_outputs() -> Iterator[tuple[NDArray[Any], NDArray[np.float32], tuple[int, int]]]:
+        for batch in data.batches(torch.split(torch.arange(len(rows)), BATCH_SIZE)):
+            log_odds = network(normalise(batch["image"]), batch.get("text")).log_odds
             yield from zip(
                 batch["image"].permute(0, 2, 3, 1).cpu().numpy(),
                 log_odds.sigmoid().cpu().numpy(),
@@ -64,10 +64,12 @@ def make_pseudolabels(
         sample_ids = io.read_strings(source, "sample_id")
         io.write_strings(file, "sample_id", sample_ids)
         shape = (len(sample_ids), *data.shape("image")[1:])
-        probability = io.sample_dataset(file, "probability", shape, np.float16)
-        drawn = ordered(lambda answer: refine(*answer, settings, device), answers(), threads)
-        found = cli.progress(drawn, "pseudolabels", len(rows))
-        for row, values in zip(rows.tolist(), found, strict=True):
+        probability = io.create_sample_dataset(file, "probability", shape, np.float16)
+        refined_maps = ordered_map(
+            lambda item: refine_with_crf(*item, settings, device), teacher_outputs(), threads
+        )
+        probabilities = cli.progress(refined_maps, "pseudolabels", len(rows))
+        for row, values in zip(rows.tolist(), probabilities, strict=True):
             probability[row] = values
 
 

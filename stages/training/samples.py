@@ -1,4 +1,4 @@
-"""What a network trains on: rows of the data sets' HDF5 files, as batches of tensors."""
+"""Samples for the networks: rows of HDF5 files, as batches of tensors."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,23 +13,23 @@ from torch import Tensor
 
 from stages.core import io, parallel
 from stages.core.cli import BadInput, log
-from stages.gaze.exclusion import left_out
+from stages.gaze.exclusion import excluded_samples
 from stages.gaze.levels import cut_levels, spaced_thresholds
 
 Batch = dict[str, Tensor]
 Rows = NDArray[np.int64]
 
-# ImageNet's mean and standard deviation per channel, as the published loaders use them for colour.
+# ImageNet's mean and standard deviation per channel, which the published loaders use for colour.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Column(NamedTuple):
-    """A data set of a file, one row per sample.
+    """A data set of an HDF5 file, one row per sample.
 
     Attributes
     ----------
     thresholds
-        Of a data set of maps: the levels at which they are cut as they are read.
+        If not empty, the data set holds maps, and reading cuts them at these thresholds.
     """
 
     path: Path
@@ -37,22 +37,22 @@ class Column(NamedTuple):
     thresholds: tuple[float, ...] = ()
 
     def read(self, file: h5py.File, rows: Rows) -> NDArray[Any]:
-        """Read rows from its opened file."""
+        """Read rows from the opened file."""
         stored = file[self.name]
         values = np.empty((len(rows), *stored.shape[1:]), stored.dtype)
-        # One by one: a list of rows takes HDF5 ten times as long.
+        # Row by row: HDF5 takes ten times as long for a list of rows.
         for i, row in enumerate(rows):
             values[i] = stored[row]
         return cut_levels(values, self.thresholds) if self.thresholds else values
 
 
-def pseudomasks(gaze: Path, levels: int | None) -> Column:
-    """Find a gaze file's own pseudomasks or, with `levels`, that many cut from its refined maps.
+def pseudomask_column(gaze: Path, levels: int | None) -> Column:
+    """Return the column of pseudomasks: the stored ones or, with `levels`, cut from refined maps.
 
     Raises
     ------
     BadInput
-        The file has one threshold, and nothing lies between.
+        The file has only one threshold, so that no levels fit between two.
     """
     if levels is None:
         return Column(gaze, "pseudomask")
@@ -70,68 +70,79 @@ def pseudomasks(gaze: Path, levels: int | None) -> Column:
         ) from None
 
 
-def texts(explanations: Path | None, *, read: bool) -> dict[str, Column]:
-    """Find the column `text`, for a network that reads it.
+def text_columns(explanations: Path | None, *, reads_text: bool) -> dict[str, Column]:
+    """Return the column `text` if the network reads text, else nothing.
 
     Raises
     ------
     BadInput
-        It reads text, and there is no file.
+        The network reads text, and there is no file.
     """
-    if not read:
+    if not reads_text:
         return {}
     if explanations is None:
         raise BadInput(
-            "--explanations", "option", found="none", expected="a file, for a teacher with text",
-            mend="name it, as in --explanations results/kvasir/explanations.h5",
+            "--explanations", "option", found="none", expected="a file: this teacher reads text",
+            mend="add it, for example --explanations results/kvasir/explanations.h5",
         )  # fmt: skip
     return {"text": Column(explanations, "embedding")}
 
 
-def rows_of(prepared: Path, *splits: str) -> Rows:
-    """Rows of the samples of the named splits."""
+def rows_in_splits(prepared: Path, *splits: str) -> Rows:
+    """Return the rows of the samples in the given splits."""
     with io.open_h5(prepared, "split") as file:
         return np.flatnonzero(np.isin(io.read_strings(file, "split"), splits))
 
 
-def with_mask(prepared: Path, rows: Rows) -> Rows:
-    """Those of `rows` that have a mask."""
+def rows_with_mask(prepared: Path, rows: Rows) -> Rows:
+    """Return those of `rows` that have a mask."""
     with io.open_h5(prepared, "has_mask") as file:
-        chosen: Rows = rows[file["has_mask"][()][rows]]
-        return chosen
+        usable: Rows = rows[file["has_mask"][()][rows]]
+        return usable
 
 
-def with_gaze(prepared: Path, gaze: Path, quality: Path | None, rows: Rows) -> Rows:
-    """Those of `rows` that have gaze and that the table `quality`, if given, does not leave out.
+def rows_with_gaze(prepared: Path, gaze: Path, quality: Path | None, rows: Rows) -> Rows:
+    """Return those of `rows` that have gaze and that the table `quality` does not exclude.
 
     Raises
     ------
     BadInput
-        There is none, or the two files hold other samples.
+        No row is left, or the two files hold different samples.
     """
     with (
         io.open_h5(prepared, "sample_id") as first,
         io.open_h5(gaze, "has_gaze", "sample_id") as file,
     ):
         io.check_same_samples(first, file)
-        chosen = file["has_gaze"][()] & ~left_out(quality, io.read_strings(file, "sample_id"))
-    mend = "check where the gaze comes from, and the limits under `quality`"
-    return at_least_one(rows[chosen[rows]], gaze, "gaze", mend)
+        usable = file["has_gaze"][()] & ~excluded_samples(
+            quality, io.read_strings(file, "sample_id")
+        )
+    mend = "check the source of the gaze, and the limits under `quality`"
+    return require_rows(rows[usable[rows]], gaze, "gaze", mend)
 
 
-def at_least_one(rows: Rows, where: Path, wanted: str, mend: str) -> Rows:
-    """Pass `rows` on.
+def require_rows(rows: Rows, path: Path, content: str, mend: str) -> Rows:
+    """Return `rows` if there is at least one.
+
+    Parameters
+    ----------
+    path
+        File to name in the error message.
+    content
+        What the samples of `rows` have, as in "a mask".
+    mend
+        What the user can do, as an imperative sentence.
 
     Raises
     ------
     BadInput
-        There is none.
+        `rows` is empty.
     """
     if not len(rows):
         raise BadInput(
-            where,
+            path,
             "training split",
-            found=f"no sample with {wanted}",
+            found=f"no sample with {content}",
             expected="at least one",
             mend=mend,
         )
@@ -139,24 +150,24 @@ def at_least_one(rows: Rows, where: Path, wanted: str, mend: str) -> Rows:
 
 
 class Samples:
-    """Rows of several columns: on the device if they fit, else read as they are asked for.
+    """Rows of several columns: kept on the device if they fit, else read when needed.
 
     Parameters
     ----------
     columns
-        Name in a batch → column; "image" is one of them. Their files hold the same samples.
+        Name in a batch → column; one name is "image". All files must hold the same samples.
     rows
-        Which samples, ascending.
+        Rows of the samples, ascending.
     device
-        Where batches are.
+        Device of the batches.
     resident_mb
-        What may stay on the device, in MB. Values stay in their file's type: a colour image takes
-        3 bytes a pixel.
+        Largest memory on the device, in MB. Values keep their file's type: a colour image takes 3
+        bytes per pixel.
 
     Raises
     ------
     BadInput
-        A file lacks its column or holds other samples than the first.
+        A column is missing, or the files hold different samples.
     """
 
     def __init__(
@@ -174,36 +185,36 @@ class Samples:
             for name, column in columns.items():
                 with io.open_h5(column.path, column.name, "sample_id") as file:
                     io.check_same_samples(first, file)
-                    none = column.read(file, rows[:0])
-                    self._shapes[name] = shape = none.shape[1:]
-                    size += len(rows) * none.dtype.itemsize * math.prod(shape)
+                    empty = column.read(file, rows[:0])
+                    self._shapes[name] = shape = empty.shape[1:]
+                    size += len(rows) * empty.dtype.itemsize * math.prod(shape)
         self.resident = size <= resident_mb * 1e6
         self._values: Batch = {}
         if self.resident:
             self._values = {name: v.to(device) for name, v in self._read(rows).items()}
         else:
-            log.info("%d MB of samples are read as they are needed", size // 1_000_000)
+            log.info("samples (%d MB) are read from the files when needed", size // 1_000_000)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one sample's values; of an image (C, H, W)."""
+        """Return the shape of one sample's values; for an image (C, H, W)."""
         shape = self._shapes[name]
         return (shape[2], *shape[:2]) if name == "image" else shape
 
     def _read(self, rows: Rows) -> Batch:
-        """Read rows."""
+        """Read rows from the files."""
         batch = {}
         for name, column in self._columns.items():
             with h5py.File(column.path, "r") as file:
                 values = torch.from_numpy(column.read(file, rows))
-            # What is done to a batch before the networks is fastest with the channels apart.
+            # Augmentation is fastest with the channels first.
             batch[name] = values.permute(0, 3, 1, 2).contiguous() if name == "image" else values
         return batch
 
     def __getitem__(self, index: Tensor) -> Batch:
-        """Batch of the samples `index` (B,) int64, on the CPU, counted among `rows`.
+        """Return the batch of the samples `index`, positions in `rows`, (B,) int64 on the CPU.
 
         `image` is (B, C, H, W), uint8 or float32, not yet normalised.
         """
@@ -214,21 +225,21 @@ class Samples:
         return {name: values.to(self.device) for name, values in batch.items()}
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
-        """Batches of many `indices`; what is not on the device is read ahead."""
+        """Return a batch per item of `indices`; if not on the device, the next is read ahead."""
         if self.resident:
             return (self[index] for index in indices)
-        return parallel.ordered(self.__getitem__, indices, threads=1)
+        return parallel.ordered_map(self.__getitem__, indices, threads=1)
 
 
 def normalise(images: Tensor) -> Tensor:
     """Normalise (B, C, H, W) images to float32 for the networks.
 
-    uint8 colour: ImageNet's mean and std. float32: z-score per image; a constant one becomes 0.
+    uint8 colour: ImageNet's mean and std. float32: z-score per image; a constant image becomes 0.
 
     Raises
     ------
     ValueError
-        Colour that is not uint8: it would be taken for grey levels.
+        A colour image is not uint8: it would be normalised like grey levels.
     """
     if images.dtype == torch.uint8:
         mean, std = (

@@ -1,4 +1,4 @@
-"""prepared.h5, gaze.h5 and, to be distilled, a teacher → student.safetensors."""
+"""prepared.h5, gaze.h5 and, for distillation, a teacher → student.safetensors."""
 
 import importlib
 from pathlib import Path
@@ -16,30 +16,30 @@ from stages.training.samples import Batch, Column, Samples, normalise
 
 
 def predict(model: nn.ModuleDict, batch: Batch) -> Tensor:
-    """Segment (B, H, W) bool."""
+    """Return the predicted foreground (B, H, W) bool."""
     log_odds: Tensor = model["student"](normalise(batch["image"])).log_odds
     return log_odds > 0
 
 
-def _check(inputs: dict[str, Path], settings: StudentSettings) -> None:
-    needed = {
+def _check_inputs(inputs: dict[str, Path], settings: StudentSettings) -> None:
+    required_inputs = {
         "gaze": settings.labels == "pseudomask",
-        "explanations": settings.trains_teacher,
+        "explanations": settings.trains_teacher_jointly,
         "teacher": settings.needs_teacher,
         "pseudolabels": settings.reads_pseudolabels,
     }
-    for name, wanted in needed.items():
-        if wanted and name not in inputs:
+    for name, required in required_inputs.items():
+        if required and name not in inputs:
             raise cli.BadInput(
                 f"--{name}", "option", found="none",
                 expected=f"a file, for method: {settings.method}, labels: {settings.labels}",
-                mend=f"name it, as in --{name} results/kvasir/{name}",
+                mend=f"add it, for example --{name} results/kvasir/{name}",
             )  # fmt: skip
-    if settings.trains_teacher and settings.teacher_widths is None:
+    if settings.trains_teacher_jointly and settings.teacher_widths is None:
         raise cli.BadInput(
             "--settings", "teacher_widths", found="none",
             expected=f"six numbers of channels, for method: {settings.method}",
-            mend="give those of the experiment's `teacher`",
+            mend="copy `widths` of the experiment's `teacher`",
         )  # fmt: skip
 
 
@@ -61,36 +61,36 @@ def train_student(
 ) -> None:
     """Train a student by `settings.method`.
 
-    With labels "mask" it reads no gaze. With labels "pseudomask" it needs `gaze`, less the samples
-    that `quality` leaves out; some methods need a `teacher`, its `pseudolabels` and, for a teacher
-    that reads text, `explanations` as well.
+    Labels "mask" need no gaze. Labels "pseudomask" need `gaze`; the samples that `quality` excludes
+    are not used. Some methods also need a `teacher`, its `pseudolabels` and, if the teacher reads
+    text, `explanations`.
     """
-    named = {"gaze": gaze, "quality": quality, "explanations": explanations}
-    named |= {"teacher": teacher, "pseudolabels": pseudolabels}
-    inputs = {"prepared": prepared} | {name: path for name, path in named.items() if path}
-    _check(inputs, settings)
-    device = loop.start(threads, gpus)
+    optional_inputs = {"gaze": gaze, "quality": quality, "explanations": explanations}
+    optional_inputs |= {"teacher": teacher, "pseudolabels": pseudolabels}
+    inputs = {"prepared": prepared} | {name: path for name, path in optional_inputs.items() if path}
+    _check_inputs(inputs, settings)
+    device = loop.set_up_torch(threads, gpus)
     module = method_module(settings.method)
     modules = ("stages.training.student", module)
     run = loop.Run("student", inputs, settings, seed, device, output, history, work, modules)
     image, mask = Column(prepared, "image"), Column(prepared, "mask")
     columns = {"image": image}
-    rows = samples.rows_of(prepared, "train")
+    rows = samples.rows_in_splits(prepared, "train")
     if settings.labels == "mask":
         columns |= {"mask": mask}
-        rows = samples.at_least_one(
-            samples.with_mask(prepared, rows), prepared, "a mask",
+        rows = samples.require_rows(
+            samples.rows_with_mask(prepared, rows), prepared, "a mask",
             "add masks, or leave this experiment out of the data set's `experiments`",
         )  # fmt: skip
     else:
-        columns |= {"pseudomask": samples.pseudomasks(inputs["gaze"], settings.levels)}
-        rows = samples.with_gaze(prepared, inputs["gaze"], quality, rows)
+        columns |= {"pseudomask": samples.pseudomask_column(inputs["gaze"], settings.levels)}
+        rows = samples.rows_with_gaze(prepared, inputs["gaze"], quality, rows)
     if explanations:
         columns |= {"text": Column(explanations, "embedding")}
     if settings.reads_pseudolabels:
         columns |= {"pseudolabel": Column(inputs["pseudolabels"], "probability")}
     data = Samples(columns, rows, device, resident_mb)
-    rows = samples.with_mask(prepared, samples.rows_of(prepared, "val"))
+    rows = samples.rows_with_mask(prepared, samples.rows_in_splits(prepared, "val"))
     val = Samples({"image": image, "mask": mask}, rows, device, resident_mb)
 
     architecture = models.Architecture(
@@ -102,10 +102,12 @@ def train_student(
     )
     method = cast(Method, importlib.import_module(module))
     text_width = data.shape("text")[1] if explanations else 0
-    model, step = method.make(settings, architecture, seed, device, teacher, text_width)
+    model, step = method.make_model_and_step(
+        settings, architecture, seed, device, teacher, text_width
+    )
     model = model.to(device).train()
-    found = loop.fit(run, model, step, predict, data, val)
-    loop.finish(run, cast(models.Student, model["student"]), found)
+    table = loop.fit(run, model, step, predict, data, val)
+    loop.save_results(run, cast(models.Student, model["student"]), table)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""prepared.h5, gaze.h5 and, for one that reads text, explanations.h5 → teacher.safetensors."""
+"""prepared.h5, gaze.h5 and, if the teacher reads text, explanations.h5 → teacher.safetensors."""
 
 from pathlib import Path
 from typing import cast
@@ -6,7 +6,7 @@ from typing import cast
 import torch
 
 from stages.core import cli, io
-from stages.core.processes import share
+from stages.core.processes import local_batch
 from stages.networks import models
 from stages.settings.training import TeacherSettings
 from stages.training import augment, loop, samples
@@ -14,29 +14,30 @@ from stages.training.losses import partial_cross_entropy
 from stages.training.samples import Batch, Column, Samples, normalise
 
 
-def teacher_step(model: models.Teacher, settings: TeacherSettings) -> loop.Step:
-    """Make the teacher's step.
+def make_teacher_step(model: models.Teacher, settings: TeacherSettings) -> loop.Step:
+    """Return the teacher's training step.
 
-    Its loss is cross-entropy over the trusted pixels: the precise pseudomask is foreground, all
-    outside the broad one is background or, with `settings.background`, only what is further out;
-    the ring between them is left to the image and the text. Background is many times as frequent,
-    and would take the ring, of which no label says anything; with both classes weighing the same,
-    foreground does. `settings.class_balance` lies between.
+    The loss is cross-entropy over the trusted pixels. The precise pseudomask is foreground. All
+    pixels outside the broad pseudomask are background or, with `settings.background`, only those
+    whose refined map is below it. The ring between them has no label: the teacher decides it from
+    image and text. Background is many times as frequent as foreground, so the teacher would predict
+    background in the ring; if both classes weigh the same, it predicts foreground.
+    `settings.class_balance` sets a value between these two.
     """
 
-    def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.Terms:
-        batch = augment.flip(batch, generator)
+    def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
+        batch = augment.random_flip(batch, generator)
         text = batch.get("text")
         if text is not None:
             draw = torch.rand(len(text), generator=generator, device=text.device)
-            text = share(text * (draw >= settings.text_dropout)[:, None, None])
-        levels = share(batch["pseudomask"]).bool()
-        precise, outside = levels[:, 0], ~levels[:, -1]
+            text = local_batch(text * (draw >= settings.text_dropout)[:, None, None])
+        levels = local_batch(batch["pseudomask"]).bool()
+        precise, background = levels[:, 0], ~levels[:, -1]
         if settings.background is not None:
-            outside = share(batch["refined"]) < settings.background
-        logits = model(normalise(share(batch["image"])), text).logits
+            background = local_batch(batch["refined"]) < settings.background
+        logits = model(normalise(local_batch(batch["image"])), text).logits
         loss = partial_cross_entropy(
-            logits, precise, precise | outside, balance=settings.class_balance
+            logits, precise, precise | background, balance=settings.class_balance
         )
         return {"loss": loss}
 
@@ -44,18 +45,18 @@ def teacher_step(model: models.Teacher, settings: TeacherSettings) -> loop.Step:
 
 
 def predict(model: models.Teacher, batch: Batch) -> torch.Tensor:
-    """Segment (B, H, W) bool."""
+    """Return the predicted foreground (B, H, W) bool."""
     log_odds: torch.Tensor = model(normalise(batch["image"]), batch.get("text")).log_odds
     return log_odds > 0
 
 
-def _below_broad(gaze: Path, background: float) -> Column:
-    """Find the refined maps, of which what is below `background` is not foreground.
+def _background_column(gaze: Path, background: float) -> Column:
+    """Return the column of refined maps, in which values below `background` are background.
 
     Raises
     ------
     BadInput
-        In the broad pseudomask there is less than `background`: a pixel would be both.
+        `background` is above the threshold of the broad pseudomask: a pixel could be both.
     """
     with io.open_h5(gaze, "threshold") as file:
         broad = float(file["threshold"][-1])
@@ -64,7 +65,7 @@ def _below_broad(gaze: Path, background: float) -> Column:
             gaze,
             "threshold of the broad pseudomask",
             found=f"{broad:g}, with `background` {background:g}",
-            expected="a `background` up to that threshold",
+            expected="a `background` of at most that threshold",
             mend="lower `background` under `teacher`, or raise gaze.thresholds",
         )
     return Column(gaze, "refined")
@@ -84,13 +85,13 @@ def train_teacher(
     explanations: Path | None = None,
     quality: Path | None = None,
 ) -> None:
-    """Train the teacher on the training samples with gaze, less those that `quality` leaves out."""
-    text = samples.texts(explanations, read=settings.text)
+    """Train the teacher on the training samples with gaze that `quality` does not exclude."""
+    text = samples.text_columns(explanations, reads_text=settings.text)
     inputs = {"prepared": prepared, "gaze": gaze}
     if text:
         inputs["explanations"] = text["text"].path
     inputs |= {"quality": quality} if quality else {}
-    device = loop.start(threads, gpus)
+    device = loop.set_up_torch(threads, gpus)
     run = loop.Run(
         "teacher",
         inputs,
@@ -103,12 +104,14 @@ def train_teacher(
         ("stages.training.teacher",),
     )
     columns = {"image": Column(prepared, "image")} | text
-    labels = {"pseudomask": samples.pseudomasks(gaze, settings.levels)}
+    labels = {"pseudomask": samples.pseudomask_column(gaze, settings.levels)}
     if settings.background is not None:
-        labels |= {"refined": _below_broad(gaze, settings.background)}
-    rows = samples.with_gaze(prepared, gaze, quality, samples.rows_of(prepared, "train"))
+        labels |= {"refined": _background_column(gaze, settings.background)}
+    rows = samples.rows_with_gaze(
+        prepared, gaze, quality, samples.rows_in_splits(prepared, "train")
+    )
     data = Samples(columns | labels, rows, device, resident_mb)
-    rows = samples.with_mask(prepared, samples.rows_of(prepared, "val"))
+    rows = samples.rows_with_mask(prepared, samples.rows_in_splits(prepared, "val"))
     val = Samples(columns | {"mask": Column(prepared, "mask")}, rows, device, resident_mb)
 
     architecture = models.Architecture(
@@ -120,8 +123,8 @@ def train_teacher(
         text_width=data.shape("text")[1] if text else 0,
     )
     model = cast(models.Teacher, models.build(architecture, seed)).to(device).train()
-    step = teacher_step(model, settings)
-    loop.finish(run, model, loop.fit(run, model, step, predict, data, val))
+    step = make_teacher_step(model, settings)
+    loop.save_results(run, model, loop.fit(run, model, step, predict, data, val))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from stages.core import io
-from tests.workspace import DEMO, Workspace, tiny_config
+from tests.workspace import DEMO_DATASETS, Workspace, tiny_config
 
 EXPERIMENTS = ("full", "gaze_only", "supervised")
 # Images of the demo: 12 of train.txt, half of them moved to validation, and 6 of test.txt.
@@ -31,7 +31,7 @@ def test_the_summary_has_a_row_for_each_data_set_experiment_model_and_split(demo
     found = set(table[["dataset", "experiment", "model", "split"]].itertuples(index=False))
     assert {tuple(row) for row in found} == {
         (dataset, experiment, model, split)
-        for dataset in DEMO
+        for dataset in DEMO_DATASETS
         for experiment in EXPERIMENTS
         for model in (("student", "teacher", "ensemble") if experiment == "full" else ("student",))
         for split in ("val", "test")
@@ -45,11 +45,11 @@ def test_the_summary_has_a_row_for_each_data_set_experiment_model_and_split(demo
 def test_the_report_is_one_page_without_outside_addresses(demo):
     page = (demo.folder / "results/report.html").read_text()
     assert not re.search(r"""(src|href)=(?!"(data:|#))""", page)
-    for name in DEMO:
+    for name in DEMO_DATASETS:
         assert demo.config["datasets"][name]["title"] in page
 
 
-@pytest.mark.parametrize("dataset", DEMO)
+@pytest.mark.parametrize("dataset", DEMO_DATASETS)
 def test_the_contracts_of_the_hdf5_files(demo, dataset):
     kind = (N, SIZE, SIZE, 1) if dataset == "demo_prostate" else (N, SIZE, SIZE, 3)
     pixels = np.float32 if dataset == "demo_prostate" else np.uint8
@@ -190,7 +190,7 @@ def test_a_setting_reruns_exactly_what_it_changes(demo, path, value, rules):
     try:
         part[key] = value
         demo.save_config()
-        assert demo.planned("demo") == rules
+        assert demo.planned_rules("demo") == rules
     finally:
         part.pop(key)
         if before is not None:
@@ -214,7 +214,7 @@ def test_an_edit_of_the_code_reruns_the_stages_that_can_see_it(demo, module, edi
     before = file.read_text()
     try:
         file.write_text(before + edit)
-        assert demo.planned("demo") == rules
+        assert demo.planned_rules("demo") == rules
     finally:
         file.write_text(before)
 

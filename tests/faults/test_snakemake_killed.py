@@ -138,7 +138,7 @@ def test_after_all_kills_one_run_more_ends_the_work(whole):
     workspace, before = whole
     workspace.must_run("demo_isic")
     assert contents(workspace) == before
-    assert workspace.planned("demo_isic") == set()
+    assert workspace.planned_rules("demo_isic") == set()
 
 
 def test_no_rule_of_a_data_set_is_left_out(begun):

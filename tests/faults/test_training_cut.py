@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_training import TINY, history, make_files, study, teach
+from tiny_training import TINY, make_files, read_history, train_tiny_student, train_tiny_teacher
 
 from stages.settings.training import StudentSettings, TeacherSettings
 from stages.training import checkpoint, loop
@@ -28,7 +28,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def teacher(files, tmp_path_factory):
-    return teach(files, tmp_path_factory.mktemp("teacher"), **LONG)
+    return train_tiny_teacher(files, tmp_path_factory.mktemp("teacher"), **LONG)
 
 
 def cut(monkeypatch, after, end):
@@ -64,19 +64,19 @@ def in_a_terminal():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_teacher_told_to_end_goes_on_from_there(files, tmp_path, monkeypatch, number, options):
     handler = signal.getsignal(number)
-    whole = teach(files, tmp_path / "whole", **LONG | options)
+    whole = train_tiny_teacher(files, tmp_path / "whole", **LONG | options)
     folder = tmp_path / "cut"
     for after in (2, 3):
         with monkeypatch.context() as patch:
             cut(patch, after, lambda: os.kill(os.getpid(), number))
             with pytest.raises(Interrupted) as raised:
-                teach(files, folder, **LONG | options)
+                train_tiny_teacher(files, folder, **LONG | options)
         assert raised.value.code == 128 + number
         assert len(list((folder / "work").iterdir())) == 1
         assert not (folder / "teacher.safetensors").exists()
-    resumed = teach(files, folder, **LONG | options)
+    resumed = train_tiny_teacher(files, folder, **LONG | options)
     assert resumed.read_bytes() == whole.read_bytes()
-    one, other = (history(file).drop(columns="seconds") for file in (resumed, whole))
+    one, other = (read_history(file).drop(columns="seconds") for file in (resumed, whole))
     assert one.equals(other)
     # The checkpoint has served, and the handlers are as they were.
     assert not list((folder / "work").iterdir())
@@ -87,7 +87,7 @@ def test_a_training_in_the_background_does_not_hear_the_terminal(files, tmp_path
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         cut(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
-        assert teach(files, tmp_path, **LONG).exists()
+        assert train_tiny_teacher(files, tmp_path, **LONG).exists()
     finally:
         signal.signal(signal.SIGINT, handler)
 
@@ -108,7 +108,7 @@ def test_a_student_killed_at_any_iteration_goes_on_from_its_last_checkpoint(
 ):
     folder = tmp_path_factory.mktemp("student")
     guide, options = teacher if method == "distilled" else None, LONG | METHODS[method]
-    whole = study(files, folder / "whole", guide, **options)
+    whole = train_tiny_student(files, folder / "whole", guide, **options)
 
     class Killed(Exception):
         pass
@@ -117,27 +117,27 @@ def test_a_student_killed_at_any_iteration_goes_on_from_its_last_checkpoint(
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "EVERY", 0)
+        patch.setattr(checkpoint, "SAVE_INTERVAL", 0)
         cut(patch, after, die)
         with pytest.raises(Killed):
-            study(files, folder / "cut", guide, **options)
-    found = study(files, folder / "cut", guide, **options)
+            train_tiny_student(files, folder / "cut", guide, **options)
+    found = train_tiny_student(files, folder / "cut", guide, **options)
     assert found.read_bytes() == whole.read_bytes()
-    one, other = (history(file).drop(columns="seconds") for file in (found, whole))
+    one, other = (read_history(file).drop(columns="seconds") for file in (found, whole))
     pd.testing.assert_frame_equal(one, other)
 
 
 def test_a_checkpoint_that_a_disk_lost_a_part_of_costs_the_time_alone(
     files, tmp_path, monkeypatch, caplog
 ):
-    whole = teach(files, tmp_path / "whole", **LONG)
+    whole = train_tiny_teacher(files, tmp_path / "whole", **LONG)
     with monkeypatch.context() as patch:
         cut(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
-            teach(files, tmp_path / "cut", **LONG)
+            train_tiny_teacher(files, tmp_path / "cut", **LONG)
     (file,) = (tmp_path / "cut" / "work").iterdir()
     file.write_bytes(file.read_bytes()[:1000])
-    found = teach(files, tmp_path / "cut", **LONG)
+    found = train_tiny_teacher(files, tmp_path / "cut", **LONG)
     assert f"{file} cannot be read" in caplog.text
     assert found.read_bytes() == whole.read_bytes()
 
@@ -147,9 +147,9 @@ def test_another_number_of_threads_starts_anew(files, tmp_path, monkeypatch, cap
     with monkeypatch.context() as patch:
         cut(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
-            teach(files, tmp_path, threads=2, **LONG)
+            train_tiny_teacher(files, tmp_path, threads=2, **LONG)
     caplog.set_level("INFO")
-    teach(files, tmp_path, **LONG)
+    train_tiny_teacher(files, tmp_path, **LONG)
     assert "resumed" not in caplog.text
     assert not list((tmp_path / "work").iterdir())
 
@@ -158,10 +158,12 @@ def test_another_setting_starts_anew_and_leaves_nothing_behind(files, tmp_path, 
     with monkeypatch.context() as patch:
         cut(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
-            teach(files, tmp_path / "cut", **LONG)
+            train_tiny_teacher(files, tmp_path / "cut", **LONG)
     changed = LONG | {"learning_rate": 0.02}
-    found = teach(files, tmp_path / "cut", **changed)
-    assert found.read_bytes() == teach(files, tmp_path / "whole", **changed).read_bytes()
+    found = train_tiny_teacher(files, tmp_path / "cut", **changed)
+    assert (
+        found.read_bytes() == train_tiny_teacher(files, tmp_path / "whole", **changed).read_bytes()
+    )
     assert not list((tmp_path / "cut" / "work").iterdir())
 
 
@@ -189,7 +191,7 @@ def test_a_process_told_to_end_leaves_its_checkpoint_and_a_signals_exit_status(f
         process.kill()
     assert process.returncode == 143
     assert len(list((tmp_path / "work").glob("teacher-*.safetensors"))) == 1
-    assert "is kept in" in said
+    assert "is saved in" in said
 
 
 def on_two_processes(role, options, files, folder):
@@ -210,10 +212,10 @@ JOINED = {"iterations": 4, "batch_size": 4, "optimiser": "sgd", "learning_rate":
 
 
 def test_two_processes_train_what_one_does_with_the_joined_batch(files, tmp_path):
-    one = teach(files, tmp_path / "one", **JOINED)
+    one = train_tiny_teacher(files, tmp_path / "one", **JOINED)
     options = TeacherSettings(**TINY | JOINED)
     two = train_on_two_processes("teacher", options, files, tmp_path / "two")
-    rows, others = history(one), history(two)
+    rows, others = read_history(one), read_history(two)
     assert torch.allclose(torch.tensor(rows["loss"]), torch.tensor(others["loss"]), rtol=1e-5)
 
 
@@ -221,12 +223,12 @@ def test_two_processes_train_what_one_does_with_the_joined_batch(files, tmp_path
 def test_two_processes_train_the_student_that_one_does(files, teacher, tmp_path, method):
     changes = JOINED | METHODS[method] | {"ramp_iterations": 2}
     guide = {"teacher": teacher} if method == "distilled" else {}
-    one = study(files, tmp_path / "one", **guide, **changes)
+    one = train_tiny_student(files, tmp_path / "one", **guide, **changes)
     options, inputs = StudentSettings(**TINY | changes), files | guide
     if options.reads_pseudolabels:
         inputs |= {"pseudolabels": tmp_path / "one" / "pseudolabels.h5"}
     two = train_on_two_processes("student", options, inputs, tmp_path / "two")
-    rows, others = history(one), history(two)
+    rows, others = read_history(one), read_history(two)
     terms = [name for name in rows if name not in ("seconds", "val_dice")]
     difference = (rows[terms] - others[terms]).abs().max()
     assert (difference < 1e-4).all(), difference
@@ -248,7 +250,7 @@ def test_two_processes_told_to_end_go_on_from_there(files, tmp_path):
         if launcher.poll() is None:
             os.killpg(launcher.pid, signal.SIGKILL)
     assert launcher.returncode != 0
-    assert "is kept in" in said
+    assert "is saved in" in said
     assert not (tmp_path / "cut" / "teacher.safetensors").exists()
     again = subprocess.run(
         on_two_processes("teacher", options, files, tmp_path / "cut"),

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from stages.core.config import RESERVED
-from tests.workspace import ROOT, Workspace, own_polyps, shipped_config, tiny_config
+from stages.core.config import RESERVED_NAMES
+from tests.workspace import ROOT, Workspace, own_data_settings, shipped_config, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_an_absent_folder_is_named_with_its_content_and_source(workspace, datase
     status, printed = workspace.run("-n", dataset)
     assert status != 0
     assert printed.count("is missing") == 1
-    assert f"the folder data/{dataset} is missing, which datasets.{dataset}.root names" in printed
+    assert f"the folder data/{dataset} is missing; datasets.{dataset}.root names it" in printed
     for entry in entries:
         assert f"data/{dataset}/{entry}" in printed
     assert "get it from: " in printed and "https://" in printed
@@ -46,14 +46,14 @@ def test_of_a_folder_in_part_only_what_lacks_is_called_missing(workspace):
 
 def test_a_ring_of_links_in_a_folder_is_named_with_the_data_set(tmp_path, own_folder):
     config = tiny_config()
-    config["datasets"]["ours"] = own_polyps(config, str(own_folder))
+    config["datasets"]["ours"] = own_data_settings(config, str(own_folder))
     config["datasets"]["ours"]["prepare"] |= {"layout": "folder", "split": "drawn"}
     (own_folder / "fixations.csv").touch()
     for one, other in ("ab", "ba"):
         (own_folder / f"images/{one}").symlink_to(own_folder / f"images/{other}")
     status, printed = Workspace(tmp_path / "clone", config).run("-n", "ours")
     assert status != 0
-    assert re.search(rf"data set ours: {own_folder}/images/[ab]: .*: mend it, or take", printed)
+    assert re.search(rf"data set ours: {own_folder}/images/[ab]: .*: mend it, or remove", printed)
     assert "OSError" not in printed and "Traceback (most recent call last)" not in printed
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_a_setting_names_must_be_there(tmp_path, part, settings):
     status, printed = Workspace(tmp_path, config).run("-n", "demo")
     gone = settings.get("source") or settings.get("weights") or settings["prompt"]
     assert status != 0
-    assert re.search(rf"data set demo_\w+, {part}\.\w+: \S*{gone} is not there", printed)
+    assert re.search(rf"data set demo_\w+, {part}\.\w+: \S*{gone} does not exist", printed)
     assert "Traceback (most recent call last)" not in printed
 
 
@@ -130,4 +130,4 @@ def test_every_rule_that_is_a_job_says_what_it_takes_and_leaves():
 def test_no_data_set_may_take_the_name_of_a_rule():
     text = "".join(file.read_text() for file in (ROOT / "rules").glob("*.smk"))
     rules = re.findall(r"^rule (\w+):|^use rule \w+ as (\w+) ", text, re.M)
-    assert {name for pair in rules for name in pair if name} <= RESERVED
+    assert {name for pair in rules for name in pair if name} <= RESERVED_NAMES

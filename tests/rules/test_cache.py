@@ -3,7 +3,7 @@
 import shutil
 
 from tests.models_on_disk import ANSWER, write_vlm
-from tests.workspace import Workspace, own_polyps, tiny_config
+from tests.workspace import Workspace, own_data_settings, tiny_config
 
 EXPLANATIONS = "results/mine/explanations.h5"
 FILES = ("results/mine/texts/0of1.jsonl", EXPLANATIONS)
@@ -16,7 +16,9 @@ def clone(folder, data, model, cache):
         "backend": "transformers", "model": str(model), "dtype": "float32",
         "max_tokens": 200,
     }  # fmt: skip
-    config["datasets"]["mine"] = own_polyps(config, "data/polyps", explain=explain, threads=1)
+    config["datasets"]["mine"] = own_data_settings(
+        config, "data/polyps", explain=explain, threads=1
+    )
     shutil.copytree(data, folder / "data/polyps")
     return Workspace(folder, config)
 
@@ -40,7 +42,7 @@ def test_another_workflow_takes_what_one_has_made(tmp_path, kvasir):
     # Where a result comes from changes nothing in it.
     second.config["cache"] = ""
     second.save_config()
-    assert second.planned(EXPLANATIONS) == set()
+    assert second.planned_rules(EXPLANATIONS) == set()
 
     second.config["cache"] = str(cache)
     second.save_config()

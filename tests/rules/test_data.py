@@ -241,7 +241,7 @@ def test_raw_data_of_a_real_format_become_pseudomasks(name, request, tmp_path):
     if case.write and (root / case.fixations).is_dir():
         changed = next((root / case.fixations).iterdir())
         changed.write_bytes(changed.read_bytes() + b"\0")
-        assert workspace.planned("results/ours/gaze.h5") == {"pseudomasks"}
+        assert workspace.planned_rules("results/ours/gaze.h5") == {"pseudomasks"}
 
 
 def test_data_that_were_exported_for_the_published_code_are_read_back(kvasir, tmp_path):

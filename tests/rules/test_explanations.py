@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.models_on_disk import ANSWER, write_vlm
-from tests.workspace import Workspace, own_polyps, tiny_config
+from tests.workspace import Workspace, own_data_settings, tiny_config
 
 TEXTS, EXPLANATIONS = "results/mine/texts.h5", "results/mine/explanations.h5"
 
@@ -22,7 +22,9 @@ def workspace(tmp_path, kvasir):
         "backend": "transformers", "model": "data/model", "dtype": "float32",
         "batch_size": 2, "max_tokens": 200, "attempts": 2, "shards": 2,
     }  # fmt: skip
-    config["datasets"]["mine"] = own_polyps(config, "data/polyps", explain=explain, threads=1)
+    config["datasets"]["mine"] = own_data_settings(
+        config, "data/polyps", explain=explain, threads=1
+    )
     return Workspace(tmp_path / "clone", config)
 
 
@@ -54,13 +56,13 @@ def test_nonsense_takes_the_way_of_failures(workspace):
     model(workspace)
     status, printed = workspace.run(TEXTS)
     assert status == 1
-    assert "4 of 4 samples without a valid one" in printed
+    assert "4 of 4 samples without a valid answer" in printed
     assert "no valid answer in 2 attempts" in printed and "explain.max_failed" in printed
     assert not (workspace.folder / TEXTS).exists()
 
     workspace.config["datasets"]["mine"]["explain"]["max_failed"] = 1.0
     workspace.save_config()
-    assert workspace.planned(TEXTS) == {"texts"}
+    assert workspace.planned_rules(TEXTS) == {"texts"}
     workspace.must_run(TEXTS)
     with h5py.File(workspace.folder / TEXTS) as file:
         assert file["failed"][()].tolist() == [True] * 4 + [False] * 2
@@ -88,7 +90,7 @@ def test_texts_and_vectors_from_elsewhere_are_taken_as_they_are(workspace):
         for i, name in enumerate(file["sample_id"].asstr()[:4]):
             assert np.array_equal(file["embedding"][i], vectors[name])
     np.save(root / "my vectors/frame 0.npy", vectors["frame 1"])
-    assert workspace.planned(EXPLANATIONS) == {"embed"}
+    assert workspace.planned_rules(EXPLANATIONS) == {"embed"}
 
 
 def test_another_encoder_asks_no_model_and_another_prompt_does(workspace):
@@ -110,21 +112,21 @@ def test_another_encoder_asks_no_model_and_another_prompt_does(workspace):
     }
     mine["embed"] = {"tokens": "one"}
     workspace.save_config()
-    assert workspace.planned("mine") == after | {"embed"}
+    assert workspace.planned_rules("mine") == after | {"embed"}
     mine["embed"] = {}
     mine["explain"]["prompt"] = "workflow/prompts/polyp.yaml"
     workspace.save_config()
-    assert workspace.planned("mine") == after | {"embed", "texts", "explain"}
+    assert workspace.planned_rules("mine") == after | {"embed", "texts", "explain"}
     mine["explain"].pop("prompt")
     workspace.save_config()
-    assert workspace.planned("mine") == set()
+    assert workspace.planned_rules("mine") == set()
     # Another model in the same folder.
     weights = workspace.folder / "data/model/model.safetensors"
     time_before = weights.stat().st_mtime_ns
     os.utime(weights, ns=(time_before, time_before + 1))
-    assert workspace.planned("mine") == after | {"embed", "texts", "explain"}
+    assert workspace.planned_rules("mine") == after | {"embed", "texts", "explain"}
     os.utime(weights, ns=(time_before, time_before))
-    assert workspace.planned("mine") == set()
+    assert workspace.planned_rules("mine") == set()
     prompt = workspace.folder / "workflow/prompts/generic.yaml"
     prompt.write_text(prompt.read_text().replace("version: 1", "version: 2"))
-    assert workspace.planned("mine") == after | {"embed", "texts", "explain"}
+    assert workspace.planned_rules("mine") == after | {"embed", "texts", "explain"}

@@ -29,7 +29,7 @@ def student(experiment):
 def test_a_teacher_and_a_text_are_made_for_those_who_need_them(
     workspace, experiment, teacher, text
 ):
-    planned = workspace.planned(student(experiment))
+    planned = workspace.planned_rules(student(experiment))
     assert {"pseudomasks", "student"} <= planned
     assert ("teacher" in planned, "embed" in planned) == (teacher, text)
 
@@ -37,7 +37,7 @@ def test_a_teacher_and_a_text_are_made_for_those_who_need_them(
 @pytest.mark.parametrize(("experiment", "widths"), [("published", (16,) * 6), ("full", None)])
 def test_the_teachers_widths_reach_the_student_that_trains_it_along(workspace, experiment, widths):
     printed = workspace.must_run("-n", "-p", student(experiment))
-    (command,) = re.findall(r"python -m stages\.student .*", printed)
+    (command,) = re.findall(r"python -m stages\.training\.student .*", printed)
     (options,) = re.findall(r"--settings '(.*?)'", command)
     settings = StudentSettings(**json.loads(options))
     assert settings.teacher_widths == widths

@@ -7,7 +7,7 @@ import h5py
 import pytest
 
 from stages.core import io
-from tests.workspace import Workspace, own_polyps, tiny_config
+from tests.workspace import Workspace, own_data_settings, tiny_config
 
 GAZE = "results/mine/gaze.h5"
 
@@ -17,7 +17,7 @@ def workspace(tmp_path, kvasir):
     config = tiny_config()
     # A name that a shell would split, and one id with a space in it.
     shutil.move(kvasir, tmp_path / "clone/data/my polyps")
-    config["datasets"]["mine"] = own_polyps(config, "data/my polyps")
+    config["datasets"]["mine"] = own_data_settings(config, "data/my polyps")
     return Workspace(tmp_path / "clone", config)
 
 
@@ -31,12 +31,12 @@ def test_a_changed_raw_file_reruns_what_reads_it(workspace):
     root = workspace.folder / "data/my polyps"
     table = (root / "fixations.csv").read_text()
     (root / "fixations.csv").write_text(table)
-    assert workspace.planned(GAZE) == set()  # touched, not changed
+    assert workspace.planned_rules(GAZE) == set()  # touched, not changed
     (root / "fixations.csv").write_text(table.replace(",200,", ",210,"))
-    assert workspace.planned(GAZE) == {"pseudomasks"}
+    assert workspace.planned_rules(GAZE) == {"pseudomasks"}
 
     (root / "train.txt").write_text("frame 1\nframe 0\nframe 2\n")
-    assert workspace.planned(GAZE) == {"prepare", "pseudomasks"}
+    assert workspace.planned_rules(GAZE) == {"prepare", "pseudomasks"}
     workspace.must_run(GAZE)
     with h5py.File(workspace.folder / GAZE) as file:
         assert io.read_strings(file, "sample_id").tolist() == [
@@ -83,10 +83,10 @@ def test_samples_beyond_the_limits_are_left_out_only_where_the_settings_say_so(w
     # Another limit measures again, and trains nothing.
     mine["quality"] = {"min_dwell_ms": 460}
     workspace.save_config()
-    assert workspace.planned(student, "results/mine/gaze_quality.csv") == {"quality"}
+    assert workspace.planned_rules(student, "results/mine/gaze_quality.csv") == {"quality"}
     mine["quality"]["leave_out"] = True
     workspace.save_config()
-    assert workspace.planned(student) == {"quality", "student"}
+    assert workspace.planned_rules(student) == {"quality", "student"}
     workspace.must_run(student)
     assert (
         "fewer than 3 fixations (2); dwell below 460"
@@ -108,7 +108,7 @@ def test_gaze_of_ones_own_on_data_that_the_workflow_makes_is_watched(tmp_path):
     phantom = config["datasets"]["demo_kvasir"]
     config["datasets"] = {
         "demo_kvasir": phantom | {"fixations": "data/own.csv"},
-        "lesions": own_polyps(config, "data/lesions", fixations="data/own.csv")
+        "lesions": own_data_settings(config, "data/lesions", fixations="data/own.csv")
         | {"prepare": {"layout": "lesions", "size": [32, 32]}},
     }
     config["summary"] = []
@@ -124,7 +124,7 @@ def test_gaze_of_ones_own_on_data_that_the_workflow_makes_is_watched(tmp_path):
 
 def test_scans_are_fetched_as_files_beside_which_others_may_lie(tmp_path):
     config = tiny_config()
-    config["datasets"]["lesions"] = own_polyps(
+    config["datasets"]["lesions"] = own_data_settings(
         config, "data/lesions", fixations="data/lesions/gaze.csv"
     ) | {"prepare": {"layout": "lesions", "size": [32, 32]}}
     workspace = Workspace(tmp_path, config)
@@ -147,4 +147,4 @@ def test_a_phantom_may_be_read_in_another_way_too(tmp_path):
     config["datasets"]["variant"] = variant
     workspace = Workspace(tmp_path, config)
     workspace.must_run("data/demo/kvasir")
-    assert workspace.planned("results/variant/prepared.h5") == {"prepare"}
+    assert workspace.planned_rules("results/variant/prepared.h5") == {"prepare"}

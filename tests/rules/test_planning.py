@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.workspace import Workspace, own_polyps, tiny_config
+from tests.workspace import Workspace, own_data_settings, tiny_config
 
 DATASETS, EXPERIMENTS, SEEDS = ("first", "second", "third"), 12, 5
 
@@ -14,7 +14,7 @@ def workspace(tmp_path):
     config = tiny_config()
     names = list(config["experiments"])[:EXPERIMENTS]
     config["datasets"] = {
-        name: own_polyps(config, f"data/{name}", experiments=names) for name in DATASETS
+        name: own_data_settings(config, f"data/{name}", experiments=names) for name in DATASETS
     }
     return Workspace(tmp_path, config | {"seeds": list(range(SEEDS)), "summary": [], "tables": {}})
 

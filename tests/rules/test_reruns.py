@@ -12,9 +12,9 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import write_polyps
+from conftest import write_kvasir
 
-from tests.workspace import Workspace, dry_run, own_polyps, tiny_config
+from tests.workspace import Workspace, dry_run, own_data_settings, tiny_config
 
 TARGETS = ("demo", "demo_isic", "comparison", "export_published_demo_isic")
 SEEDS = (0, 1)
@@ -25,7 +25,7 @@ def small_config() -> dict[str, Any]:
     config = tiny_config()
     isic = config["datasets"]["demo_isic"] | {"experiments": ["supervised"], "mask_seconds": 30}
     isic["demo"] |= {"train": 8, "test": 6}
-    mine = own_polyps(
+    mine = own_data_settings(
         config, "data/mine", threads=1, experiments=["full", "gaze_only"],
         explain={"backend": "import", "source": "data/texts.csv"},
     )  # fmt: skip
@@ -354,7 +354,7 @@ def named(printed: str) -> set[str]:
 def plans(tmp_path_factory):
     """What a dry run plans after each edit, and after all of them are undone."""
     folder = tmp_path_factory.mktemp("reruns")
-    write_polyps(folder / "first/data/mine")
+    write_kvasir(folder / "first/data/mine")
     lines = [f"frame {i},Polyp {i}.\n" for i in range(4)]
     (folder / "first/data/texts.csv").write_text("sample_id,text\n" + "".join(lines))
     first = Workspace(folder / "first", small_config())

@@ -54,7 +54,7 @@ def test_memory_and_time_of_each_rule_are_in_the_profile_alone():
 
 
 def test_so_are_the_cpus_of_each_rule_that_has_a_data_sets():
-    threads = {name for name, text in job_rules().items() if ").threads" in text}
+    threads = {name for name, text in job_rules().items() if "threads: dataset_threads" in text}
     assert threads == set(PROFILE["set-threads"])
 
 
@@ -112,7 +112,7 @@ def test_gpus_may_be_asked_for_as_gres(workspace, gres, gpus):
         "-n", "-p", "demo_isic", "--workflow-profile", "slurm",
         "--set-resources", f"predict:gres={gres}",
     )  # fmt: skip
-    (command,) = set(re.findall(r"stages\.predict .* (--gpus \d)", printed))
+    (command,) = set(re.findall(r"stages\.evaluation\.predict .* (--gpus \d)", printed))
     assert command == f"--gpus {gpus}"
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from stages.evaluation.compare import COLUMNS
-from tests.workspace import DEMO, Workspace, tiny_config
+from tests.workspace import DEMO_DATASETS, Workspace, tiny_config
 
 
 def small_config():
@@ -67,7 +67,7 @@ def test_a_seed_of_the_table_draws_anew_and_trains_nothing(done):
     assert "Nothing to be done" in done.must_run("bounds")
     done.config["tables"]["bounds"]["seed"] = 1
     done.save_config()
-    assert done.planned("bounds") == {
+    assert done.planned_rules("bounds") == {
         "compare", "compare_together", "tabulate", "provenance_table", "bounds",
     }  # fmt: skip
 
@@ -80,7 +80,7 @@ def test_jobs_are_data_sets_times_experiments_times_seeds(tmp_path, target):
     experiments = 1 + len(config["tables"][target]["experiments"])
     counts = workspace.job_counts(target)
     for rule in ("student", "predict", "evaluate"):
-        assert counts[rule] == len(DEMO) * experiments * 3
-    assert counts["compare"] == len(DEMO)
+        assert counts[rule] == len(DEMO_DATASETS) * experiments * 3
+    assert counts["compare"] == len(DEMO_DATASETS)
     assert counts["compare_together"] == counts["tabulate"] == counts[target] == 1
     assert "summarise" not in counts and "report" not in counts

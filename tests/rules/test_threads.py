@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.workspace import Workspace, own_polyps, tiny_config
+from tests.workspace import Workspace, own_data_settings, tiny_config
 
 # In place of a stage: what it would compute with.
 PROBE = """
@@ -27,7 +27,7 @@ def test_libraries_follow_the_threads_of_the_rule(
     tmp_path, kvasir, monkeypatch, wanted, cores, threads
 ):
     config = tiny_config()
-    config["datasets"]["ours"] = own_polyps(config, str(kvasir), threads=wanted)
+    config["datasets"]["ours"] = own_data_settings(config, str(kvasir), threads=wanted)
     workspace = Workspace(tmp_path / "clone", config)
     (workspace.folder / "stages/data/prepare.py").write_text(PROBE)
     # Whatever the shell says from which Snakemake is started.

@@ -15,14 +15,14 @@ import pytest
 import yaml
 
 from tests.slurm.cluster import AT_WORK, DAEMONS, cluster, lacking, processes, tell, wait_until
-from tests.workspace import DEMO, ROOT, Workspace, tiny_config
+from tests.workspace import DEMO_DATASETS, ROOT, Workspace, tiny_config
 
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.skipif(lacking() is not None, reason=str(lacking())),
 ]
 
-DATASET = DEMO[0]
+DATASET = DEMO_DATASETS[0]
 RUN = f"results/{DATASET}/full/seed0"
 PROFILE = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
 # The node has few real cores, and networks as small as these are slow on more than one.
@@ -47,7 +47,7 @@ def smallest() -> dict:
     """One data set and one experiment, for which a GPU is asked, and trainings of some seconds."""
     config = tiny_config()
     config["summary"] = [DATASET]
-    for other in set(DEMO) - {DATASET}:
+    for other in set(DEMO_DATASETS) - {DATASET}:
         config["datasets"].pop(other)
     dataset = config["datasets"][DATASET]
     dataset |= {"experiments": ["full"], "gpus": 1}
@@ -110,7 +110,7 @@ class Training:
 
     def kept(self) -> list[str]:
         """The iteration in the checkpoint that a signal had written."""
-        return re.findall(r"iteration (\d+) is kept in", self.log())
+        return re.findall(r"iteration (\d+) is saved in", self.log())
 
     def wait_until_it_trains(self, kept: str | None) -> None:
         """Wait for the first iterations, or those behind iteration `kept`."""

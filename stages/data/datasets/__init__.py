@@ -1,6 +1,9 @@
-"""Adapters: one module per layout of raw data, each with the same two functions.
+"""Adapters: one module for each layout of raw data, all with the same two functions.
 
-`index(root, problems)` lists the samples without reading pixels; `read(record)` reads one of them.
+In: a raw folder. Out: a list of `Record`, one for each sample, and the `RawSample` of each record.
+`list_records(root, problems)` lists the samples without their pixels, and `read(record)` reads one
+sample. Start reading at `kvasir.py`; `published.py` has what several layouts share, `layouts.py`
+the files that each layout needs.
 """
 
 import importlib
@@ -18,16 +21,16 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Record:
-    """Where one sample is and whose it is, before any pixel is read.
+    """One sample before any pixel is read: its files, subject and split.
 
     Attributes
     ----------
     split
-        As the raw folder states it; None where it states none.
-    mask
-        None where nobody drew one.
+        The split that the raw folder states; None if it states none.
+    image, mask
+        The files. The mask is None if the sample has no mask.
     slice
-        Which slice of the files it is, where they hold volumes.
+        Index of the slice, from 0, if the files hold volumes; else None.
     """
 
     sample_id: str
@@ -39,7 +42,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class RawSample:
     """One sample at its original size.
 
     Attributes
@@ -47,9 +50,9 @@ class Pixels:
     image
         (H, W, 3) uint8, or (H, W, 1) float32 for MR and CT.
     mask
-        (H, W) bool, or None where nobody drew one.
+        (H, W) bool, or None if the sample has no mask.
     spacing_mm
-        Size of a pixel along y and x, mm; NaN where unknown.
+        Size of a pixel along y and x, mm; NaN if unknown.
     """
 
     image: NDArray[Any]
@@ -58,27 +61,27 @@ class Pixels:
 
 
 class Adapter(Protocol):
-    """What a layout's module provides."""
+    """The functions that the module of a layout provides."""
 
-    def index(self, root: Path, problems: Problems) -> list[Record]:
-        """List the samples in a fixed order, those that cannot be read left to `problems`.
+    def list_records(self, root: Path, problems: Problems) -> list[Record]:
+        """List the samples in a fixed order; `problems` receives those that cannot be read.
 
         Raises
         ------
         BadInput
-            A folder that holds the samples is absent, or is a file.
+            A folder of samples does not exist, or is a file.
         """
 
-    def read(self, record: Record) -> Pixels:
+    def read(self, record: Record) -> RawSample:
         """Read one sample.
 
         Raises
         ------
         BadInput
-            A file cannot be read, or image and mask do not belong together.
+            A file cannot be read, or the mask does not fit the image.
         """
 
 
-def adapter(layout: str) -> Adapter:
-    """Return the module that reads the layout of this name."""
+def load_adapter(layout: str) -> Adapter:
+    """Import the module that reads the layout of this name."""
     return cast(Adapter, importlib.import_module(f"stages.data.datasets.{layout}"))

@@ -1,4 +1,4 @@
-"""DICOM files of one image each: pixels, masks, and where the slice lies in the patient."""
+"""DICOM files of one image each: pixels, masks, and the position of the slice in the patient."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from pydicom.pixels import apply_modality_lut
 from stages.core.cli import BadInput
 from stages.data.datasets import files
 
-_READABLE = "a readable DICOM image"
-_GREY = ("MONOCHROME1", "MONOCHROME2")
-# What says where a slice lies, and how far two values of it may differ, relatively and absolutely
-# (mm, for the position), since some software rounds them.
-_NEAR = {
+_EXPECTED_FILE = "a readable DICOM image"
+_GREY_PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2")
+# The tags that give the position of a slice. Some software rounds them, so two values of a tag may
+# differ by this much: relative, absolute (mm for the position).
+_TOLERANCES = {
     "Rows": (0.0, 0.0),
     "Columns": (0.0, 0.0),
     "PixelSpacing": (1e-3, 0.0),
     "ImagePositionPatient": (0.0, 0.1),
     "ImageOrientationPatient": (0.0, 1e-3),
 }
-# All but the position: what slices of one series share.
-SHARED = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
+# All slices of one series share these tags, that is all but the position.
+SERIES_TAGS = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 
 
 @dataclass(frozen=True)
-class Plane:
-    """Where a slice lies in the patient.
+class SliceGeometry:
+    """Position, orientation and pixel size of a slice in the patient.
 
     Attributes
     ----------
@@ -38,65 +38,65 @@ class Plane:
         InstanceNumber.
     shape
         Height and width, pixels.
-    corner
-        (3,) centre of the first pixel: left, posterior, superior, mm.
-    down, right
-        (3,) steps from a pixel to the next of its column and of its row, mm.
+    origin
+        (3,) centre of the first pixel: left, posterior, superior; mm.
+    step_down, step_right
+        (3,) step from a pixel to the next one in its column and in its row, mm.
     """
 
     path: Path
     number: int
     shape: tuple[int, int]
-    corner: NDArray[np.float64]
-    down: NDArray[np.float64]
-    right: NDArray[np.float64]
+    origin: NDArray[np.float64]
+    step_down: NDArray[np.float64]
+    step_right: NDArray[np.float64]
 
     @property
     def normal(self) -> NDArray[np.float64]:
-        """(3,) direction across the slice, of length 1."""
-        across = np.cross(self.right, self.down)
-        return np.asarray(across / np.linalg.norm(across))
+        """(3,) unit vector perpendicular to the slice."""
+        normal_vector = np.cross(self.step_right, self.step_down)
+        return np.asarray(normal_vector / np.linalg.norm(normal_vector))
 
 
-def _numbers(header: pydicom.Dataset, name: str) -> NDArray[np.float64]:
-    """Read the numbers of a tag; none where it is absent or empty."""
+def _read_numbers(header: pydicom.Dataset, name: str) -> NDArray[np.float64]:
+    """Read the numbers of a tag; an empty array if the tag is absent or empty."""
     values = np.ravel(np.asarray(header.get(name), object))
-    # Software that takes names out may leave the separators between numbers.
+    # Software that anonymises files may leave only the separators between the numbers.
     return np.array([] if any(value in (None, "") for value in values) else values, float)
 
 
-def read_plane(path: Path) -> Plane:
-    """Read where a slice lies, without its pixels.
+def read_slice_geometry(path: Path) -> SliceGeometry:
+    """Read the geometry of a slice from its header, without the pixels.
 
     Raises
     ------
     BadInput
-        The file cannot be read or does not say where the slice lies.
+        The file cannot be read, or its header does not give the geometry.
     """
-    with files.reading(path, _READABLE):
+    with files.report_read_errors(path, _EXPECTED_FILE):
         header = pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=["InstanceNumber", *_NEAR]
+            path, stop_before_pixels=True, specific_tags=["InstanceNumber", *_TOLERANCES]
         )
-        values = {name: _numbers(header, name) for name in _NEAR}
+        values = {name: _read_numbers(header, name) for name in _TOLERANCES}
         number = header.get("InstanceNumber")
         number = None if number in (None, "") else int(number)
-    sizes = [values[name].size for name in _NEAR]
+    sizes = [values[name].size for name in _TOLERANCES]
     if number is None or sizes != [1, 1, 2, 3, 6] or (values["PixelSpacing"] <= 0).any():
         raise BadInput(
             path,
-            "place in the patient",
+            "geometry",
             found=f"InstanceNumber {number}, "
-            + ", ".join(f"{name} {values[name].tolist()}" for name in _NEAR),
-            expected="InstanceNumber, the size of the image and of a pixel, position, orientation",
+            + ", ".join(f"{name} {values[name].tolist()}" for name in _TOLERANCES),
+            expected="InstanceNumber, image size, pixel size, position and orientation",
             mend="download or export the series again",
         )
-    rows, columns, spacing, corner, orientation = (values[name] for name in _NEAR)
-    # The first three numbers run along a row, from column to column.
-    return Plane(
+    rows, columns, spacing, origin, orientation = (values[name] for name in _TOLERANCES)
+    # The first three numbers of the orientation point along a row, from column to column.
+    return SliceGeometry(
         path,
         number,
         (int(rows[0]), int(columns[0])),
-        corner,
+        origin,
         orientation[3:] * spacing[0],
         orientation[:3] * spacing[1],
     )
@@ -104,76 +104,80 @@ def read_plane(path: Path) -> Plane:
 
 @dataclass(frozen=True)
 class Header:
-    """Whose image is in a file, and where it lies, as far as the file says it.
+    """Patient and geometry of the image in a file, as far as the header states them.
 
     Attributes
     ----------
-    patient
-        PatientID; empty where there is none.
-    place
-        The numbers of Rows, Columns, PixelSpacing (mm), ImagePositionPatient (mm) and
-        ImageOrientationPatient; of those of them that are there.
+    patient_id
+        PatientID; empty if the header has none.
+    geometry
+        Tag → numbers, for those of Rows, Columns, PixelSpacing (mm), ImagePositionPatient (mm) and
+        ImageOrientationPatient that the header states.
     """
 
     path: Path
-    patient: str
-    place: dict[str, NDArray[np.float64]]
+    patient_id: str
+    geometry: dict[str, NDArray[np.float64]]
 
     def describe(self, names: Iterable[str]) -> str:
-        """Say the values of `names`."""
-        return ", ".join(f"{name} {self.place[name].tolist()}" for name in names)
+        """Write the tags `names` with their values."""
+        return ", ".join(f"{name} {self.geometry[name].tolist()}" for name in names)
 
 
 def read_header(path: Path) -> Header:
-    """Read whose image is in a file, and where it lies, without its pixels.
+    """Read patient and geometry from the header of a file, without the pixels.
 
     Raises
     ------
     BadInput
         The file cannot be read.
     """
-    with files.reading(path, _READABLE):
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", *_NEAR])
-        values = {name: _numbers(header, name) for name in _NEAR}
-        patient = str(header.get("PatientID") or "").strip()
-    return Header(path, patient, {name: value for name, value in values.items() if value.size})
+    with files.report_read_errors(path, _EXPECTED_FILE):
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=["PatientID", *_TOLERANCES]
+        )
+        values = {name: _read_numbers(header, name) for name in _TOLERANCES}
+        patient_id = str(header.get("PatientID") or "").strip()
+    return Header(path, patient_id, {name: value for name, value in values.items() if value.size})
 
 
-def differing(one: Header, other: Header, names: Iterable[str] = tuple(_NEAR)) -> list[str]:
-    """Name what two files state differently, of those of `names` that both state."""
-    found = []
+def differing_tags(
+    first_header: Header, second_header: Header, names: Iterable[str] = tuple(_TOLERANCES)
+) -> list[str]:
+    """List those of the tags `names` that both headers state, with different values."""
+    names_that_differ = []
     for name in names:
-        first, second = one.place.get(name), other.place.get(name)
+        first, second = first_header.geometry.get(name), second_header.geometry.get(name)
         if first is not None and second is not None:
-            relative, absolute = _NEAR[name]
-            alike = first.shape == second.shape
-            if not (alike and np.allclose(second, first, rtol=relative, atol=absolute)):
-                found.append(name)
-    return found
+            relative, absolute = _TOLERANCES[name]
+            same_length = first.shape == second.shape
+            if not (same_length and np.allclose(second, first, rtol=relative, atol=absolute)):
+                names_that_differ.append(name)
+    return names_that_differ
 
 
-def check_same_place(image: Header, mask: Header) -> None:
-    """Stop where a mask says that it lies elsewhere than its image.
+def check_same_geometry(image: Header, mask: Header) -> None:
+    """Check that a mask has the geometry of its image.
 
     Raises
     ------
     BadInput
-        Spacing, position or orientation differ, of those that both files state.
+        Both files state spacing, position or orientation, and the values differ.
     """
     names = ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
-    if odd := differing(image, mask, names):
+    if differing := differing_tags(image, mask, names):
         raise BadInput(
             mask.path,
-            "place in the patient",
-            found=mask.describe(odd),
-            expected=f"as its image: {image.describe(odd)}",
-            mend="pair the mask with its own image, or export it again",
+            "geometry",
+            found=mask.describe(differing),
+            expected=f"that of the image: {image.describe(differing)}",
+            mend="give the image its own mask, or export the mask again",
         )
 
 
-def _spacing(path: Path, dataset: Any) -> tuple[float, float]:
-    with files.reading(path, "PixelSpacing as two numbers, mm"):
-        # Either is absent or empty where nobody knows it.
+def _read_spacing(path: Path, dataset: Any) -> tuple[float, float]:
+    with files.report_read_errors(path, "PixelSpacing as two numbers, mm"):
+        # An unknown spacing is an absent or an empty tag.
         stated = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
         y, x = map(float, stated or (np.nan, np.nan))
     if y <= 0 or x <= 0:
@@ -182,13 +186,13 @@ def _spacing(path: Path, dataset: Any) -> tuple[float, float]:
             "PixelSpacing",
             found=f"{y:g}, {x:g}",
             expected="millimetres, above 0",
-            mend="correct it, or delete it where it is not known",
+            mend="correct the tag, or delete it if the spacing is not known",
         )
     return y, x
 
 
-def _grey(dataset: Any) -> NDArray[np.float32]:
-    """Rescale the stored values as the file says, and let bright mean more."""
+def _rescale_grey(dataset: Any) -> NDArray[np.float32]:
+    """Apply the rescaling of the file, and invert MONOCHROME1, so that bright pixels are high."""
     image = apply_modality_lut(dataset.pixel_array, dataset)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         bits = dataset.BitsStored
@@ -199,52 +203,54 @@ def _grey(dataset: Any) -> NDArray[np.float32]:
     return np.asarray(image, np.float32)[..., None]
 
 
-def _open(path: Path) -> pydicom.Dataset:
-    """Read a file with one grey or colour image."""
-    with files.reading(path, _READABLE):
+def _open_single_image(path: Path) -> pydicom.Dataset:
+    """Open a file that holds one grey or colour image."""
+    with files.report_read_errors(path, _EXPECTED_FILE):
         dataset = pydicom.dcmread(path)
         frames = int(dataset.get("NumberOfFrames") or 1)
-        colours = str(dataset.PhotometricInterpretation)
+        photometric = str(dataset.PhotometricInterpretation)
         bits = int(dataset.BitsAllocated)
     if frames != 1:
         raise BadInput(path, "frames", found=frames, expected=1, mend="store one image per file")
-    if not (colours in _GREY or (bits == 8 and colours.startswith(("RGB", "YBR")))):
+    if not (
+        photometric in _GREY_PHOTOMETRIC or (bits == 8 and photometric.startswith(("RGB", "YBR")))
+    ):
         raise BadInput(
             path,
             "pixels",
-            found=f"{colours}, {bits} bits",
-            expected="grey, or RGB or YBR with 8 bits",
+            found=f"{photometric}, {bits} bits",
+            expected="grey, or RGB or YBR of 8 bits",
             mend="export the image as grey or as RGB",
         )
     return dataset
 
 
-def read(path: Path) -> tuple[NDArray[Any], tuple[float, float]]:
+def read_image(path: Path) -> tuple[NDArray[Any], tuple[float, float]]:
     """Read the one image in a file.
 
     Returns
     -------
-    (H, W, 1) float32 of a grey image: slope and intercept applied, MONOCHROME1 inverted; or
-    (H, W, 3) uint8 RGB of a colour one with 8 bits. And the size of a pixel along y and x, mm: of
-    PixelSpacing, else of ImagerPixelSpacing, else NaN.
+    (H, W, 1) float32 for a grey image, with slope and intercept applied and MONOCHROME1 inverted;
+    (H, W, 3) uint8 RGB for a colour image of 8 bits. Then the size of a pixel along y and x, mm,
+    from PixelSpacing, else from ImagerPixelSpacing, else NaN.
 
     Raises
     ------
     BadInput
-        The file cannot be read or is not one such image.
+        The file cannot be read, or does not hold one such image.
     """
-    dataset = _open(path)
-    with files.reading(path, _READABLE):
-        grey = dataset.PhotometricInterpretation in _GREY
-        # Pydicom turns YBR to RGB.
-        image = _grey(dataset) if grey else np.asarray(dataset.pixel_array)
-    return image, _spacing(path, dataset)
+    dataset = _open_single_image(path)
+    with files.report_read_errors(path, _EXPECTED_FILE):
+        grey = dataset.PhotometricInterpretation in _GREY_PHOTOMETRIC
+        # pydicom converts YBR to RGB.
+        image = _rescale_grey(dataset) if grey else np.asarray(dataset.pixel_array)
+    return image, _read_spacing(path, dataset)
 
 
 def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Read the mask of an image of `shape` (height, width): see `files.foreground`.
+    """Read the mask of an image of `shape` (height, width): see `files.foreground_mask`.
 
-    The stored values count: how software shows a mask says nothing of what is inside.
+    Only the stored values count: rescaling and MONOCHROME1 change the display, not the foreground.
 
     Returns
     -------
@@ -253,12 +259,12 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
     Raises
     ------
     BadInput
-        The file cannot be read, is no mask, or does not have the image's size.
+        The file cannot be read, is not a mask, or does not have the size of the image.
     """
-    dataset = _open(path)
-    with files.reading(path, _READABLE):
+    dataset = _open_single_image(path)
+    with files.report_read_errors(path, _EXPECTED_FILE):
         levels = np.asarray(dataset.pixel_array)
-    files.check_size(path, levels.shape[:2], shape)
+    files.check_mask_size(path, levels.shape[:2], shape)
     if levels.ndim != 2:
         raise BadInput(path, "mask", found="colours", expected="grey", mend="save the mask as grey")
-    return files.foreground(path, levels)
+    return files.foreground_mask(path, levels)

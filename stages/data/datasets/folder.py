@@ -1,4 +1,4 @@
-"""Any lab's own images: pictures, DICOM files and NIfTI volumes, with or without masks."""
+"""Your own images: pictures, DICOM files and NIfTI volumes, with or without masks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.cli import BadInput, Problems
-from stages.data.datasets import Pixels, Record, dicom, files, listing, published, volumes
+from stages.data.datasets import RawSample, Record, dicom, files, listing, published, volumes
 
-Kind = Literal["picture", "DICOM", "NIfTI"]
-# Longest first, where one ends in the other.
-_ENDINGS: dict[str, Kind] = {
+FileKind = Literal["picture", "DICOM", "NIfTI"]
+# The first match counts, so longer endings come first.
+_KIND_BY_ENDING: dict[str, FileKind] = {
     ".nii.gz": "NIfTI", ".nii": "NIfTI", ".dcm": "DICOM", ".png": "picture", ".jpg": "picture",
     ".jpeg": "picture", ".tif": "picture", ".tiff": "picture", ".bmp": "picture",
 }  # fmt: skip
@@ -20,22 +20,22 @@ _MEND = "export the volume again as NIfTI"
 
 
 def _is_dicom(path: Path) -> bool:
-    with files.reading(path, "a readable file"), path.open("rb") as stream:
+    with files.report_read_errors(path, "a readable file"), path.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
 
 
-def classify(path: Path) -> tuple[str, Kind]:
-    """Return the stem of an image file, and what it is.
+def classify_file(path: Path) -> tuple[str, FileKind]:
+    """Return the stem and the kind of an image file.
 
-    By its ending, whatever its case. A file without one of ours may be DICOM, by its content: its
-    stem is the whole name then, which may be a UID with dots.
+    The ending decides, in upper or lower case. A file without a known ending is DICOM if its
+    content says so; its stem is then the whole name, which may be a UID with dots.
 
     Raises
     ------
     BadInput
-        It is none of these.
+        The file is of no known kind.
     """
-    for ending, kind in _ENDINGS.items():
+    for ending, kind in _KIND_BY_ENDING.items():
         if path.name.lower().endswith(ending):
             return path.name[: -len(ending)], kind
     if path.is_file() and _is_dicom(path):
@@ -44,34 +44,36 @@ def classify(path: Path) -> tuple[str, Kind]:
         path,
         "file",
         found="another kind of file" if path.is_file() else "a folder",
-        expected=f"an image: {', '.join(_ENDINGS)}, or DICOM without an ending",
-        mend="convert it, or take it away",
+        expected=f"an image: {', '.join(_KIND_BY_ENDING)}, or DICOM without an ending",
+        mend="convert the file, or remove it",
     )
 
 
-def _by_stem(folder: Path, problems: Problems) -> dict[str, Path]:
-    """Find the images of a folder, in the order of their names."""
-    return listing.by_id(listing.list_folder(folder), lambda path: classify(path)[0], problems)
+def _find_images(folder: Path, problems: Problems) -> dict[str, Path]:
+    """Find the images of a folder by stem, sorted by name."""
+    return listing.files_by_id(
+        listing.list_folder(folder), lambda path: classify_file(path)[0], problems
+    )
 
 
-def _samples(stem: str, image: Path, mask: Path | None) -> list[Record]:
-    """List what is in an image file: itself, or the slices of a volume."""
-    kind = classify(image)[1]
-    if mask is not None and (kind == "NIfTI") != (classify(mask)[1] == "NIfTI"):
+def _list_file(stem: str, image: Path, mask: Path | None) -> list[Record]:
+    """List the samples of an image file: one for a single image, one for each slice of a volume."""
+    kind = classify_file(image)[1]
+    if mask is not None and (kind == "NIfTI") != (classify_file(mask)[1] == "NIfTI"):
         raise BadInput(
             mask,
             "mask",
-            found=f"a {classify(mask)[1]} file, though {image.name} is a {kind} file",
-            expected="volumes with volumes, and single images with single images",
-            mend="save the mask in a format of its image's kind",
+            found=f"a {classify_file(mask)[1]} file, but {image.name} is a {kind} file",
+            expected="a volume for a volume, and a single image for a single image",
+            mend="save the mask in a format of the same kind as the image",
         )
     if kind == "picture":
         return [Record(stem, stem, None, image, mask)]
     if kind == "DICOM":
         header = dicom.read_header(image)
-        if mask is not None and classify(mask)[1] == "DICOM":
-            dicom.check_same_place(header, dicom.read_header(mask))
-        return [Record(stem, header.patient or stem, None, image, mask)]
+        if mask is not None and classify_file(mask)[1] == "DICOM":
+            dicom.check_same_geometry(header, dicom.read_header(mask))
+        return [Record(stem, header.patient_id or stem, None, image, mask)]
     if mask is None:
         slices = volumes.read_grid(image, _MEND).shape[0]
     else:
@@ -81,72 +83,78 @@ def _samples(stem: str, image: Path, mask: Path | None) -> list[Record]:
 
 
 def list_images(images: Path, problems: Problems) -> list[Record]:
-    """List what is in a folder of images alone, as `index` does."""
+    """List the samples of a folder that holds only images, as `list_records` does."""
     records = []
-    for stem, image in _by_stem(images, problems).items():
+    for stem, image in _find_images(images, problems).items():
         with problems.collect():
-            records += _samples(stem, image, None)
+            records += _list_file(stem, image, None)
     return records
 
 
-def index(root: Path, problems: Problems) -> list[Record]:
-    """List the images, in the order of their names or of the split files.
+def list_records(root: Path, problems: Problems) -> list[Record]:
+    """List the images, in the order of the split files, else sorted by name.
 
-    An id is the name without its ending. That of a volume's slice has `_` and the number of the
-    slice behind it, from 1 at the feet; a volume of one slice is named as the file. Subjects are
-    PatientID of a DICOM file that has one, the volume of a slice, else each image. A line of a
-    split file is an id, or names a volume with all its slices.
+    The id of an image is its file name without the ending. For a slice of a volume, `_` and the
+    number of the slice follow, from 1 at the feet, unless the volume has only one slice. The
+    subject is the PatientID of a DICOM file that has one, the volume of a slice, or else the image
+    itself. A line of a split file is an id, or names a volume and means all its slices.
 
     Raises
     ------
     BadInput
-        There is no folder of images, or `masks` is a file.
+        There is no folder `images`, or `masks` is a file.
     """
-    images = _by_stem(root / "images", problems)
-    masks = _by_stem(root / "masks", problems) if (root / "masks").exists() else {}
-    looked_for = f"{root / 'images'}/<id> and an ending"
-    if lone := sorted(masks.keys() - images.keys()):
-        problems.append(published.without_image(root / "masks", lone, looked_for))
-    by_name: dict[str, list[Record]] = {}
+    images = _find_images(root / "images", problems)
+    masks = _find_images(root / "masks", problems) if (root / "masks").exists() else {}
+    expected_image = f"{root / 'images'}/<id> and an ending"
+    if without_image := sorted(masks.keys() - images.keys()):
+        problems.append(
+            published.masks_without_image(root / "masks", without_image, expected_image)
+        )
+    records_by_name: dict[str, list[Record]] = {}
     records = []
     for stem, image in images.items():
-        # Also of what cannot be read: a split file that lists it is not wrong for that.
-        by_name[stem] = []
+        # Also for a file that cannot be read, so that a split file may list it.
+        records_by_name[stem] = []
         with problems.collect():
-            by_name[stem] = _samples(stem, image, masks.get(stem))
-        records += by_name[stem]
-    if (listed := published.read_splits(root, problems)) is None:
+            records_by_name[stem] = _list_file(stem, image, masks.get(stem))
+        records += records_by_name[stem]
+    if (split_ids := published.read_splits(root, problems)) is None:
         return records
-    by_name = {record.sample_id: [record] for record in records} | by_name
-    published.check_listed(root, listed, by_name, (looked_for, _ENDINGS), problems)
+    records_by_name = {record.sample_id: [record] for record in records} | records_by_name
+    published.check_split_ids(
+        root, split_ids, records_by_name, (expected_image, _KIND_BY_ENDING), problems
+    )
     return [
-        replace(record, split=split) for name, split in listed for record in by_name.get(name, [])
+        replace(record, split=split)
+        for name, split in split_ids
+        for record in records_by_name.get(name, [])
     ]
 
 
-@volumes.kept
-def _mask_of_volume(path: Path) -> NDArray[np.bool_]:
-    return files.foreground(path, volumes.read_voxels(path, _MEND))
+@volumes.cache_last_two
+def _read_volume_mask(path: Path) -> NDArray[np.bool_]:
+    return files.foreground_mask(path, volumes.read_voxels(path, _MEND))
 
 
 def _read_mask(record: Record, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
     if record.mask is None:
         return None
     if record.slice is not None:
-        return np.asarray(_mask_of_volume(record.mask)[record.slice])
-    if classify(record.mask)[1] == "picture":
+        return np.asarray(_read_volume_mask(record.mask)[record.slice])
+    if classify_file(record.mask)[1] == "picture":
         return files.read_mask(record.mask, shape)
     return dicom.read_mask(record.mask, shape)
 
 
-def read(record: Record) -> Pixels:
-    """Read an image, its mask, and the size of its pixels where the file states it."""
+def read(record: Record) -> RawSample:
+    """Read an image, its mask, and the pixel spacing if the file states it."""
     spacing = (float("nan"), float("nan"))
     if record.slice is not None:
         image = volumes.read_slice(record.image, record.slice, _MEND)
         spacing = volumes.read_grid(record.image, _MEND).spacing[1:]
-    elif classify(record.image)[1] == "picture":
+    elif classify_file(record.image)[1] == "picture":
         image = files.read_image(record.image)
     else:
-        image, spacing = dicom.read(record.image)
-    return Pixels(image, _read_mask(record, image.shape[:2]), spacing)
+        image, spacing = dicom.read_image(record.image)
+    return RawSample(image, _read_mask(record, image.shape[:2]), spacing)

@@ -1,4 +1,4 @@
-"""ISIC 2018 task 1 in the folder form of the published FGI release."""
+"""ISIC 2018 task 1, in the folders of the published FGI release."""
 
 from pathlib import Path
 
@@ -8,6 +8,8 @@ from stages.data.datasets import Record, published
 read = published.read
 
 
-def index(root: Path, problems: Problems) -> list[Record]:
-    """List the images. The release names no patients: each image is its own subject."""
-    return published.index(root, problems, ("images", ".jpg"), ("labels", "_segmentation.png"))
+def list_records(root: Path, problems: Problems) -> list[Record]:
+    """List the images. The release does not name patients, so each image is its own subject."""
+    return published.list_records(
+        root, problems, ("images", ".jpg"), ("labels", "_segmentation.png")
+    )

@@ -1,4 +1,4 @@
-"""Kvasir-SEG (Jha et al. 2020): the official download, or with the GazeMedSeg split files."""
+"""Kvasir-SEG (Jha et al. 2020): the official download, with or without GazeMedSeg's split files."""
 
 from pathlib import Path
 
@@ -8,6 +8,6 @@ from stages.data.datasets import Record, published
 read = published.read
 
 
-def index(root: Path, problems: Problems) -> list[Record]:
-    """List the frames. The release names no patients: each frame is its own subject."""
-    return published.index(root, problems, ("images", ".jpg"), ("masks", ".jpg"))
+def list_records(root: Path, problems: Problems) -> list[Record]:
+    """List the frames. The release does not name patients, so each frame is its own subject."""
+    return published.list_records(root, problems, ("images", ".jpg"), ("masks", ".jpg"))

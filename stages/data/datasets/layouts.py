@@ -1,6 +1,6 @@
-"""What must lie in the raw folder of each layout, and where to get it.
+"""The files that the raw folder of each layout needs, and where to get them.
 
-Light on purpose: the workflow asks before any job runs.
+The workflow imports this module before any job runs, so it must import quickly.
 """
 
 from dataclasses import dataclass, field
@@ -15,23 +15,25 @@ _VALIDATION = {"val.txt": "ids of the validation images, one a line"}
 
 @dataclass(frozen=True)
 class Layout:
-    """What a raw folder holds, each entry with what it is, and where to get it.
+    """The files and folders of a raw folder, each with its meaning, and where to get them.
 
     Attributes
     ----------
-    entries
-        Required.
-    splits
-        Required where splits are given, welcome where they are drawn.
+    required
+        Name → meaning of the entries that must exist.
+    source
+        Where to get the data.
+    split_files
+        Required if the raw folder gives the splits; optional if they are drawn.
     optional
-        Read where they are there.
+        Read if they exist.
     form
-        Whose published loader an export is for; empty: the one that fits the kind of images.
+        The `--form` of `export_published`; empty: the form that fits the kind of images.
     """
 
-    entries: dict[str, str]
+    required: dict[str, str]
     source: str
-    splits: dict[str, str] = field(default_factory=dict)
+    split_files: dict[str, str] = field(default_factory=dict)
     optional: dict[str, str] = field(default_factory=dict)
     form: str = ""
 
@@ -91,10 +93,10 @@ LAYOUTS = {
     ),
     "folder": Layout(
         {"images": "<id>.png, .jpg, .tif, .bmp, .dcm, .nii or .nii.gz"},
-        "your own; data/README.md says what the files may be; without split files, "
+        "your own images; data/README.md lists the formats; without split files, "
         "`prepare.split: drawn` draws the splits",
         _SPLITS,
-        {"masks": "the same ids, in a format of the image's kind"} | _VALIDATION,
+        {"masks": "the same ids, in a format of the same kind as the image"} | _VALIDATION,
     ),
     "lesions": Layout(
         {
@@ -108,27 +110,27 @@ LAYOUTS = {
 }
 
 
-def _lack(path: Path) -> str | None:
-    """Name an entry that is not there, or is not what it must be."""
-    # What has no ending is a folder.
+def _describe_missing_entry(path: Path) -> str | None:
+    """Name an entry that does not exist or is of the wrong type; None if it is as it must be."""
+    # An entry without an ending is a folder.
     if path.is_file() if path.suffix else path.is_dir():
         return None
-    other = "a folder, not a file" if path.suffix else "a file, not a folder"
-    return f"{path} ({other})" if path.exists() else str(path)
+    other_names = "a folder, not a file" if path.suffix else "a file, not a folder"
+    return f"{path} ({other_names})" if path.exists() else str(path)
 
 
-def _needed(layout: Layout, drawn: bool) -> dict[str, str]:
-    return layout.entries if drawn else layout.entries | layout.splits
+def _required_entries(layout: Layout, drawn: bool) -> dict[str, str]:
+    return layout.required if drawn else layout.required | layout.split_files
 
 
-def missing(
+def describe_missing(
     layout: str,
     root: Path,
     fixations: Path | None = None,
     drawn: bool = False,
     key: str = "root",
 ) -> str | None:
-    """Say what the raw data lack and where to get them; None where they lack nothing.
+    """Say which raw data are missing and where to get them; None if nothing is missing.
 
     Parameters
     ----------
@@ -137,37 +139,47 @@ def missing(
     root
         The raw folder.
     fixations
-        The recorded gaze, a file or a folder, where the data set has one.
+        File or folder of the recorded gaze, if the data set has one.
     drawn
-        Whether the splits are drawn, so that the raw folder need not state them.
+        Whether the workflow draws the splits, so that the raw folder needs no split files.
     key
         The setting that names the raw folder.
     """
-    needed = {root / name: meaning for name, meaning in _needed(LAYOUTS[layout], drawn).items()}
-    lacking = [lack for path in needed if (lack := _lack(path))]
+    meanings = {
+        root / name: meaning for name, meaning in _required_entries(LAYOUTS[layout], drawn).items()
+    }
+    missing = [description for path in meanings if (description := _describe_missing_entry(path))]
     if fixations is not None:
-        needed[fixations] = "recorded gaze: the file, or the folder of maps, that `fixations` names"
-        lacking += [] if fixations.exists() else [str(fixations)]
-    if not lacking:
+        meanings[fixations] = (
+            "recorded gaze: the file, or the folder of maps, that `fixations` names"
+        )
+        missing += [] if fixations.exists() else [str(fixations)]
+    if not missing:
         return None
-    head = f"missing: {', '.join(lacking)}"
+    summary = f"missing: {', '.join(missing)}"
     if not root.is_dir():
-        head = f"the folder {root} is missing, which {key} names"
+        summary = f"the folder {root} is missing; {key} names it"
     if any(str(path).startswith("~") for path in (root, fixations)):
-        head += "; ~ is not expanded: write the path in full"
-    entries = "\n".join(f"    {path}: {meaning}" for path, meaning in needed.items())
-    return f"{head}\n  there must be:\n{entries}\n  get it from: {LAYOUTS[layout].source}"
+        summary += "; ~ is not expanded: write the full path"
+    required = "\n".join(f"    {path}: {meaning}" for path, meaning in meanings.items())
+    return f"{summary}\n  expected:\n{required}\n  get it from: {LAYOUTS[layout].source}"
 
 
-def present(layout: str, root: Path, drawn: bool = False) -> list[Path]:
-    """List what is read of a raw folder: all that must be there, and what else is.
+def list_inputs(layout: str, root: Path, drawn: bool = False) -> list[Path]:
+    """List the entries that are read: all required ones, and the optional ones that exist.
 
     Parameters
     ----------
     layout, root, drawn
-        As in `missing`.
+        As in `describe_missing`.
     """
-    known = LAYOUTS[layout]
-    needed = _needed(known, drawn)
-    other = [name for name in (known.splits | known.optional) if name not in needed]
-    return [root / name for name in needed] + [root / n for n in other if (root / n).exists()]
+    layout_entries = LAYOUTS[layout]
+    meanings = _required_entries(layout_entries, drawn)
+    other_names = [
+        name
+        for name in (layout_entries.split_files | layout_entries.optional)
+        if name not in meanings
+    ]
+    return [root / name for name in meanings] + [
+        root / n for n in other_names if (root / n).exists()
+    ]

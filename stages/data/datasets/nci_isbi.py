@@ -5,74 +5,92 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mode
 
-from stages.core.cli import BadInput, Problems, name_some
-from stages.data.datasets import Pixels, Record, dicom, files, published
-from stages.data.datasets.dicom import SHARED, Header
+from stages.core.cli import BadInput, Problems, list_names
+from stages.data.datasets import RawSample, Record, dicom, files, published
+from stages.data.datasets.dicom import SERIES_TAGS, Header
 
 
-def _case(sample_id: str) -> str:
+def _case_name(sample_id: str) -> str:
     return sample_id.rpartition("_")[0] or sample_id
 
 
-def _check_alike(case: str, slices: list[Header]) -> None:
-    """Stop where a slice is of another size, spacing or orientation than most of its case."""
-    stated = [header.describe(name for name in SHARED if name in header.place) for header in slices]
-    usual = slices[stated.index(mode(stated))]
-    if odd := [header for header in slices if dicom.differing(usual, header, SHARED)]:
-        names = dicom.differing(usual, odd[0], SHARED)
+def _check_same_series(case: str, slices: list[Header]) -> None:
+    """Check that all slices have the size, spacing and orientation of most slices of their case."""
+    descriptions = [
+        header.describe(name for name in SERIES_TAGS if name in header.geometry)
+        for header in slices
+    ]
+    typical = slices[descriptions.index(mode(descriptions))]
+    if deviating := [
+        header for header in slices if dicom.differing_tags(typical, header, SERIES_TAGS)
+    ]:
+        names = dicom.differing_tags(typical, deviating[0], SERIES_TAGS)
         raise BadInput(
-            usual.path.parent,
+            typical.path.parent,
             f"slices of the case {case!r}",
-            found=f"{odd[0].describe(names)} in {name_some([h.path.name for h in odd], 5)}",
-            expected=f"{usual.describe(names)}, as in {usual.path.name}",
-            mend="take the slices of another series away, or give them a case of their own",
+            found=f"{deviating[0].describe(names)} in "
+            f"{list_names([h.path.name for h in deviating], 5)}",
+            expected=f"{typical.describe(names)}, as in {typical.path.name}",
+            mend="remove the slices of another series, or name them as another case",
         )
 
 
-def _patients(cases: dict[str, list[Header]]) -> dict[str, str]:
-    """Find the cases whose patients have others, too: case → PatientID, the first of several.
+def _shared_patients(cases: dict[str, list[Header]]) -> dict[str, str]:
+    """Return case → PatientID for the cases whose patient has several cases.
 
-    Where files of one case name two patients, the cases of both are of one: parted, they might
-    stand on both sides of a split.
+    If the files of one case name two patients, the cases of both count as one patient, with the
+    first PatientID: otherwise they might be in two splits.
     """
-    of: dict[str, set[str]] = defaultdict(set)
+    cases_of_patient: dict[str, set[str]] = defaultdict(set)
     for case, slices in cases.items():
         for header in slices:
-            of[header.patient].add(case)
-    named = {patient: of[patient] for patient in of if patient}
-    # Software that takes names out may write the same one into all files.
-    if len(named) < 2:
+            cases_of_patient[header.patient_id].add(case)
+    identified = {patient: cases_of_patient[patient] for patient in cases_of_patient if patient}
+    # Software that anonymises files may write the same PatientID into all of them.
+    if len(identified) < 2:
         return {}
-    joined: list[tuple[str, set[str]]] = []
-    for patient, all_of in named.items():
-        met = [group for group in joined if group[1] & all_of]
-        joined = [group for group in joined if group not in met]
-        joined.append((met[0][0] if met else patient, all_of.union(*(group[1] for group in met))))
-    return {case: patient for patient, all_of in joined if len(all_of) > 1 for case in all_of}
+    groups: list[tuple[str, set[str]]] = []
+    for patient, patient_cases in identified.items():
+        overlapping = [group for group in groups if group[1] & patient_cases]
+        groups = [group for group in groups if group not in overlapping]
+        groups.append(
+            (
+                overlapping[0][0] if overlapping else patient,
+                patient_cases.union(*(group[1] for group in overlapping)),
+            )
+        )
+    return {
+        case: patient
+        for patient, patient_cases in groups
+        if len(patient_cases) > 1
+        for case in patient_cases
+    }
 
 
-def index(root: Path, problems: Problems) -> list[Record]:
-    """List the slices. An id is `<case>_<slice>`; the case is the subject.
+def list_records(root: Path, problems: Problems) -> list[Record]:
+    """List the slices. An id is `<case>_<slice>`; the subject is the case.
 
-    Where files of several cases have one PatientID, and not all files of the data set have it, that
-    is their subject. The slices of a case must be alike in size, spacing and orientation, as far as
+    If several cases share a PatientID that not all files of the data set have, the PatientID is
+    their subject. The slices of a case must have the same size, spacing and orientation, as far as
     the files state them.
     """
     records, cases = [], defaultdict(list)
-    for record in published.index(root, problems, ("images", ".dcm"), ("masks", ".png"), _case):
+    for record in published.list_records(
+        root, problems, ("images", ".dcm"), ("masks", ".png"), _case_name
+    ):
         with problems.collect():
             header = dicom.read_header(record.image)
             cases[record.subject_id].append(header)
             records.append(record)
     for case, slices in cases.items():
         with problems.collect():
-            _check_alike(case, slices)
-    patients = _patients(cases)
+            _check_same_series(case, slices)
+    patients = _shared_patients(cases)
     return [replace(r, subject_id=patients.get(r.subject_id, r.subject_id)) for r in records]
 
 
-def read(record: Record) -> Pixels:
-    """Read a slice, its mask, and its pixel spacing."""
-    image, spacing = dicom.read(record.image)
+def read(record: Record) -> RawSample:
+    """Read a slice, its mask and its pixel spacing."""
+    image, spacing = dicom.read_image(record.image)
     mask = None if record.mask is None else files.read_mask(record.mask, image.shape[:2])
-    return Pixels(image, mask, spacing)
+    return RawSample(image, mask, spacing)

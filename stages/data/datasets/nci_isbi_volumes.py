@@ -1,6 +1,7 @@
-"""NCI-ISBI 2013 prostate MR as The Cancer Imaging Archive hands it out: series and NRRD masks.
+"""NCI-ISBI 2013 prostate MR, the download of The Cancer Imaging Archive: series and NRRD masks.
 
-Slices of image and mask belong together by where they lie in the patient, not by name or number.
+The position in the patient decides which slices of image and mask belong together, not names or
+numbers.
 """
 
 import csv
@@ -12,55 +13,58 @@ from numpy.typing import NDArray
 
 from stages.core.cli import BadInput, Problems
 from stages.core.contents import is_hidden
-from stages.data.datasets import Pixels, Record, Split, dicom, files, listing, volumes
-from stages.data.datasets.dicom import Plane
+from stages.data.datasets import RawSample, Record, Split, dicom, files, listing, volumes
+from stages.data.datasets.dicom import SliceGeometry
 
 PARTS: dict[Split, str] = {"train": "Training", "val": "Leaderboard", "test": "Test"}
 _COLUMNS = ("Subject ID", "Modality", "Number of Images", "File Location")
-_AGAIN = "download the series again"
-_MASK_AGAIN = "download the mask again"
-# Of a slice's distance to the next: how far it may differ within a series.
-_UNEVEN = 0.01
-# Slices nearer to each other lie in one place, mm.
-_NEAR = 0.01
-# Of a mask's voxel: how far from it the image's pixel may lie.
-_OFF = 0.25
+_MEND_SERIES = "download the series again"
+_MEND_MASK = "download the mask again"
+# Largest relative difference of the slice distances of a series.
+_GAP_TOLERANCE = 0.01
+# Slices that are closer have the same position, mm.
+_MIN_GAP_MM = 0.01
+# Largest distance from a pixel of the image to its voxel of the mask, in voxels.
+_MAX_OFFSET = 0.25
 
 
-def _visible(part: Path, pattern: str) -> list[Path]:
+def _find_files(part: Path, pattern: str) -> list[Path]:
     return sorted(p for p in part.rglob(pattern) if p.is_file() and not is_hidden(p.name))
 
 
-def _read_table(part: Path) -> tuple[Path, list[dict[str, str]]]:
-    """Find the part's metadata.csv and read its rows of MR series."""
-    tables = _visible(part, "metadata.csv")
+def _read_metadata(part: Path) -> tuple[Path, list[dict[str, str]]]:
+    """Find the metadata.csv of a part, and read its rows of MR series."""
+    tables = _find_files(part, "metadata.csv")
     if len(tables) != 1:
         raise BadInput(
             part,
             "metadata.csv",
             found=", ".join(map(str, tables)) or "none",
-            expected="one, as the NBIA Data Retriever writes it beside the series",
-            mend="download this part of the challenge again, all of it at once",
+            expected="one, which the NBIA Data Retriever writes next to the series",
+            mend="download this part of the challenge again, in one go",
         )
     (table,) = tables
-    with files.reading(table, "a readable CSV table"), table.open(encoding="utf-8-sig") as stream:
+    with (
+        files.report_read_errors(table, "a readable CSV table"),
+        table.open(encoding="utf-8-sig") as stream,
+    ):
         reader = csv.DictReader(stream, restval="")
         rows = list(reader)
     columns = reader.fieldnames or ()
-    if lacking := [name for name in _COLUMNS if name not in columns]:
+    if missing := [name for name in _COLUMNS if name not in columns]:
         raise BadInput(
             table,
             "columns",
             found=", ".join(columns) or "none",
-            expected=f"also {', '.join(lacking)}",
-            mend="take the metadata.csv that the NBIA Data Retriever writes",
+            expected=f"also {', '.join(missing)}",
+            mend="use the metadata.csv that the NBIA Data Retriever writes",
         )
     series = [row for row in rows if row["Modality"] == "MR"]
-    return table, [row | {"Subject ID": listing.as_id(row["Subject ID"])} for row in series]
+    return table, [row | {"Subject ID": listing.normalise_id(row["Subject ID"])} for row in series]
 
 
-def _slices(table: Path, row: dict[str, str]) -> list[Path]:
-    """List the files of the series in a row of the table."""
+def _find_slices(table: Path, row: dict[str, str]) -> list[Path]:
+    """List the DICOM files of the series that a row of the table names."""
     folder = table.parent / row["File Location"].replace("\\", "/")
     if not folder.resolve().is_relative_to(table.parent.resolve()) or not folder.is_dir():
         raise BadInput(
@@ -68,84 +72,95 @@ def _slices(table: Path, row: dict[str, str]) -> list[Path]:
             f"subject {row['Subject ID']}, File Location",
             found=row["File Location"],
             expected=f"a folder under {table.parent}",
-            mend=_AGAIN,
+            mend=_MEND_SERIES,
         )
-    slices = _visible(folder, "*.dcm")
+    slices = _find_files(folder, "*.dcm")
     if not slices or str(len(slices)) != row["Number of Images"].strip():
         raise BadInput(
             folder,
             "DICOM files",
             found=len(slices),
             expected=f"{row['Number of Images']}, the Number of Images of {table}",
-            mend=_AGAIN,
+            mend=_MEND_SERIES,
         )
     return slices
 
 
-def in_order(folder: Path, planes: list[Plane]) -> list[Plane]:
-    """Sort the slices of a series by where they lie, along their common normal.
+def sort_slices(folder: Path, geometries: list[SliceGeometry]) -> list[SliceGeometry]:
+    """Sort the slices of a series by position, along their common normal.
 
     Raises
     ------
     BadInput
-        The slices are not alike in size, spacing and orientation, two have one place or one number,
-        or their distances differ by more than 1 %.
+        The slices differ in size, spacing or orientation, two have the same position or number, or
+        their distances differ by more than 1 %.
     """
-    first = planes[0]
-    for plane in planes:
-        steps = np.array([plane.down - first.down, plane.right - first.right])
-        if plane.shape != first.shape or abs(steps).max() > 1e-3 * np.linalg.norm(first.down):
-            raise BadInput(
-                plane.path,
-                "slice",
-                found=_describe(plane),
-                expected=f"{_describe(first)}, as in {first.path.name}",
-                mend=_AGAIN,
-            )
-    numbers = Counter(plane.number for plane in planes)
-    if twice := [number for number, count in numbers.items() if count > 1]:
-        raise BadInput(
-            folder, "InstanceNumber", found=f"{twice} twice", expected="each once", mend=_AGAIN
+    first = geometries[0]
+    for geometry in geometries:
+        steps = np.array(
+            [geometry.step_down - first.step_down, geometry.step_right - first.step_right]
         )
-    places = np.array([plane.corner @ first.normal for plane in planes])
-    order = np.argsort(places)
-    gaps = np.diff(places[order])
+        if geometry.shape != first.shape or abs(steps).max() > 1e-3 * np.linalg.norm(
+            first.step_down
+        ):
+            raise BadInput(
+                geometry.path,
+                "slice",
+                found=_describe_geometry(geometry),
+                expected=f"{_describe_geometry(first)}, as in {first.path.name}",
+                mend=_MEND_SERIES,
+            )
+    numbers = Counter(geometry.number for geometry in geometries)
+    if repeated := [number for number, count in numbers.items() if count > 1]:
+        raise BadInput(
+            folder,
+            "InstanceNumber",
+            found=f"{repeated} twice",
+            expected="each once",
+            mend=_MEND_SERIES,
+        )
+    positions = np.array([geometry.origin @ first.normal for geometry in geometries])
+    order = np.argsort(positions)
+    gaps = np.diff(positions[order])
     if not gaps.size:
-        return planes
-    usual = float(np.median(gaps))
-    if usual < _NEAR or abs(gaps - usual).max() > _UNEVEN * usual:
-        even = f"{usual:.4g} mm everywhere, within 1 %"
+        return geometries
+    typical_gap = float(np.median(gaps))
+    if typical_gap < _MIN_GAP_MM or abs(gaps - typical_gap).max() > _GAP_TOLERANCE * typical_gap:
+        expected_gap = f"{typical_gap:.4g} mm everywhere, within 1 %"
         raise BadInput(
             folder,
             "distances of slices",
             found=f"{gaps.min():.4g} to {gaps.max():.4g} mm",
-            expected="above 0 mm" if usual < _NEAR else even,
-            mend=f"{_AGAIN}: one is missing, or is there twice",
+            expected="above 0 mm" if typical_gap < _MIN_GAP_MM else expected_gap,
+            mend=f"{_MEND_SERIES}: a slice is missing or occurs twice",
         )
-    return [planes[i] for i in order.tolist()]
+    return [geometries[i] for i in order.tolist()]
 
 
-def _describe(plane: Plane) -> str:
-    return f"{plane.shape} pixels, steps {plane.down.round(4)} and {plane.right.round(4)} mm"
+def _describe_geometry(geometry: SliceGeometry) -> str:
+    steps = f"{geometry.step_down.round(4)} and {geometry.step_right.round(4)} mm"
+    return f"{geometry.shape} pixels, steps {steps}"
 
 
-def on_plane(mask: Path, plane: Plane) -> NDArray[np.bool_] | None:
-    """Cut the prostate out of an NRRD mask where a slice lies.
+def extract_mask_slice(mask: Path, geometry: SliceGeometry) -> NDArray[np.bool_] | None:
+    """Read the prostate from an NRRD mask at the position of a slice.
 
     Returns
     -------
-    (H, W) bool in the slice's own rows and columns; None where the mask does not reach.
+    (H, W) bool in the rows and columns of the slice; None if the slice is outside the mask.
 
     Raises
     ------
     BadInput
-        The mask cannot be read, or its voxels do not lie on the slice's pixels.
+        The mask cannot be read, or its voxels are not at the positions of the slice's pixels.
     """
-    grid = volumes.read_grid(mask, _MASK_AGAIN)
-    height, width = plane.shape
-    steps = np.stack([np.zeros(3), plane.down * (height - 1), plane.right * (width - 1)])
-    # Three corners of the slice (first, last of the column, last of the row) in the mask's voxels.
-    corners = (plane.corner + steps - grid.to_mm[:3, 3]) @ np.linalg.inv(grid.to_mm[:3, :3]).T
+    grid = volumes.read_grid(mask, _MEND_MASK)
+    height, width = geometry.shape
+    steps = np.stack(
+        [np.zeros(3), geometry.step_down * (height - 1), geometry.step_right * (width - 1)]
+    )
+    # Three corner pixels of the slice (first, last in the column, last in the row), in mask voxels.
+    corners = (geometry.origin + steps - grid.to_mm[:3, 3]) @ np.linalg.inv(grid.to_mm[:3, :3]).T
     down, right = abs(corners[1:] - corners[0]).argmax(axis=1).tolist()
     expected = np.tile(np.rint(corners[0]), (3, 1))
     backwards = []
@@ -154,42 +169,46 @@ def on_plane(mask: Path, plane: Plane) -> NDArray[np.bool_] | None:
         backwards.append(bool(corners[corner, axis] < corners[0, axis]))
         expected[:, axis] = last if backwards[-1] else 0
         expected[corner, axis] = 0 if backwards[-1] else last
-    off = abs(corners - expected).max()
-    if down == right or (grid.shape[down], grid.shape[right]) != plane.shape or off > _OFF:
+    offset = abs(corners - expected).max()
+    if (
+        down == right
+        or (grid.shape[down], grid.shape[right]) != geometry.shape
+        or offset > _MAX_OFFSET
+    ):
         raise BadInput(
             mask,
             "grid",
-            found=f"{grid}, up to {off:.2f} voxels away from the pixels of {plane.path}",
-            expected=f"{plane.shape} (height, width), in the place of the slice's pixels",
-            mend=f"{_MASK_AGAIN}, or {_AGAIN}: they do not belong together",
+            found=f"{grid}, up to {offset:.2f} voxels away from the pixels of {geometry.path}",
+            expected=f"{geometry.shape} (height, width), at the positions of the slice's pixels",
+            mend=f"{_MEND_MASK}, or {_MEND_SERIES}: they do not belong together",
         )
-    across = 3 - down - right
-    number = int(expected[0, across])
-    if not 0 <= number < grid.shape[across]:
+    slice_axis = 3 - down - right
+    number = int(expected[0, slice_axis])
+    if not 0 <= number < grid.shape[slice_axis]:
         return None
-    # Peripheral zone (1) and central gland (2) are the prostate.
-    inside = volumes.read_labelled(mask, _MASK_AGAIN).take(number, axis=across)
+    # The prostate is peripheral zone (1) and central gland (2).
+    inside = volumes.read_label_mask(mask, _MEND_MASK).take(number, axis=slice_axis)
     if down > right:
         inside = inside.T
     return np.flip(inside, tuple(i for i in (0, 1) if backwards[i]))
 
 
-def _masks(part: Path, subjects: set[str], problems: Problems) -> dict[str, Path]:
-    """Find each subject's mask: named as the subject, alone or with `_` and more behind it."""
+def _find_masks(part: Path, subjects: set[str], problems: Problems) -> dict[str, Path]:
+    """Find the mask of each subject: `<subject>.nrrd` or `<subject>_<more>.nrrd`."""
     found: dict[str, list[Path]] = {subject: [] for subject in subjects}
-    for path in _visible(part, "*.nrrd"):
-        name = listing.as_id(path.stem)
-        owners = [s for s in subjects if name == s or name.startswith(f"{s}_")]
-        if owners:
-            found[max(owners, key=len)].append(path)
+    for path in _find_files(part, "*.nrrd"):
+        name = listing.normalise_id(path.stem)
+        matching = [s for s in subjects if name == s or name.startswith(f"{s}_")]
+        if matching:
+            found[max(matching, key=len)].append(path)
             continue
         problems.append(
             BadInput(
                 path,
                 "mask",
-                found="no MR series of its name in metadata.csv",
-                expected="<Subject ID>.nrrd, or with _ and more behind the id",
-                mend=f"{_AGAIN}, or take the mask away",
+                found="no MR series of this name in metadata.csv",
+                expected="<Subject ID>.nrrd or <Subject ID>_<more>.nrrd",
+                mend=f"{_MEND_SERIES}, or remove the mask",
             )
         )
     for subject, paths in sorted(found.items()):
@@ -200,44 +219,44 @@ def _masks(part: Path, subjects: set[str], problems: Problems) -> dict[str, Path
                     f"mask of {subject}",
                     found=", ".join(map(str, paths)) or "none",
                     expected="one NRRD file",
-                    mend="take the others away" if paths else "download the part's masks",
+                    mend="remove the others" if paths else "download the masks of this part",
                 )
             )
     return {subject: paths[0] for subject, paths in found.items() if len(paths) == 1}
 
 
-def _case(
+def _list_case(
     subject: str, split: Split, slices: list[Path], mask: Path, problems: Problems
 ) -> list[Record]:
-    """List a case's slices that show prostate, in their order in the patient."""
-    planes = []
+    """List the slices of a case that show prostate, from one end of the series to the other."""
+    geometries = []
     for path in slices:
         with problems.collect():
-            planes.append(dicom.read_plane(path))
-    if len(planes) < len(slices):
+            geometries.append(dicom.read_slice_geometry(path))
+    if len(geometries) < len(slices):
         return []
-    records, seen = [], 0
-    for plane in in_order(slices[0].parent, planes):
-        inside = on_plane(mask, plane)
+    records, on_slices = [], 0
+    for geometry in sort_slices(slices[0].parent, geometries):
+        inside = extract_mask_slice(mask, geometry)
         if inside is not None and inside.any():
-            seen += int(inside.sum())
-            sample_id = f"{subject}_{plane.number}"
-            records.append(Record(sample_id, subject, split, plane.path, mask))
-    drawn = int(volumes.read_labelled(mask, _MASK_AGAIN).sum())
-    if seen != drawn or drawn == 0:
+            on_slices += int(inside.sum())
+            sample_id = f"{subject}_{geometry.number}"
+            records.append(Record(sample_id, subject, split, geometry.path, mask))
+    labelled = int(volumes.read_label_mask(mask, _MEND_MASK).sum())
+    if on_slices != labelled or labelled == 0:
         raise BadInput(
             mask,
             "prostate",
-            found=f"{drawn} voxels, {seen} of them on slices of {slices[0].parent}",
-            expected="some, and all of them on slices",
-            mend=f"{_MASK_AGAIN}, or {_AGAIN}: one of the two is incomplete",
+            found=f"{labelled} voxels, {on_slices} of them on slices of {slices[0].parent}",
+            expected="at least one voxel, and all of them on slices",
+            mend=f"{_MEND_MASK}, or {_MEND_SERIES}: one of the two is incomplete",
         )
     return records
 
 
-def _part(part: Path, split: Split, problems: Problems) -> list[Record]:
+def _list_part(part: Path, split: Split, problems: Problems) -> list[Record]:
     listing.check_folder(part)
-    table, rows = _read_table(part)
+    table, rows = _read_metadata(part)
     series = Counter(row["Subject ID"] for row in rows)
     for subject in sorted(subject for subject, count in series.items() if count > 1):
         problems.append(
@@ -245,37 +264,40 @@ def _part(part: Path, split: Split, problems: Problems) -> list[Record]:
                 table,
                 f"subject {subject}",
                 found=f"{series[subject]} MR series",
-                expected="one, on which its mask was drawn",
-                mend="delete the rows of the others",
+                expected="one, the series on which the mask was drawn",
+                mend="delete the rows of the other series",
             )
         )
-    masks = _masks(part, {*series}, problems)
+    masks = _find_masks(part, {*series}, problems)
     records = []
     for row in sorted(rows, key=lambda row: row["Subject ID"]):
         subject = row["Subject ID"]
         with problems.collect():
-            if series[subject] == 1 and (slices := _slices(table, row)) and subject in masks:
-                records += _case(subject, split, slices, masks[subject], problems)
+            if series[subject] == 1 and (slices := _find_slices(table, row)) and subject in masks:
+                records += _list_case(subject, split, slices, masks[subject], problems)
     return records
 
 
-def index(root: Path, problems: Problems) -> list[Record]:
-    """List the slices that show prostate. An id is `<case>_<InstanceNumber>`, the case the subject.
+def list_records(root: Path, problems: Problems) -> list[Record]:
+    """List the slices that show prostate.
 
-    These are the slices, and the names, of the preprocessed 2-D release and its fixations, which
-    leave out ProstateDx-01-0055: its mask has fewer slices than its series.
+    An id is `<case>_<InstanceNumber>`; the subject is the case. The preprocessed 2-D release and
+    its fixations have the same slices and names, but not the case ProstateDx-01-0055, whose mask
+    has fewer slices than its series.
     """
     records = []
     for split, name in PARTS.items():
         if split == "val" and not (root / name).exists():
             continue
         with problems.collect():
-            records += _part(root / name, split, problems)
+            records += _list_part(root / name, split, problems)
     return records
 
 
-def read(record: Record) -> Pixels:
-    """Read a slice, its pixel spacing, and the prostate on it."""
+def read(record: Record) -> RawSample:
+    """Read a slice, its pixel spacing and the mask of the prostate."""
     assert record.mask is not None
-    image, spacing = dicom.read(record.image)
-    return Pixels(image, on_plane(record.mask, dicom.read_plane(record.image)), spacing)
+    image, spacing = dicom.read_image(record.image)
+    return RawSample(
+        image, extract_mask_slice(record.mask, dicom.read_slice_geometry(record.image)), spacing
+    )

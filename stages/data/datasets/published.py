@@ -1,14 +1,14 @@
-"""What the published 2-D releases share: split files of ids, and image files beside masks."""
+"""What the published 2-D layouts share: split files of ids, folders of images and of masks."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from stages.core.cli import BadInput, Problems, log, name_some
-from stages.data.datasets import Pixels, Record, Split, files, listing
+from stages.core.cli import BadInput, Problems, list_names, log
+from stages.data.datasets import RawSample, Record, Split, files, listing
 
-# How many files a message names.
-NAMED = 5
+# Largest number of files that a message names.
+MAX_NAMED = 5
 
 
 def _read_ids(file: Path) -> list[str]:
@@ -16,13 +16,15 @@ def _read_ids(file: Path) -> list[str]:
         raise BadInput(
             file,
             "file",
-            found="none, though other split files are there",
-            expected="the ids of this split, one a line",
-            mend="add the file; or take the others away, and prepare.split: drawn draws the splits",
+            found="nothing, but other split files exist",
+            expected="the ids of this split, one per line",
+            mend="add the file; or remove the others, and set prepare.split: drawn",
         )
-    with files.reading(file, "UTF-8 text, one id a line", "save it as UTF-8 text"):
+    with files.report_read_errors(
+        file, "UTF-8 text, one id per line", "save the file as UTF-8 text"
+    ):
         lines = file.read_text("utf-8-sig").splitlines()
-    return [listing.as_id(line.strip()) for line in lines if line.strip()]
+    return [listing.normalise_id(line.strip()) for line in lines if line.strip()]
 
 
 def read_splits(root: Path, problems: Problems) -> list[tuple[str, Split]] | None:
@@ -30,8 +32,8 @@ def read_splits(root: Path, problems: Problems) -> list[tuple[str, Split]] | Non
 
     Returns
     -------
-    Each id with its split; None where there is none of the files. Where there is one, `problems`
-    takes the absence of train.txt or test.txt; val.txt may be absent.
+    Each id with its split; None if none of the files exists. If one exists, `problems` receives a
+    missing train.txt or test.txt; val.txt is optional.
     """
     names: dict[Split, Path] = {split: root / f"{split}.txt" for split in get_args(Split)}
     if not any(file.is_file() for file in names.values()):
@@ -44,172 +46,181 @@ def read_splits(root: Path, problems: Problems) -> list[tuple[str, Split]] | Non
     return found
 
 
-def _meant(line: str, ids: Mapping[str, str], endings: Iterable[str]) -> str | None:
-    """Find the id that a line means: as a path, with an ending, or in another case."""
+def _find_intended_id(line: str, ids: Mapping[str, str], endings: Iterable[str]) -> str | None:
+    """Find the id that a line means if it is a path, has an ending or differs in case."""
     name = line.rpartition("/")[2].casefold()
     stems = (name, *(name.removesuffix(ending) for ending in endings))
     return next((ids[stem] for stem in stems if stem in ids), None)
 
 
-def check_listed(
+def check_split_ids(
     root: Path,
-    listed: Sequence[tuple[str, Split]],
-    known: Collection[str],
+    split_ids: Sequence[tuple[str, Split]],
+    image_ids: Collection[str],
     image: tuple[str, Iterable[str]],
     problems: Problems,
 ) -> None:
-    """Note the lines of the split files that are no image's id.
+    """Check that each line of the split files is the id of an image.
 
     Parameters
     ----------
     root
         The raw folder.
-    listed
-        As `read_splits` returns it.
-    known
+    split_ids
+        The ids and splits that `read_splits` returns.
+    image_ids
         The ids that have an image.
     image
-        Where an image is looked for, for messages, and what may follow an id in a file's name.
+        The path of an image, for messages, and the endings that may follow an id in a file name.
     problems
-        Takes, of each file, the lines that say an id in another way and those without an image.
+        Receives, for each file, the lines that write an id in another way, and those without an
+        image.
     """
-    looked_for, endings = image
-    ids = {sample_id.casefold(): sample_id for sample_id in known}
+    expected_image, endings = image
+    ids = {sample_id.casefold(): sample_id for sample_id in image_ids}
     for split in get_args(Split):
-        names = [name for name, of in listed if of == split and name not in known]
-        meant = {name: _meant(name, ids, endings) for name in names}
+        names = [
+            name for name, id_split in split_ids if id_split == split and name not in image_ids
+        ]
+        intended = {name: _find_intended_id(name, ids, endings) for name in names}
         file = root / f"{split}.txt"
-        if so := [f"`{there}` for `{name}`" for name, there in meant.items() if there]:
+        if misspelt := [
+            f"`{intended_id}` for `{name}`" for name, intended_id in intended.items() if intended_id
+        ]:
             problems.append(
                 BadInput(
                     file,
                     "ids",
-                    found=f"{len(so)} not as their images are named",
-                    expected="the name of an image without its folder and ending, in its case",
-                    mend=f"write {name_some(so, NAMED)}",
+                    found=f"{len(misspelt)} not written as their images are named",
+                    expected="image names without folder and ending, in the same case",
+                    mend=f"write {list_names(misspelt, MAX_NAMED)}",
                 )
             )
-        if lone := [name for name, there in meant.items() if not there]:
+        if unmatched := [name for name, intended_id in intended.items() if not intended_id]:
             problems.append(
                 BadInput(
                     file,
                     "ids",
-                    found=f"{len(lone)} without an image: {name_some(lone, NAMED)}",
-                    expected=f"one image per id: {looked_for}",
+                    found=f"{len(unmatched)} without an image: {list_names(unmatched, MAX_NAMED)}",
+                    expected=f"one image per id: {expected_image}",
                     mend="add the images, or delete the lines",
                 )
             )
 
 
-def find(folder: Path, ending: str, problems: Problems) -> tuple[dict[str, Path], list[Path]]:
-    """Find a folder's files by id: `<id>` and `ending`, whatever its case.
+def find_files(folder: Path, ending: str, problems: Problems) -> tuple[dict[str, Path], list[Path]]:
+    """Find the files `<id><ending>` of a folder; the ending may be in upper or lower case.
 
-    Hidden files, and the texts that come with a download (.txt), do not matter.
+    Hidden files and the texts of a download (.txt) are ignored.
 
     Returns
     -------
-    The files, each behind its id, and those with other endings.
+    Id → file, and the files with other endings.
 
     Raises
     ------
     BadInput
-        It is no folder.
+        `folder` does not exist, or is a file.
     """
-    ours: list[Path] = []
+    matching: list[Path] = []
     others: list[Path] = []
     for path in listing.list_folder(folder):
         if path.name.lower().endswith(ending):
-            ours.append(path)
+            matching.append(path)
         elif path.suffix.lower() != ".txt":
             others.append(path)
-    return listing.by_id(ours, lambda path: path.name[: -len(ending)], problems), others
+    return listing.files_by_id(matching, lambda path: path.name[: -len(ending)], problems), others
 
 
-def strange(folder: Path, others: list[Path], ending: str) -> BadInput:
-    """Make the problem of a folder's `others`, which do not end as the layout says."""
+def unexpected_files(folder: Path, others: list[Path], ending: str) -> BadInput:
+    """Return the problem that the files `others` do not have the ending of the layout."""
     return BadInput(
         folder,
         "files",
-        found=f"{len(others)} of other names: {name_some([p.name for p in others], NAMED)}",
-        expected=f"<id>{ending}, such as {listing.as_id(others[0].stem)}{ending}",
-        mend="save or name them so, or take them away; for images and masks of any format there "
-        "is `prepare.layout: folder`",
+        found=f"{len(others)} with other names: {list_names([p.name for p in others], MAX_NAMED)}",
+        expected=f"<id>{ending}, such as {listing.normalise_id(others[0].stem)}{ending}",
+        mend="convert, rename or remove them; for images and masks of other formats set "
+        "`prepare.layout: folder`",
     )
 
 
-def without_image(folder: Path, names: list[str], looked_for: str) -> BadInput:
-    """Make the problem of a folder's masks whose images, which are `looked_for`, are not there."""
+def masks_without_image(folder: Path, names: list[str], expected_image: str) -> BadInput:
+    """Return the problem that the masks `names` have no image, which is `expected_image`."""
     return BadInput(
         folder,
         "masks",
-        found=f"{len(names)} without an image: {name_some(names, NAMED)}",
-        expected=f"{looked_for} for each",
-        mend="add the images, or take the masks away",
+        found=f"{len(names)} without an image: {list_names(names, MAX_NAMED)}",
+        expected=f"{expected_image} for each",
+        mend="add the images, or remove the masks",
     )
 
 
-def index(
+def list_records(
     root: Path,
     problems: Problems,
     images: tuple[str, str],
     masks: tuple[str, str],
     subject: Callable[[str], str] = lambda sample_id: sample_id,
 ) -> list[Record]:
-    """List the samples of the split files, training first; of all images where there are none.
+    """List the samples of the split files, training first; without split files, of all images.
 
     Parameters
     ----------
     root
         The raw folder.
     problems
-        Takes ids without an image, which are left out, masks without an image, files that do not
-        end as they should (images: only where all are read), and what `read_splits` finds.
+        Receives ids without an image, which the list omits; masks without an image; files with
+        other endings (images: only without split files); and what `read_splits` reports.
     images, masks
-        Folder of `root`, and what follows an id in the names of its files. The mask of an image
-        may be absent.
+        A folder in `root`, and the ending that follows the id in its file names. An image may lack
+        a mask.
     subject
-        A sample's id → its subject's. By default each image is a subject.
+        Returns the subject of a sample id. By default each image is its own subject.
 
     Raises
     ------
     BadInput
-        There is no folder of images or of masks.
+        The folder of images or of masks does not exist.
     """
     (image_folder, image_ending), (mask_folder, mask_ending) = (
         (root / folder, ending) for folder, ending in (images, masks)
     )
-    looked_for = f"{image_folder}/<id>{image_ending}"
-    seen, other_images = find(image_folder, image_ending, problems)
-    drawn, other_masks = find(mask_folder, mask_ending, problems)
-    listed: Sequence[tuple[str, Split | None]]
-    if (given := read_splits(root, problems)) is not None:
-        listed = given
-        check_listed(root, given, seen, (looked_for, (image_ending, mask_ending)), problems)
+    expected_image = f"{image_folder}/<id>{image_ending}"
+    image_files, other_images = find_files(image_folder, image_ending, problems)
+    mask_files, other_masks = find_files(mask_folder, mask_ending, problems)
+    split_ids: Sequence[tuple[str, Split | None]]
+    if (given_ids := read_splits(root, problems)) is not None:
+        split_ids = given_ids
+        check_split_ids(
+            root, given_ids, image_files, (expected_image, (image_ending, mask_ending)), problems
+        )
     else:
-        listed = [(name, None) for name in seen]
+        split_ids = [(name, None) for name in image_files]
         if other_images:
-            problems.append(strange(image_folder, other_images, image_ending))
+            problems.append(unexpected_files(image_folder, other_images, image_ending))
     if other_masks:
-        problems.append(strange(mask_folder, other_masks, mask_ending))
-    # Not again what is said of images that are listed, or end as they should not.
-    known = seen.keys() | {name for name, _ in listed}
-    known |= {listing.as_id(path.stem) for path in other_images}
-    if lone := [name for name in drawn if name not in known]:
-        problems.append(without_image(mask_folder, lone, looked_for))
+        problems.append(unexpected_files(mask_folder, other_masks, mask_ending))
+    # Omit masks whose image has a problem already: it is in a split file, or has another ending.
+    image_ids = image_files.keys() | {name for name, _ in split_ids}
+    image_ids |= {listing.normalise_id(path.stem) for path in other_images}
+    if unmatched := [name for name in mask_files if name not in image_ids]:
+        problems.append(masks_without_image(mask_folder, unmatched, expected_image))
     records = [
-        Record(name, subject(name), split, seen[name], drawn.get(name))
-        for name, split in listed
-        if name in seen
+        Record(name, subject(name), split, image_files[name], mask_files.get(name))
+        for name, split in split_ids
+        if name in image_files
     ]
-    lacking = [record.sample_id for record in records if record.mask is None]
-    if lacking and drawn:
-        some = name_some(lacking, NAMED)
-        log.warning("%s: no mask of %d of %d images: %s", root, len(lacking), len(records), some)
+    without_mask = [record.sample_id for record in records if record.mask is None]
+    if without_mask and mask_files:
+        examples = list_names(without_mask, MAX_NAMED)
+        log.warning(
+            "%s: no mask of %d of %d images: %s", root, len(without_mask), len(records), examples
+        )
     return records
 
 
-def read(record: Record) -> Pixels:
-    """Read a picture and its mask; the size of a pixel is not known."""
+def read(record: Record) -> RawSample:
+    """Read a picture and its mask; the pixel spacing is unknown."""
     image = files.read_image(record.image)
     mask = None if record.mask is None else files.read_mask(record.mask, image.shape[:2])
-    return Pixels(image, mask, (float("nan"), float("nan")))
+    return RawSample(image, mask, (float("nan"), float("nan")))

@@ -1,4 +1,4 @@
-"""NRRD and NIfTI volumes as axial slices, in the order and the view of radiologists."""
+"""Read NRRD and NIfTI volumes as axial slices, in the orientation that radiologists use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,58 +19,60 @@ from stages.data.datasets import files
 P = ParamSpec("P")
 T = TypeVar("T")
 _NRRD_SPACE = "left-posterior-superior"
-# NIfTI counts to the right and to the front, DICOM and these NRRDs to the left and to the back.
+# NIfTI axes point right and anterior; those of DICOM and of these NRRD files left and posterior.
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def kept(read: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
-    """Keep what `read` returned of the last two files: their slices are asked for one by one.
+def cache_last_two(read: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
+    """Cache the results of `read` for the last two files, as callers read slice after slice.
 
-    Two, since the threads that read the last slices of a volume and the first ones of the next
-    take turns. One thread reads at a time, and the others wait for what it reads: left to
-    themselves, each would decode the volume, and hold it.
+    There are two because some threads still read the last slices of a volume while others read the
+    first ones of the next. One thread decodes at a time, and the others wait for its result:
+    otherwise each of them would decode and hold the volume.
     """
-    held: dict[Path, T] = {}
+    cached: dict[Path, T] = {}
     lock = Lock()
 
     @wraps(read)
-    def ask(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def read_cached(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with lock:
-            if path not in held:
-                # Before the next one is read, so that there are never three.
-                if len(held) == 2:
-                    del held[next(iter(held))]
-                held[path] = read(path, *args, **kwargs)
-            return held[path]
+            if path not in cached:
+                # Delete one before reading the next, so that there are never three in memory.
+                if len(cached) == 2:
+                    del cached[next(iter(cached))]
+                cached[path] = read(path, *args, **kwargs)
+            return cached[path]
 
-    return ask
+    return read_cached
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The voxels of a volume turned to (slice, y, x).
+    """Geometry of a volume whose axes are reordered to (slice, y, x).
 
-    Slices run from feet to head, rows from front to back, columns from the patient's right to the
-    left, each as nearly as the stored axes allow without resampling.
+    Slices run from feet to head, rows from front to back, columns from the patient's right to left,
+    as closely as the stored axes allow without resampling.
 
     Attributes
     ----------
     shape
         Slices, height, width.
     to_mm
-        (4, 4) from (slice, y, x, 1) to left, posterior, superior, 1, mm.
-    order, backwards
-        The stored axis behind each axis, and the axes that run the other way than stored.
+        (4, 4) matrix from (slice, y, x, 1) to (left, posterior, superior, 1), mm.
+    axis_order
+        The stored axis of each axis.
+    flipped_axes
+        The axes that run opposite to the stored ones.
     """
 
     shape: tuple[int, int, int]
     to_mm: NDArray[np.float64]
-    order: tuple[int, ...]
-    backwards: tuple[int, ...]
+    axis_order: tuple[int, ...]
+    flipped_axes: tuple[int, ...]
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance of slices, size of a pixel along y and x, mm."""
+        """Distance between slices, then size of a pixel along y and x, mm."""
         z, y, x = np.linalg.norm(self.to_mm[:3, :3], axis=0).tolist()
         return z, y, x
 
@@ -79,48 +81,52 @@ class Grid:
         return f"{self.shape} voxels (slices, height, width) of {spacing} mm"
 
 
-def _turn(path: Path, stored: tuple[int, ...], to_mm: NDArray[np.float64], mend: str) -> Grid:
-    """Make the grid of a volume with `stored` voxels, whose stored axes `to_mm` places."""
+def _make_grid(path: Path, stored: tuple[int, ...], to_mm: NDArray[np.float64], mend: str) -> Grid:
+    """Make the grid of a volume of shape `stored`; `to_mm` maps its stored indices to mm."""
     steps = to_mm[:3, :3]
-    # Left, posterior or superior: along which of these each stored axis mainly runs.
+    # The main direction of each stored axis: left (0), posterior (1) or superior (2).
     anatomical = abs(steps).argmax(axis=0).tolist()
-    lone = [axis for axis, size in zip(anatomical, stored) if size == 1]
-    # Of three axes at right angles, the volume of a voxel is the product of their lengths.
-    upright = abs(np.linalg.det(steps)) > 0.5 * np.linalg.norm(steps, axis=0).prod()
+    single_slice_axes = [axis for axis, size in zip(anatomical, stored) if size == 1]
+    # With three axes at right angles, the volume of a voxel is the product of their lengths.
+    is_orthogonal = abs(np.linalg.det(steps)) > 0.5 * np.linalg.norm(steps, axis=0).prod()
     if (
         len(stored) != 3
         or sorted(anatomical) != [0, 1, 2]
-        or lone not in ([], [2])
-        or not (upright and np.isfinite(to_mm).all())
+        or single_slice_axes not in ([], [2])
+        or not (is_orthogonal and np.isfinite(to_mm).all())
     ):
         raise BadInput(
             path,
             "header",
             found=f"{' × '.join(map(str, stored))} voxels, axes {steps.T.tolist()}",
-            expected="three axes, each along one of the patient's, with axial slices",
+            expected="three axes, each along one axis of the patient, with axial slices",
             mend=mend,
         )
-    order = tuple(anatomical.index(axis) for axis in (2, 1, 0))
-    backwards = tuple(i for i, axis in enumerate(order) if steps[anatomical[axis], axis] < 0)
-    shape = tuple(stored[axis] for axis in order)
-    turned = to_mm[:, [*order, 3]]
-    for axis in backwards:
+    axis_order = tuple(anatomical.index(axis) for axis in (2, 1, 0))
+    flipped_axes = tuple(
+        i for i, axis in enumerate(axis_order) if steps[anatomical[axis], axis] < 0
+    )
+    shape = tuple(stored[axis] for axis in axis_order)
+    turned = to_mm[:, [*axis_order, 3]]
+    for axis in flipped_axes:
         turned[:, 3] += turned[:, axis] * (shape[axis] - 1)
         turned[:, axis] *= -1
-    return Grid((shape[0], shape[1], shape[2]), turned, order, backwards)
+    return Grid((shape[0], shape[1], shape[2]), turned, axis_order, flipped_axes)
 
 
 def _nrrd_grid(path: Path, mend: str) -> Grid:
-    with files.reading(path, "a readable NRRD volume", mend):
+    with files.report_read_errors(path, "a readable NRRD volume", mend):
         header = nrrd.read_header(str(path))
         stored = tuple(int(size) for size in header["sizes"])
         to_mm = np.eye(4)
         space = header.get("space")
-        placed = space == _NRRD_SPACE and {"space directions", "space origin"} <= header.keys()
-        if placed:
+        has_geometry = (
+            space == _NRRD_SPACE and {"space directions", "space origin"} <= header.keys()
+        )
+        if has_geometry:
             to_mm[:3, : len(stored)] = np.asarray(header["space directions"], float).T
             to_mm[:3, 3] = header["space origin"]
-    if not placed:
+    if not has_geometry:
         raise BadInput(
             path,
             "header",
@@ -128,16 +134,16 @@ def _nrrd_grid(path: Path, mend: str) -> Grid:
             expected=f"space {_NRRD_SPACE}, space directions and space origin",
             mend=mend,
         )
-    return _turn(path, stored, to_mm, mend)
+    return _make_grid(path, stored, to_mm, mend)
 
 
 def _open_nifti(path: Path, mend: str) -> Any:
-    with files.reading(path, "a readable NIfTI volume", mend):
+    with files.report_read_errors(path, "a readable NIfTI volume", mend):
         return nibabel.Nifti1Image.from_filename(path)
 
 
-def _three(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of a NIfTI volume of one slice or one time point, with three axes."""
+def _three_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a NIfTI volume of one slice or one time point with exactly three axes."""
     return (*shape, 1)[:3]
 
 
@@ -148,23 +154,23 @@ def _nifti_grid(path: Path, mend: str) -> Grid:
             path,
             "header",
             found="neither sform nor qform",
-            expected="one of them, which say how the volume lies in the patient",
+            expected="one of them, for the position of the volume in the patient",
             mend=mend,
         )
     if image.get_data_dtype().kind not in "iufb":
         raise BadInput(
-            path, "voxels", found=image.get_data_dtype(), expected="one number each", mend=mend
+            path, "voxels", found=image.get_data_dtype(), expected="one number per voxel", mend=mend
         )
     if any(size != 1 for size in image.shape[3:]):
         raise BadInput(
             path,
             "axes",
             found=f"{' × '.join(map(str, image.shape))} voxels",
-            expected="three axes: one time point per file",
-            mend="save the time point that was looked at as a file of its own",
+            expected="three axes, that is one time point per file",
+            mend="save the time point that the reader looked at as a separate file",
         )
-    stored = _three(image.shape)
-    return _turn(path, stored, _RAS_TO_LPS @ image.affine, mend)
+    stored = _three_axes(image.shape)
+    return _make_grid(path, stored, _RAS_TO_LPS @ image.affine, mend)
 
 
 def is_nrrd(path: Path) -> bool:
@@ -172,21 +178,21 @@ def is_nrrd(path: Path) -> bool:
 
 
 def read_grid(path: Path, mend: str) -> Grid:
-    """Read how a volume lies in the patient, without its voxels.
+    """Read the geometry of a volume, without its voxels.
 
     Parameters
     ----------
     path
-        NRRD (.nrrd; its space left-posterior-superior), else NIfTI of two or three axes (or of
-        more, if their length is 1).
+        NRRD (.nrrd, with the space left-posterior-superior), else NIfTI with two or three axes
+        (further axes must have length 1).
     mend
-        What a user can do about a file that cannot be used.
+        How the user can repair a file that cannot be used, for messages.
 
     Raises
     ------
     BadInput
-        The header cannot be read, does not say how the volume lies in the patient, or the axes are
-        not three, each along one of the patient's.
+        The header cannot be read or does not give the position in the patient, or the volume does
+        not have three axes, each along one axis of the patient.
     """
     return _nrrd_grid(path, mend) if is_nrrd(path) else _nifti_grid(path, mend)
 
@@ -195,18 +201,18 @@ def _nifti_voxels(path: Path, mend: str) -> NDArray[Any]:
     proxy = _open_nifti(path, mend).dataobj
     stored = np.asarray(proxy.get_unscaled())
     if (proxy.slope, proxy.inter) != (1, 0):
-        # Not nibabel's own doubles, which take eight bytes a voxel.
+        # Float32, as the float64 of nibabel takes eight bytes per voxel.
         stored = np.multiply(stored, proxy.slope, dtype=np.float32)
         stored += np.float32(proxy.inter)
-    return stored.reshape(_three(stored.shape))
+    return stored.reshape(_three_axes(stored.shape))
 
 
 def read_voxels(path: Path, mend: str) -> NDArray[Any]:
-    """Read a volume's stored values, or rescaled ones (float32) where a NIfTI file asks for it.
+    """Read the stored values of a volume; rescaled (float32) if a NIfTI file has a slope.
 
     Returns
     -------
-    Read-only array of the `shape` of its `Grid`.
+    Read-only array with the `shape` of the volume's `Grid`.
 
     Raises
     ------
@@ -214,43 +220,48 @@ def read_voxels(path: Path, mend: str) -> NDArray[Any]:
         As in `read_grid`, or the voxels cannot be read.
     """
     grid = read_grid(path, mend)
-    with files.reading(path, "a readable volume", mend):
+    with files.report_read_errors(path, "a readable volume", mend):
         stored = nrrd.read(str(path))[0] if is_nrrd(path) else _nifti_voxels(path, mend)
-        voxels: NDArray[Any] = np.flip(stored.transpose(grid.order), grid.backwards)
+        voxels: NDArray[Any] = np.flip(stored.transpose(grid.axis_order), grid.flipped_axes)
     voxels.flags.writeable = False
     return voxels
 
 
-_kept_voxels = kept(read_voxels)
+_read_cached_voxels = cache_last_two(read_voxels)
 
 
-@kept
-def read_labelled(path: Path, mend: str) -> NDArray[np.bool_]:
-    """Read where a volume's values are above 0, as `read_voxels` does."""
+@cache_last_two
+def read_label_mask(path: Path, mend: str) -> NDArray[np.bool_]:
+    """Read a label volume with `read_voxels`; return where its values are above 0."""
     return np.asarray(read_voxels(path, mend) > 0)
 
 
 def read_slice(path: Path, number: int, mend: str) -> NDArray[np.float32]:
-    """Read slice `number`, counted from 0 at the feet, as (H, W, 1) of finite values."""
-    pixels = np.asarray(_kept_voxels(path, mend)[number], np.float32)
-    return files.finite(path, pixels[..., None])
+    """Read slice `number`, from 0 at the feet, as (H, W, 1); all its values must be finite."""
+    pixels = np.asarray(_read_cached_voxels(path, mend)[number], np.float32)
+    return files.require_finite(path, pixels[..., None])
 
 
 def check_same_grid(image: Path, mask: Path, mend: str) -> Grid:
-    """Return the grid of `image`; stop where `mask` has other voxels, or has them elsewhere.
+    """Return the grid of `image`, after checking that `mask` has the same shape and position.
 
-    A tenth of a voxel is let pass, for headers that round.
+    Corners may differ by a tenth of a voxel, because some headers are rounded.
+
+    Raises
+    ------
+    BadInput
+        A header cannot be read, or shape or position differ.
     """
-    grid, other = read_grid(image, mend), read_grid(mask, mend)
+    grid, mask_grid = read_grid(image, mend), read_grid(mask, mend)
     ends = ((0, size - 1) for size in grid.shape)
     corners = np.array([(*corner, 1) for corner in product(*ends)])
-    apart = abs(corners @ (grid.to_mm - other.to_mm).T).max()
-    if grid.shape != other.shape or apart > 0.1 * min(grid.spacing):
+    distance = abs(corners @ (grid.to_mm - mask_grid.to_mm).T).max()
+    if grid.shape != mask_grid.shape or distance > 0.1 * min(grid.spacing):
         raise BadInput(
             mask,
             "grid",
-            found=f"{other}, its corners up to {apart:.3g} mm away from the image's",
-            expected=f"as its image: {grid}, in the same place",
+            found=f"{mask_grid}, with corners up to {distance:.3g} mm away from those of the image",
+            expected=f"that of the image: {grid}, at the same position",
             mend=mend,
         )
     return grid

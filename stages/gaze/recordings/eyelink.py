@@ -1,4 +1,4 @@
-"""Fixation reports of EyeLink Data Viewer, and the tables that GazeMedSeg made of one."""
+"""Fixation reports of EyeLink Data Viewer, and the GazeMedSeg tables, which derive from one."""
 
 from typing import NamedTuple
 
@@ -7,21 +7,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.core.cli import BadInput, Problems
-from stages.gaze.recordings.images import Images
-from stages.gaze.recordings.table import Columns, Table, read_columns, require
+from stages.gaze.recordings.images import ImageIndex
+from stages.gaze.recordings.table import Columns, Table, read_columns, require_columns
 from stages.settings.recording import RecordingSettings
 
-# Height and width of the image that was shown, px, in GazeMedSeg's tables.
-_SIZE = ("IMAGE_HEIGHT", "IMAGE_WIDTH")
+# Columns of the GazeMedSeg tables with the height and width of the shown image, px.
+_SIZE_COLUMNS = ("IMAGE_HEIGHT", "IMAGE_WIDTH")
 
 
 def find_columns(table: Table, settings: RecordingSettings) -> Columns:
-    """Name the columns of a report.
+    """Return the column names of a report.
 
     Raises
     ------
     BadInput
-        One of them is absent.
+        A column is absent.
     """
     columns = Columns(
         image=settings.image_column or "IMAGE",
@@ -32,75 +32,81 @@ def find_columns(table: Table, settings: RecordingSettings) -> Columns:
     )
     mend = "export the fixation report with these columns"
     if columns.image not in table.columns:
-        mend += "; where another column names the image, say which: recording.image_column"
-    require(table, columns, mend)
+        mend += "; if another column names the image, set recording.image_column"
+    require_columns(table, columns, mend)
     return columns
 
 
-def read(
+def read_gaze(
     table: Table,
     columns: Columns,
     settings: RecordingSettings,
-    images: Images,
+    images: ImageIndex,
     problems: Problems,
 ) -> pd.DataFrame:
     """Read the fixations of a report, one row each.
 
-    A fixation without x or y (`.` in a report) is kept: the eye was lost. GazeMedSeg's tables
-    have none of these, so there a missing value is a fault. Where they say how large the image was
-    that was shown, `problems` takes what differs from the data set's by more than a pixel.
+    A report may have fixations without x or y (`.`), because the eye was lost; they are kept. In a
+    GazeMedSeg table a missing value is an error. If a GazeMedSeg table states the size of the shown
+    image, `problems` collects sizes that differ from the data set's by more than a pixel.
 
     Returns
     -------
-    Frame of sample (position of the image), x, y (NaN where lost), duration_ms and start_ms, with
-    the line as index; rows of other images are left out. CURRENT_FIX_START counts from the start
-    of the trial.
+    Frame with the columns sample (position of the image), x, y (NaN if the eye was lost),
+    duration_ms and start_ms; the index is the line in the file. Rows of other images are absent.
+    start_ms (CURRENT_FIX_START) counts from the start of the trial.
     """
-    released = settings.format == "gazemedseg"
-    sized = _SIZE if released and set(_SIZE) <= set(table.columns) else ()
-    fixation = (columns.x, columns.y, columns.duration, columns.time)
-    optional = sized if released else fixation[:2]
+    gazemedseg = settings.format == "gazemedseg"
+    size_columns = _SIZE_COLUMNS if gazemedseg and set(_SIZE_COLUMNS) <= set(table.columns) else ()
+    fixation_columns = (columns.x, columns.y, columns.duration, columns.time)
+    optional = size_columns if gazemedseg else fixation_columns[:2]
+    numbers = [*fixation_columns, *size_columns]
     parts: list[pd.DataFrame] = []
-    wrong: dict[int, _Shown] = {}
-    for part in read_columns(table, [columns.image], [*fixation, *sized], optional, problems):
-        sample = images.find(part.pop(columns.image))
+    wrong_sizes: dict[int, _ShownSize] = {}
+    for part in read_columns(table, [columns.image], numbers, optional, problems):
+        sample = images.find_positions(part.pop(columns.image))
         part = part[sample >= 0]
         sample = sample[sample >= 0]
-        if sized:
-            _compare(sample, part[list(sized)], images, wrong)
-        rows = part[list(fixation)].set_axis(["x", "y", "duration_ms", "start_ms"], axis="columns")
+        if size_columns:
+            _collect_wrong_sizes(sample, part[list(size_columns)], images, wrong_sizes)
+        rows = part[list(fixation_columns)]
+        rows = rows.set_axis(["x", "y", "duration_ms", "start_ms"], axis="columns")
         rows.insert(0, "sample", sample)
         parts.append(rows)
     with problems.collect():
-        _check_sizes(table, images, wrong)
+        _check_sizes(table, images, wrong_sizes)
     return pd.concat(parts)
 
 
-class _Shown(NamedTuple):
+class _ShownSize(NamedTuple):
     line: int
     size: tuple[float, float]
 
 
-def _compare(
-    sample: NDArray[np.int64], shown: pd.DataFrame, images: Images, wrong: dict[int, _Shown]
+def _collect_wrong_sizes(
+    sample: NDArray[np.int64],
+    shown: pd.DataFrame,
+    images: ImageIndex,
+    wrong_sizes: dict[int, _ShownSize],
 ) -> None:
-    """Add the images that were shown in another size, with the first line that says so."""
+    """Add to `wrong_sizes` each image that was shown in another size, with its first line."""
     size = shown.to_numpy()
-    # What is not said differs from nothing.
-    for row in np.flatnonzero((np.abs(size - images.size[sample]) > 1).any(axis=1)).tolist():
+    # A missing size is NaN, which never compares as different.
+    for row in np.flatnonzero((np.abs(size - images.sizes[sample]) > 1).any(axis=1)).tolist():
         height, width = size[row].tolist()
-        wrong.setdefault(int(sample[row]), _Shown(int(shown.index[row]), (height, width)))
+        wrong_sizes.setdefault(int(sample[row]), _ShownSize(int(shown.index[row]), (height, width)))
 
 
-def _check_sizes(table: Table, images: Images, wrong: dict[int, _Shown]) -> None:
-    if wrong:
-        place, (line, (height, width)) = next(iter(wrong.items()))
-        others = f", and other sizes of {len(wrong) - 1} more samples" if len(wrong) > 1 else ""
+def _check_sizes(table: Table, images: ImageIndex, wrong_sizes: dict[int, _ShownSize]) -> None:
+    if wrong_sizes:
+        position, (line, (height, width)) = next(iter(wrong_sizes.items()))
+        others = len(wrong_sizes) - 1
+        more = f"; {others} more with another size" if others else ""
         raise BadInput(
             table.file,
-            f"columns {' and '.join(_SIZE)}, line {line}",
-            found=f"{height:g} and {width:g} for the sample {images[place]!r}{others}",
-            expected="{} and {}, the size of its image".format(*images.size[place]),
-            mend="give the data set the images that were shown; where they were only scaled since, "
+            f"columns {' and '.join(_SIZE_COLUMNS)}, line {line}",
+            found=f"{height:g} and {width:g} for the sample {images[position]!r}{more}",
+            expected="{} and {}, the size of its image".format(*images.sizes[position]),
+            mend="use the images that were shown; if the images were only scaled afterwards, "
             "delete the two columns",
         )

@@ -1,4 +1,4 @@
-"""Which image a row of a recording is of."""
+"""Match the image names in a recording with the images of the data set."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,137 +6,145 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.core.cli import BadInput, log, name_some
-from stages.data.datasets.listing import as_id
+from stages.core.cli import BadInput, list_names, log
+from stages.data.datasets.listing import normalise_id
 from stages.gaze.recordings.table import Table
 
-# Of files in which experiments show images; a longer one before its own end.
-ENDINGS = (
+# Suffixes of image files; a long suffix comes before its own end (.nii.gz before .nii).
+IMAGE_SUFFIXES = (
     ".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff",
     ".gif", ".webp",
 )  # fmt: skip
-# How many names a message shows.
-_SHOWN = 3
+# Largest number of names in a message.
+_MAX_SHOWN = 3
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """Part the name of a file into its folders and its own, whichever way the slashes lean."""
-    folders, _, base = as_id(name).strip().replace("\\", "/").rpartition("/")
+def split_folder(name: str) -> tuple[str, str]:
+    """Split a path into its folder and its base name; separators are slashes or backslashes."""
+    folders, _, base = normalise_id(name).strip().replace("\\", "/").rpartition("/")
     return folders, base
 
 
-def stems(base: str) -> Iterator[str]:
-    """Yield what the id may be that a file's own name stands for: itself, or without its ending."""
+def possible_ids(base: str) -> Iterator[str]:
+    """Yield the sample ids that a base name may mean: the name, and the name without suffix."""
     yield base
-    yield from (base[: -len(ending)] for ending in ENDINGS if base.lower().endswith(ending))
+    yield from (base[: -len(ending)] for ending in IMAGE_SUFFIXES if base.lower().endswith(ending))
 
 
-class Images:
-    """The data set's images, by the names that a recording calls them.
+class ImageIndex:
+    """Finds the data set's images by their names in a recording.
 
-    A name may have a folder and a known ending, of any case, or none; what is left is the sample
-    id, as it is. Ids may contain dots, so an ending that is not known is part of the name.
+    A name is a sample id, with or without a folder and a known suffix in upper or lower case. Ids
+    may contain dots, so an unknown suffix is part of the id.
 
     Parameters
     ----------
     sizes
-        All ids of the data set → height and width of the image, px; an image's position is its
-        place among them.
+        Sample id → height and width of the image, px, for all images of the data set. The position
+        of an image is its index in this order.
 
     Attributes
     ----------
-    size
-        (N, 2) int64 height and width by position, px.
+    sizes
+        (N, 2) int64 height and width of each image, px.
     """
 
     def __init__(self, sizes: Mapping[str, tuple[int, int]]) -> None:
-        self.size = np.reshape(list(sizes.values()), (-1, 2)).astype(np.int64)
+        self.sizes = np.reshape(list(sizes.values()), (-1, 2)).astype(np.int64)
         self._ids = list(sizes)
-        self._position = {name: place for place, name in enumerate(self._ids)}
-        # Of each image that rows are of: its folders, and a name that puts it there.
+        self._position_by_id = {name: position for position, name in enumerate(self._ids)}
+        # Position → folder → a name in the recording with this folder.
         self._folders: dict[int, dict[str, str]] = {}
-        self._foreign: dict[str, int] = {}
+        # Names that match no image → number of rows.
+        self._unknown: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """How many images the data set has."""
+        """Return the number of images in the data set."""
         return len(self._ids)
 
-    def __getitem__(self, place: int) -> str:
-        """Id of the image at a position."""
-        return self._ids[place]
+    def __getitem__(self, position: int) -> str:
+        """Return the id of the image at a position."""
+        return self._ids[position]
 
-    def _find(self, base: str) -> int:
-        found = (self._position[stem] for stem in stems(base) if stem in self._position)
-        return next(found, -1)
+    def _find_position(self, base: str) -> int:
+        matches = (
+            self._position_by_id[name]
+            for name in possible_ids(base)
+            if name in self._position_by_id
+        )
+        return next(matches, -1)
 
-    def find(self, names: pd.Series) -> NDArray[np.int64]:
-        """Find the position of each row's image, -1 where it is none of the data set's.
+    def find_positions(self, names: pd.Series) -> NDArray[np.int64]:
+        """Return (R,) the position of each row's image, -1 if the data set has no such image.
 
         Parameters
         ----------
         names
-            (R,) categories of text; an empty one names no image.
+            (R,) categorical text; an empty text names no image.
         """
         categories = names.cat.categories
-        parts = [split_name(name) for name in categories]
-        position = np.array([self._find(base) for _, base in parts], np.int64)
+        parts = [split_folder(name) for name in categories]
+        positions = np.array([self._find_position(base) for _, base in parts], np.int64)
         codes = names.cat.codes.to_numpy()
         counts = np.bincount(codes, minlength=len(categories))
-        for name, (folder, _), place, count in zip(
-            categories, parts, position.tolist(), counts.tolist(), strict=True
+        for name, (folder, _), position, count in zip(
+            categories, parts, positions.tolist(), counts.tolist(), strict=True
         ):
-            if place >= 0:
-                self._folders.setdefault(place, {}).setdefault(folder, name)
+            if position >= 0:
+                self._folders.setdefault(position, {}).setdefault(folder, name)
             elif name.strip():
-                self._foreign[name] = self._foreign.get(name, 0) + count
-        return position[codes] if len(position) else np.empty(0, np.int64)
+                self._unknown[name] = self._unknown.get(name, 0) + count
+        return positions[codes] if len(positions) else np.empty(0, np.int64)
 
-    def check(self, table: Table, column: str) -> None:
-        """Stop where the rows cannot be of the data set's images; count those of others.
+    def check_matches(self, table: Table, column: str) -> None:
+        """Check that the names belong to the data set's images; log the number of unknown rows.
 
         Raises
         ------
         BadInput
-            No row is of an image of the data set, with names that were found and ids that would
-            have been known. Or two names that lie in different folders are one image's; a name
-            without a folder may be any of them.
+            No row names an image of the data set; the message shows names that were found and ids
+            that were expected. Or names with different folders match one image; a name without a
+            folder fits any folder.
         """
         if not self._folders:
-            mend = "export the recording again: this file holds none"
-            if self._foreign:
+            mend = "export the recording again: this file names no image"
+            if self._unknown:
                 mend = (
-                    "give the data set its own recording, or name the images as their files are "
-                    "named"
+                    "use the recording of this data set, or name the images in it like their files"
                 )
             raise BadInput(
                 table.file,
                 f"column {column}",
-                found=sorted(self._foreign)[:_SHOWN] or "no row that names an image",
-                expected=f"names of images, such as {sorted(self._ids)[:_SHOWN]}",
+                found=sorted(self._unknown)[:_MAX_SHOWN] or "no row that names an image",
+                expected=f"names of images, such as {sorted(self._ids)[:_MAX_SHOWN]}",
                 mend=mend,
             )
-        if self._foreign:
+        if self._unknown:
             log.warning(
-                "%s: %d rows are of no readable image of the data set, such as %s",
+                "%s: %d rows belong to no readable image of the data set, such as %s",
                 table.file,
-                sum(self._foreign.values()),
-                min(self._foreign),
+                sum(self._unknown.values()),
+                min(self._unknown),
             )
-        placed = {
-            place: [name for folder, name in names.items() if folder]
-            for place, names in sorted(self._folders.items())
+        with_folder = {
+            position: [name for folder, name in names.items() if folder]
+            for position, names in sorted(self._folders.items())
         }
-        if twice := {place: names for place, names in placed.items() if len(names) > 1}:
+        if ambiguous := {p: names for p, names in with_folder.items() if len(names) > 1}:
             raise BadInput(
                 table.file,
                 f"column {column}",
                 found="; ".join(
-                    f"{name_some([repr(name) for name in names], _SHOWN)} for the sample "
-                    f"{self._ids[place]!r}"
-                    for place, names in list(twice.items())[:_SHOWN]
+                    f"{list_names([repr(name) for name in names], _MAX_SHOWN)} for the sample "
+                    f"{self._ids[position]!r}"
+                    for position, names in list(ambiguous.items())[:_MAX_SHOWN]
                 )
-                + (f"; and {len(twice) - _SHOWN} more samples" if len(twice) > _SHOWN else ""),
-                expected="pictures of one folder: those of two may be different ones",
-                mend="delete the rows of the other pictures; where they are the same, take the "
-                "folders off their names",
+                + (
+                    f"; and {len(ambiguous) - _MAX_SHOWN} more samples"
+                    if len(ambiguous) > _MAX_SHOWN
+                    else ""
+                ),
+                expected="one folder per sample: files in two folders may be different images",
+                mend="delete the rows of the other images; if the images are the same, remove the "
+                "folders from their names",
             )

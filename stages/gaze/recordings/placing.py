@@ -1,4 +1,4 @@
-"""Where on its image a fixation lies, and what is wrong where too many lie beside it."""
+"""Convert recorded coordinates to fractions of the image, and diagnose wrong coordinates."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -16,16 +16,16 @@ Origin = Literal["top-left", "bottom-left", "centre"]
 
 _UNITS: tuple[Unit, ...] = ("fraction", "px")
 _ORIGINS: tuple[Origin, ...] = ("top-left", "bottom-left", "centre")
-# A reading explains the coordinates where it puts this share of them on their images.
-_EXPLAINED = 0.95
+# An interpretation explains the coordinates if it puts at least this share of them on the images.
+_MIN_EXPLAINED_SHARE = 0.95
 # Width and height of the largest usual screen, px.
-_USUAL_SCREEN = (3840, 2160)
+_LARGEST_USUAL_SCREEN = (3840, 2160)
 
 
-def to_frame(
+def to_frame_fractions(
     position: NDArray[np.float64], frame: NDArray[np.float64], unit: Unit, origin: Origin
 ) -> NDArray[np.float64]:
-    """Turn coordinates into fractions of the frame, screen or image, from its top left.
+    """Convert coordinates to fractions of their frame (screen or image), from its top left.
 
     Parameters
     ----------
@@ -34,9 +34,10 @@ def to_frame(
     frame
         (2,) or (F, 2) width, height in px.
     unit
-        Of `position`. Fractions are of the whole frame, also from the centre: -0.5 to 0.5.
+        Unit of `position`. Fractions refer to the whole frame, so from the centre they run from
+        -0.5 to 0.5.
     origin
-        y runs down from the top left, up from the others.
+        Where x = y = 0 is. y points down from the top left, and up from the other origins.
     """
     fraction = position / frame if unit == "px" else position.copy()
     if origin == "centre":
@@ -47,153 +48,166 @@ def to_frame(
     return fraction
 
 
-def _from_screen(
-    fraction: NDArray[np.float64], image: NDArray[np.float64], screen: ScreenSettings
+def _screen_to_image_fractions(
+    fraction: NDArray[np.float64], image_size: NDArray[np.float64], screen: ScreenSettings
 ) -> NDArray[np.float64]:
-    """Fractions of the screen → fractions of the image that was shown on it."""
+    """Convert (F, 2) fractions of the screen to fractions of the image shown on it."""
     left, top, *size = screen.area or (0.0, 0.0, *screen.size)
     area = np.array(size, np.float64)
+    shown_size = image_size
     if screen.shown == "fit":
-        image = image * np.min(area / image, axis=1)[:, None]
-    corner = np.array([left, top]) + (area - image) / 2
-    placed: NDArray[np.float64] = (fraction * np.array(screen.size) - corner) / image
-    return placed
+        shown_size = image_size * np.min(area / image_size, axis=1)[:, None]
+    corner = np.array([left, top]) + (area - shown_size) / 2
+    position: NDArray[np.float64] = (fraction * np.array(screen.size) - corner) / shown_size
+    return position
 
 
-def to_image(
+def to_image_fractions(
     position: NDArray[np.float64],
-    image: NDArray[np.float64],
+    image_size: NDArray[np.float64],
     settings: RecordingSettings,
 ) -> NDArray[np.float64]:
-    """Turn a recording's coordinates into fractions of the image.
+    """Convert a recording's coordinates to fractions of the image.
 
     Parameters
     ----------
     position
         (F, 2) x, y as recorded; NaN stays NaN.
-    image
-        (F, 2) width and height of each one's original image, px.
+    image_size
+        (F, 2) width and height of the original image of each position, px.
     settings
-        What the coordinates mean: unit, origin, screen.
+        The meaning of the coordinates: unit, origin, screen.
 
     Returns
     -------
-    (F, 2) float64: 0 left or top, 1 right or bottom; outside 0 to 1 off the image.
+    (F, 2) float64: 0 left or top, 1 right or bottom; values outside 0 to 1 are off the image.
     """
     screen = settings.screen
-    frame = image if screen is None else np.array(screen.size, np.float64)
-    fraction = to_frame(position, frame, settings.unit, settings.origin)
-    return fraction if screen is None else _from_screen(fraction, image, screen)
+    frame = image_size if screen is None else np.array(screen.size, np.float64)
+    fraction = to_frame_fractions(position, frame, settings.unit, settings.origin)
+    return fraction if screen is None else _screen_to_image_fractions(fraction, image_size, screen)
 
 
-def on_image(fraction: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(F,) whether a place is on the image; its borders are, what has no place is not."""
+def is_on_image(fraction: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return (F,) whether a position is on the image. The border is on it; NaN is not."""
     x, y = fraction.T
-    on: NDArray[np.bool_] = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
-    return on
+    on_image: NDArray[np.bool_] = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
+    return on_image
 
 
-class _Reading(NamedTuple):
-    """Another way to understand the coordinates."""
+class _Interpretation(NamedTuple):
+    """Another possible meaning of the coordinates.
+
+    Attributes
+    ----------
+    swapped
+        Whether x and y are swapped.
+    changes
+        Number of differences from the stated settings.
+    """
 
     settings: RecordingSettings
-    exchanged: bool
+    swapped: bool
     changes: int
 
 
-def _readings(settings: RecordingSettings) -> Iterator[_Reading]:
+def _other_interpretations(settings: RecordingSettings) -> Iterator[_Interpretation]:
     screens = [settings.screen] if settings.screen is None else [settings.screen, None]
-    for unit, origin, screen, exchanged in product(_UNITS, _ORIGINS, screens, (False, True)):
+    for unit, origin, screen, swapped in product(_UNITS, _ORIGINS, screens, (False, True)):
         new = {"unit": unit, "origin": origin, "screen": screen}
-        changes = sum(getattr(settings, key) != value for key, value in new.items()) + exchanged
+        changes = sum(getattr(settings, key) != value for key, value in new.items()) + swapped
         if changes:
-            yield _Reading(settings.model_copy(update=new), exchanged, changes)
+            yield _Interpretation(settings.model_copy(update=new), swapped, changes)
 
 
-def _explain(
-    position: NDArray[np.float64], image: NDArray[np.float64], settings: RecordingSettings
+def _suggest_correction(
+    position: NDArray[np.float64], image_size: NDArray[np.float64], settings: RecordingSettings
 ) -> str:
-    """Advise what would put the coordinates on their images, with the fewest changes."""
+    """Suggest the correction with the fewest changes that puts the coordinates on their images."""
     tiny = bool(np.abs(position).max() <= 1)
-    fits: list[tuple[int, float, int, _Reading]] = []
-    for reading in _readings(settings):
-        # All within one pixel of the origin: nobody looks so.
-        if tiny and reading.settings.unit == "px":
+    fits: list[tuple[int, float, int, _Interpretation]] = []
+    for candidate in _other_interpretations(settings):
+        # Real gaze in pixels is never all within one pixel of the origin.
+        if tiny and candidate.settings.unit == "px":
             continue
-        read = position[:, ::-1] if reading.exchanged else position
-        share = on_image(to_image(read, image, reading.settings)).mean()
-        if share >= _EXPLAINED:
-            fits.append((reading.changes, -float(share), len(fits), reading))
+        xy = position[:, ::-1] if candidate.swapped else position
+        share = is_on_image(to_image_fractions(xy, image_size, candidate.settings)).mean()
+        if share >= _MIN_EXPLAINED_SHARE:
+            fits.append((candidate.changes, -float(share), len(fits), candidate))
     if fits:
-        return _advise(min(fits)[3], settings)
-    largest = np.percentile(position, 100 * _EXPLAINED, axis=0)
-    of_screen = bool((position.min(axis=0) >= 0).all() and (largest <= _USUAL_SCREEN).all())
-    if of_screen and settings.screen is None and not tiny:
+        return _describe_correction(min(fits)[3], settings)
+    largest = np.percentile(position, 100 * _MIN_EXPLAINED_SHARE, axis=0)
+    fits_screen = bool(
+        (position.min(axis=0) >= 0).all() and (largest <= _LARGEST_USUAL_SCREEN).all()
+    )
+    if fits_screen and settings.screen is None and not tiny:
         unit = "" if settings.unit == "px" else "recording.unit: px and "
         return (
-            "x and y look like pixels of the screen, not of the image: state "
+            "x and y look like pixels of the screen, not of the image: set "
             f"{unit}recording.screen, with the screen's size"
         )
     return (
-        "hold some rows against their images: recording.unit, recording.origin and "
-        "recording.screen say what x and y mean"
+        "compare some rows with their images, then correct recording.unit, recording.origin or "
+        "recording.screen, which define the meaning of x and y"
     )
 
 
-def _advise(reading: _Reading, settings: RecordingSettings) -> str:
-    new = reading.settings
-    looks, do = [], []
-    if reading.exchanged:
-        looks.append("exchanged")
-        do.append("exchange the two columns")
+def _describe_correction(interpretation: _Interpretation, settings: RecordingSettings) -> str:
+    new = interpretation.settings
+    symptoms, actions = [], []
+    if interpretation.swapped:
+        symptoms.append("swapped")
+        actions.append("swap the two columns")
     if new.unit != settings.unit:
-        looks.append("like pixels, not fractions" if new.unit == "px" else
-                     "like fractions, not pixels")  # fmt: skip
-        do.append(f"set recording.unit: {new.unit}")
+        symptoms.append("like pixels, not fractions" if new.unit == "px" else
+                        "like fractions, not pixels")  # fmt: skip
+        actions.append(f"set recording.unit: {new.unit}")
     if new.origin != settings.origin:
-        looks.append(f"measured from the {new.origin.replace('-', ' ')}")
-        do.append(f"set recording.origin: {new.origin}")
+        symptoms.append(f"measured from the {new.origin.replace('-', ' ')}")
+        actions.append(f"set recording.origin: {new.origin}")
     if new.screen != settings.screen:
-        looks.append("measured on the image, not on the screen")
-        do.append("leave recording.screen out")
-    return f"x and y look {', and '.join(looks)}: {' and '.join(do)}"
+        symptoms.append("measured on the image, not on the screen")
+        actions.append("remove recording.screen")
+    return f"x and y look {', and '.join(symptoms)}: {' and '.join(actions)}"
 
 
 def check_placement(
     file: Path,
     columns: str,
     position: NDArray[np.float64],
-    image: NDArray[np.float64],
+    image_size: NDArray[np.float64],
     settings: RecordingSettings,
     kind: str,
 ) -> None:
-    """Stop where the coordinates cannot mean what the settings say.
+    """Check that the coordinates can have the meaning that the settings state.
 
     Parameters
     ----------
     file, columns, kind
-        For the message: whose coordinates, in which columns, of what (plural).
-    position, image
-        As in `to_image`.
+        For the message: the file, its columns, and the kind of row in the plural ("fixations").
+    position, image_size
+        As in `to_image_fractions`.
 
     Raises
     ------
     BadInput
-        More than `settings.max_off_image` lie off their image, or all within one pixel of the
-        origin; with the reading of x and y that would put nearly all on their images.
+        More than `settings.max_off_image` of the positions lie off their image, or all positions
+        lie within one pixel of the origin. The message names the meaning of x and y that would put
+        nearly all positions on their images.
     """
-    share_off = 1 - on_image(to_image(position, image, settings)).mean()
-    seen = position[np.isfinite(position).all(axis=1)]
-    tiny = settings.unit == "px" and len(seen) > 0 and bool(np.abs(seen).max() <= 1)
+    share_off = 1 - is_on_image(to_image_fractions(position, image_size, settings)).mean()
+    tracked = np.isfinite(position).all(axis=1)
+    known = position[tracked]
+    tiny = settings.unit == "px" and len(known) > 0 and bool(np.abs(known).max() <= 1)
     if share_off <= settings.max_off_image and not tiny:
         return
-    lost = 1 - len(seen) / len(position)
-    if not len(seen) or lost > settings.max_off_image:
+    lost = 1 - len(known) / len(position)
+    if not len(known) or lost > settings.max_off_image:
         ranges, mend = "", "complete the recording, or raise recording.max_off_image"
     else:
-        low, high = seen.min(axis=0), seen.max(axis=0)
+        low, high = known.min(axis=0), known.max(axis=0)
         ranges = f"; x from {low[0]:g} to {high[0]:g}, y from {low[1]:g} to {high[1]:g}"
-        mend = _explain(seen, image[np.isfinite(position).all(axis=1)], settings)
+        mend = _suggest_correction(known, image_size[tracked], settings)
     unit = "pixels" if settings.unit == "px" else "fractions"
     frame = "the image" if settings.screen is None else "the screen"
     raise BadInput(

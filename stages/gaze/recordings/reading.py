@@ -1,4 +1,4 @@
-"""Recordings of every tabular format → each image's fixations, checked."""
+"""Recordings of every table format → each image's fixations, checked."""
 
 import importlib
 from collections.abc import Mapping
@@ -10,18 +10,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.core.cli import BadInput, Problems, log
-from stages.gaze.recordings.images import Images
-from stages.gaze.recordings.placing import check_placement, on_image, to_image
-from stages.gaze.recordings.scan import Scan
+from stages.gaze.recordings.images import ImageIndex
+from stages.gaze.recordings.placing import check_placement, is_on_image, to_image_fractions
+from stages.gaze.recordings.scan import Scanpath
 from stages.gaze.recordings.table import Columns, Table, open_table
 from stages.settings.modules import reader_module
 from stages.settings.recording import RecordingSettings
 
-# Medians that are not of milliseconds, and usual ones.
-_LONGEST_MS = 20_000.0
-_USUAL_MS = (50.0, 5_000.0)
-# What other units of time are in milliseconds.
-_UNITS_MS = {"seconds": 1000.0, "microseconds": 0.001}
+# A larger median of the durations cannot be in milliseconds.
+_MAX_MEDIAN_MS = 20_000.0
+# Usual range of the median duration.
+_USUAL_MEDIAN_MS = (50.0, 5_000.0)
+# One unit of other time units, in milliseconds.
+_UNIT_IN_MS = {"seconds": 1000.0, "microseconds": 0.001}
 
 
 def _check_durations(table: Table, columns: Columns, fixations: pd.DataFrame) -> None:
@@ -38,160 +39,164 @@ def _check_durations(table: Table, columns: Columns, fixations: pd.DataFrame) ->
         )
 
 
-def _warn_of_copies(file: Path, fixations: pd.DataFrame) -> None:
-    """Tell of fixations that an export may hold twice: readers seldom agree in all of these."""
-    started = fixations[fixations["start_ms"].notna()]
-    if copies := int(started.duplicated().sum()):
+def _warn_of_duplicates(file: Path, fixations: pd.DataFrame) -> None:
+    """Warn about fixations that a file may hold twice: two readers hardly agree in all values."""
+    with_start = fixations[fixations["start_ms"].notna()]
+    if duplicates := int(with_start.duplicated().sum()):
         log.warning(
-            "%s: %d of %d fixations have the image, place, duration and start of another, and "
-            "count twice: was an export appended to one that was there?",
-            file, copies, len(fixations),
+            "%s: %d of %d fixations have the image, place, duration and start of another one, and "
+            "count twice: did you append an export to an existing file?",
+            file, duplicates, len(fixations),
         )  # fmt: skip
 
 
-def _check_unit(
+def _check_duration_unit(
     table: Table, columns: Columns, durations: NDArray[np.float64], min_duration_ms: float
 ) -> None:
-    middle, longest = float(np.median(durations)), float(durations.max())
-    if longest >= min_duration_ms and middle <= _LONGEST_MS:
+    median, longest = float(np.median(durations)), float(durations.max())
+    if longest >= min_duration_ms and median <= _MAX_MEDIAN_MS:
         return
-    low, high = _USUAL_MS
-    likely = next((unit for unit, ms in _UNITS_MS.items() if low <= middle * ms <= high), None)
+    low, high = _USUAL_MEDIAN_MS
+    likely = next((unit for unit, ms in _UNIT_IN_MS.items() if low <= median * ms <= high), None)
     raise BadInput(
         table.file,
         f"column {columns.duration}",
         found=f"{len(durations)} fixations of {durations.min():g} to {longest:g} ms, with a median "
-        f"of {middle:g} ms",
-        expected=f"some of {min_duration_ms:g} ms (gaze.min_fixation_ms) or longer"
+        f"of {median:g} ms",
+        expected=f"fixations of {min_duration_ms:g} ms (gaze.min_fixation_ms) or longer"
         if longest < min_duration_ms
-        else f"a median of at most {_LONGEST_MS:g} ms",
-        mend=f"the durations look like {likely}: give them in milliseconds"
+        else f"a median of at most {_MAX_MEDIAN_MS:g} ms",
+        mend=f"the durations look like {likely}: convert them to milliseconds"
         if likely
-        else "give durations in milliseconds, or lower gaze.min_fixation_ms",
+        else "convert the durations to milliseconds, or lower gaze.min_fixation_ms",
     )
 
 
-def read_scans(
+def read_scanpaths(
     file: Path,
     sizes: Mapping[str, tuple[int, int]],
     settings: RecordingSettings,
     min_duration_ms: float,
     problems: Problems,
-) -> dict[str, Scan]:
-    """Read a recording.
+) -> dict[str, Scanpath]:
+    """Read a recording that is a table.
 
     Parameters
     ----------
     file
-        A table; `settings.format` says of what: gazemedseg, eyelink, tobii or samples.
+        A table in the format `settings.format`: gazemedseg, eyelink, tobii or samples.
     sizes
-        Sample id → height and width of its original image, px. Rows of other images are left out,
-        and counted in the log.
+        Sample id → height and width of its original image, px. Rows of other images are ignored,
+        and the log counts them.
     settings
-        What the file holds and what its coordinates mean.
+        The format of the file and the meaning of its coordinates.
     min_duration_ms
-        Shorter fixations are dropped, and so are those off the image or without a position.
+        Fixations that are shorter, off the image or without a position are dropped.
     problems
-        Takes what is wrong with a table, of which the rest is read nevertheless: a value that is
-        no number or has a comma without a sure meaning, images named in two folders or shown in
-        another size, a duration not above 0, durations in another unit of time, too many
-        fixations off their image, or none left on any.
+        Collects errors after which the rest of the table is still readable: a value that is not a
+        number or has an ambiguous comma, an image named in two folders or shown in another size, a
+        duration that is not above 0, durations in another unit of time, too many fixations off
+        their image, or no fixation on any image.
 
     Returns
     -------
-    Sample id → scan, its fixations in the order of the file, all readers' together. Samples that
-    no row is of are absent; those with rows that are all dropped have a scan without fixations.
+    Sample id → scanpath: the fixations of all readers in the order of the file. A sample without a
+    row is absent; a sample whose fixations are all dropped has a scanpath without fixations.
 
     Raises
     ------
     BadInput
-        Nothing can be read: the file is no table, a column is absent, or no row is of a sample. Of
-        raw samples also with what `problems` would take, or where times do not grow or are not of
-        the stated rate, or no fixation is found: fixations are not looked for in broken samples.
+        The file is not a table, a column is absent, or no row belongs to a sample. For raw samples
+        also: every error that `problems` collects otherwise, times that do not increase or do not
+        fit the sampling rate, or no fixation at all (fixations are not detected in bad samples).
     """
     found = Problems()
-    # Here, and not where any table is opened: those of texts have no maps beside them.
+    # This hint is here and not in `open_table`: other tables cannot be replaced by maps.
     if file.is_dir():
         raise BadInput(
             file,
             "file",
             found="a folder",
-            expected="a table, as gaze.recording.format says",
-            mend="name the table in it; where it holds maps, set gaze.recording.format: heatmaps "
-            "or refined",
+            expected=f"a table (gaze.recording.format: {settings.format})",
+            mend="give the path of the table; if the folder holds maps, set gaze.recording.format "
+            "to heatmaps or refined",
         )
     table = open_table(file)
-    # By name: a change of another format's reader is none of this gaze.
+    # Imported by name: a change of another format's reader must not rerun this recording.
     reader: Any = importlib.import_module(reader_module(settings.format))
     columns: Columns = reader.find_columns(table, settings)
-    images = Images(sizes)
-    gaze: pd.DataFrame = reader.read(table, columns, settings, images, found)
+    images = ImageIndex(sizes)
+    gaze: pd.DataFrame = reader.read_gaze(table, columns, settings, images, found)
     with found.collect():
-        images.check(table, columns.image)
+        images.check_matches(table, columns.image)
     raw = settings.format == "samples"
     width_height = np.array([size[::-1] for size in sizes.values()], np.float64)
-    # Of raw samples those without a position are blinks.
-    placed = gaze[gaze["x"].notna() & gaze["y"].notna()] if raw else gaze
-    if len(placed):
+    # Raw samples without a position are blinks.
+    to_check = gaze[gaze["x"].notna() & gaze["y"].notna()] if raw else gaze
+    if len(to_check):
         with found.collect():
             check_placement(
                 file,
                 f"columns {columns.x}, {columns.y}",
-                placed[["x", "y"]].to_numpy(),
-                width_height[placed["sample"]],
+                to_check[["x", "y"]].to_numpy(),
+                width_height[to_check["sample"]],
                 settings,
                 "samples" if raw else "fixations",
             )
     if raw or not len(gaze):
-        found.stop()
+        found.raise_all()
         gaze = reader.find_fixations(table, gaze, settings, min_duration_ms) if raw else gaze
     else:
         with found.collect():
             _check_durations(table, columns, gaze)
-            _check_unit(table, columns, gaze["duration_ms"].to_numpy(), min_duration_ms)
+            _check_duration_unit(table, columns, gaze["duration_ms"].to_numpy(), min_duration_ms)
         problems += found
-        _warn_of_copies(file, gaze)
-    scans = _gather(file, list(sizes), gaze, width_height, settings, min_duration_ms)
+        _warn_of_duplicates(file, gaze)
+    scanpaths = _group_by_sample(file, list(sizes), gaze, width_height, settings, min_duration_ms)
     if not found:
         with problems.collect():
-            _check_left(file, scans, min_duration_ms)
-    return scans
+            _require_kept_fixations(file, scanpaths, min_duration_ms)
+    return scanpaths
 
 
-def _check_left(file: Path, scans: dict[str, Scan], min_duration_ms: float) -> None:
-    if not any(len(scan.fixations) for scan in scans.values()):
-        off, short = (sum(numbers) for numbers in zip(*(scan[1:] for scan in scans.values())))
+def _require_kept_fixations(
+    file: Path, scanpaths: dict[str, Scanpath], min_duration_ms: float
+) -> None:
+    if not any(len(scanpath.fixations) for scanpath in scanpaths.values()):
+        off = sum(scanpath.off_image for scanpath in scanpaths.values())
+        short = sum(scanpath.short for scanpath in scanpaths.values())
         raise BadInput(
             file,
             "fixations",
-            found=f"none on its image for long enough: {off} off their image, {short} too short",
-            expected=f"some on their image, of {min_duration_ms:g} ms (gaze.min_fixation_ms) or "
-            "longer",
-            mend="check the unit of the durations, and what recording says of x and y",
+            found=f"no usable fixation: {off} off their image, {short} too short",
+            expected=f"fixations on their image, of {min_duration_ms:g} ms (gaze.min_fixation_ms) "
+            "or longer",
+            mend="check the unit of the durations, and unit, origin and screen of gaze.recording",
         )
 
 
-def _gather(
+def _group_by_sample(
     file: Path,
     sample_ids: list[str],
     fixations: pd.DataFrame,
     width_height: NDArray[np.float64],
     settings: RecordingSettings,
     min_duration_ms: float,
-) -> dict[str, Scan]:
+) -> dict[str, Scanpath]:
     sample = fixations["sample"].to_numpy()
-    place = to_image(fixations[["x", "y"]].to_numpy(), width_height[sample], settings)
-    values = np.concatenate([place, fixations[["duration_ms", "start_ms"]].to_numpy()], axis=1)
-    long = values[:, 2] >= min_duration_ms
-    on = on_image(place)
-    log.info("%s: %d of %d fixations kept", file, int((long & on).sum()), len(values))
+    position = to_image_fractions(fixations[["x", "y"]].to_numpy(), width_height[sample], settings)
+    values = np.concatenate([position, fixations[["duration_ms", "start_ms"]].to_numpy()], axis=1)
+    long_enough = values[:, 2] >= min_duration_ms
+    on_image = is_on_image(position)
+    kept = long_enough & on_image
+    log.info("%s: %d of %d fixations kept", file, int(kept.sum()), len(values))
     order = np.argsort(sample, kind="stable")
     present, firsts = np.unique(sample[order], return_index=True)
     return {
-        sample_ids[number]: Scan(
-            values[rows[(long & on)[rows]]],
-            int((long & ~on)[rows].sum()),
-            int((~long)[rows].sum()),
+        sample_ids[number]: Scanpath(
+            values[rows[kept[rows]]],
+            int((long_enough & ~on_image)[rows].sum()),
+            int((~long_enough)[rows].sum()),
         )
         for number, rows in zip(present, np.split(order, firsts[1:]), strict=True)
     }

@@ -1,4 +1,4 @@
-"""What every recording becomes."""
+"""The common form of all recorded and simulated gaze: the fixations on one image."""
 
 from typing import Any, NamedTuple
 
@@ -6,18 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Scan(NamedTuple):
-    """One image's fixations.
+class Scanpath(NamedTuple):
+    """The fixations on one image, of all its readers together.
 
     Attributes
     ----------
     fixations
         (F, 4) float64: x, y as fractions of the image (0 left or top, 1 right or bottom), duration
-        and start in ms; those on the image that last long enough.
+        and start in ms. Only fixations that lie on the image and last long enough.
     off_image
-        How many others last long enough but lie off the image, or have no position.
+        Number of dropped fixations that last long enough but lie off the image or have no position.
     short
-        How many others are too short.
+        Number of dropped fixations that are too short.
     """
 
     fixations: NDArray[np.float64]
@@ -25,20 +25,20 @@ class Scan(NamedTuple):
     short: int
 
 
-def on_target(fixations: NDArray[np.float64], truth: NDArray[Any]) -> dict[str, float]:
-    """Measure how much of the gaze is on the truth.
+def on_target_shares(fixations: NDArray[np.float64], truth: NDArray[Any]) -> dict[str, float]:
+    """Measure which share of the gaze lies on the target.
 
     Parameters
     ----------
     fixations
-        (F, 4) as of a scan.
+        (F, 4), as in `Scanpath`.
     truth
-        (H, W), above 0 on the target.
+        (H, W) ground-truth mask, above 0 on the target.
 
     Returns
     -------
-    ``on_target_count`` and ``on_target``, the shares of the fixations and of their time; without
-    fixations or time: not there.
+    ``on_target_count``: share of the fixations on the target; absent if there are none.
+    ``on_target``: share of the fixation time; absent if the total time is 0.
     """
     height, width = truth.shape
     # A fixation on the right or lower border, at 1, belongs to the last pixel.

@@ -1,4 +1,4 @@
-"""Delimited text as eye trackers and spreadsheets write it, read column by column."""
+"""Read columns of delimited text files from eye trackers and spreadsheets."""
 
 import csv
 import re
@@ -12,16 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.core.cli import BadInput, Problems
-from stages.gaze.recordings.decimals import MISSING, Numbers
+from stages.gaze.recordings.decimals import MISSING_VALUES, NumberColumn
 
-# Bounds the memory of what is text, whatever the length of the file.
+# Number of rows that are read at once; limits the memory for text columns.
 CHUNK_ROWS = 500_000
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
-_QUOTED = r'^\s*"(.*)"\s*$'
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+_QUOTED_VALUE = r'^\s*"(.*)"\s*$'
 
 
 class Table(NamedTuple):
-    """A file's form, from its first line."""
+    """The form of a table file: encoding, separator and column names, from its first line."""
 
     file: Path
     encoding: str
@@ -30,7 +30,7 @@ class Table(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Names of the columns of a recording that are read."""
+    """Names of the columns to read from a recording."""
 
     image: str
     x: str
@@ -39,89 +39,91 @@ class Columns(NamedTuple):
     duration: str
 
 
-def _no_table(file: Path, error: Exception) -> BadInput:
+def _unreadable_table(file: Path, error: Exception) -> BadInput:
     if isinstance(error, PermissionError):
         return BadInput(
             file,
             "file",
             found=error,
             expected="a table that can be read",
-            mend="let this user read it",
+            mend="give this user permission to read it",
         )
     return BadInput(
         file,
         "file",
         found=error,
         expected="a table in UTF-8 or UTF-16, with tabs, commas or semicolons between its columns",
-        mend="export it again as text; from a spreadsheet, as CSV in UTF-8",
+        mend="export it again as text (from a spreadsheet: as CSV in UTF-8)",
     )
 
 
-def _split(file: Path, separator: str, lines: list[str], number: int) -> Iterator[list[str]]:
-    """Part lines, of which the first has this number, into their values."""
+def _split_lines(file: Path, separator: str, lines: list[str], number: int) -> Iterator[list[str]]:
+    """Split lines into their values; `number` is the line number of the first one."""
     if separator == "\t":
         for line in lines:
-            yield [re.sub(_QUOTED, r"\1", value) for value in line.rstrip("\r\n").split("\t")]
+            yield [re.sub(_QUOTED_VALUE, r"\1", value) for value in line.rstrip("\r\n").split("\t")]
         return
     rows = csv.reader(lines, delimiter=separator, strict=True)
     try:
         for done, row in enumerate(rows):
             if rows.line_num > done + 1:
-                raise csv.Error("a value goes on in the next line")
+                raise csv.Error("a value continues on the next line")
             yield row
             number += 1
     except csv.Error as error:
         raise BadInput(
             file,
             f"line {number}",
-            found="a quotation mark without its partner",
+            found="a quotation mark without a closing one",
             expected="quotation marks in pairs around a value, both on one line",
-            mend="delete the mark, or the line break behind it",
+            mend="delete the mark, or the line break after it",
         ) from error
 
 
 def open_table(file: Path) -> Table:
-    """Find out encoding, separator and columns.
+    """Detect the encoding, the separator and the columns of a table.
 
-    UTF-16 is known by its byte order mark; the separator is the tab, semicolon or comma that the
-    first line has most of. Between tabs a quotation mark is a character like others, save for a
-    pair around the whole value: eye trackers write notes as they were typed.
+    A byte order mark identifies UTF-16. The separator is the most frequent of tab, semicolon and
+    comma in the first line. In a table with tabs, only a pair of quotation marks around a whole
+    value has a meaning: eye trackers write notes exactly as they were typed.
 
     Raises
     ------
     BadInput
-        The file cannot be read, is empty or no text, or names a column twice.
+        The file is unreadable, empty or not text, or has two columns of one name.
     """
     try:
         with file.open("rb") as raw:
             start = raw.read(3)
-        encoding = next((e for mark, e in _MARKS.items() if start.startswith(mark)), "utf-8")
+        encoding = next(
+            (e for mark, e in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8"
+        )
         with file.open(encoding=encoding) as text:
             first = text.readline().rstrip("\r\n")
         if not first.strip():
             raise ValueError("No columns in the first line")
     except (OSError, ValueError) as error:
-        raise _no_table(file, error) from error
+        raise _unreadable_table(file, error) from error
     separator = max("\t;,", key=first.count)
-    columns = [name.strip() for name in next(_split(file, separator, [first], 1))]
-    if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
+    columns = [name.strip() for name in next(_split_lines(file, separator, [first], 1))]
+    if repeated := sorted({name for name in columns if name and columns.count(name) > 1}):
         raise BadInput(
             file,
             "line 1",
-            found=f"twice the column {twice[0]!r}",
+            found=f"the column {repeated[0]!r} twice",
             expected="each column once",
             mend="delete or rename one of the two",
         )
     return Table(file, encoding, separator, columns)
 
 
-def require(table: Table, columns: Collection[str], mend: str) -> None:
-    """Stop where a column is absent.
+def require_columns(table: Table, columns: Collection[str], mend: str) -> None:
+    """Require columns of a table; `mend` is the advice of the message.
 
     Raises
     ------
     BadInput
-        With all the absent columns, and those that are there.
+        Columns are absent. The message lists them and the columns of the table.
     """
     if absent := [name for name in columns if name not in table.columns]:
         raise BadInput(
@@ -133,11 +135,11 @@ def require(table: Table, columns: Collection[str], mend: str) -> None:
         )
 
 
-class _Lines:
-    """A table's lines, each checked, below a header of the columns' numbers.
+class _CheckedLines:
+    """A file object for pandas: checks each line, and replaces the header by column numbers.
 
-    pandas would read on over the ends of lines for the partner of a quotation mark, and drop what
-    a line has beyond the last column.
+    Without the checks, pandas would continue an unclosed quotation on the next lines, and would
+    silently drop values after the last column.
     """
 
     def __init__(self, table: Table, file: TextIO) -> None:
@@ -148,22 +150,22 @@ class _Lines:
 
     def _check(self, lines: list[str], text: str) -> None:
         file, _, separator, columns = self._table
-        most, first = len(columns), self._number + 1
+        limit, first = len(columns), self._number + 1
         self._number += len(lines)
         rows: Iterator[list[str]]
         if separator == "\t" or '"' not in text:
-            rows = (s.split(separator) if s.count(separator) >= most else [] for s in lines)
+            rows = (s.split(separator) if s.count(separator) >= limit else [] for s in lines)
         else:
-            rows = _split(file, separator, lines, first)
+            rows = _split_lines(file, separator, lines, first)
         for number, row in enumerate(rows, first):
-            if len(row) > most and any(value.strip() for value in row[most:]):
+            if len(row) > limit and any(value.strip() for value in row[limit:]):
                 raise BadInput(
                     file,
                     f"line {number}",
                     found="more values than columns",
-                    expected=f"{most} values, as line 1 has names",
-                    mend="put values with a separator inside, such as 0,5, into quotes, or "
-                    "correct the line",
+                    expected=f"at most {limit} values, the number of columns in line 1",
+                    mend="put values that contain the separator, such as 0,5, in quotation marks, "
+                    "or correct the line",
                 )
 
     def read(self, size: int) -> str:
@@ -174,25 +176,27 @@ class _Lines:
         return header + text
 
     def __iter__(self) -> Iterator[str]:
-        # pandas takes for a file what has it, and then calls `read`.
+        # pandas requires `__iter__` of a file object, but calls `read`.
         return iter(self._file)
 
 
-def _chunks(table: Table, text: Sequence[str], numbers: Sequence[str]) -> Iterator[pd.DataFrame]:
-    place = {name: str(table.columns.index(name)) for name in (*text, *numbers)}
-    names = {number: name for name, number in place.items()}
+def _read_chunks(
+    table: Table, text: Sequence[str], numbers: Sequence[str]
+) -> Iterator[pd.DataFrame]:
+    position = {name: str(table.columns.index(name)) for name in (*text, *numbers)}
+    names = {number: name for name, number in position.items()}
     tabs = table.separator == "\t"
     try:
         with table.file.open(encoding=table.encoding, newline="") as file:
             for part in pd.read_csv(
-                cast(TextIO, _Lines(table, file)),
+                cast(TextIO, _CheckedLines(table, file)),
                 sep=table.separator,
                 usecols=list(names),
                 index_col=False,
-                # As categories, pandas would read names that are all digits as numbers.
-                dtype={place[name]: "str" for name in text},
+                # Not "category": pandas would then read names that are all digits as numbers.
+                dtype={position[name]: "str" for name in text},
                 keep_default_na=False,
-                na_values={place[name]: MISSING for name in numbers},
+                na_values={position[name]: MISSING_VALUES for name in numbers},
                 quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
                 skip_blank_lines=False,
                 low_memory=False,
@@ -204,19 +208,19 @@ def _chunks(table: Table, text: Sequence[str], numbers: Sequence[str]) -> Iterat
                         and column.dtype == "str"
                         and column.str.contains('"', regex=False).any()
                     ):
-                        part[number] = column.str.replace(_QUOTED, r"\1", regex=True)
+                        part[number] = column.str.replace(_QUOTED_VALUE, r"\1", regex=True)
                 yield part.rename(columns=names)
     except (OSError, ValueError) as error:
-        raise _no_table(table.file, error) from error
+        raise _unreadable_table(table.file, error) from error
 
 
-def _text_at(table: Table, column: str, line: int) -> str:
+def _read_cell(table: Table, column: str, line: int) -> str:
     with table.file.open(encoding=table.encoding, newline="") as file:
         text = next(islice(file, line - 1, None))
-    values = next(_split(table.file, table.separator, [text], line))
-    place = table.columns.index(column)
+    values = next(_split_lines(table.file, table.separator, [text], line))
+    position = table.columns.index(column)
     # A line may end before the column.
-    return values[place] if place < len(values) else ""
+    return values[position] if position < len(values) else ""
 
 
 def read_columns(
@@ -226,20 +230,20 @@ def read_columns(
     optional: Collection[str],
     problems: Problems,
 ) -> Iterator[pd.DataFrame]:
-    """Yield the rows in parts of bounded size.
+    """Yield the rows in parts of limited size.
 
     Parameters
     ----------
     table
         As `open_table` returns it.
     text, numbers
-        Columns to read; all are there. Decimals may be behind points or commas, in one column
-        behind either.
+        Columns to read; all must exist. Each column of numbers has either decimal points or decimal
+        commas.
     optional
-        Those of `numbers` in which a value may be missing; it is NaN.
+        Columns of `numbers` in which a value may be missing; it becomes NaN.
     problems
-        Takes the first value of each column that is no number; rows with such values are left
-        out, and so are blank lines. At the end it takes commas without a sure meaning.
+        Collects the first value of each column that is not a number, and at the end ambiguous
+        commas. Rows with such values, and blank lines, are skipped.
 
     Yields
     ------
@@ -248,12 +252,12 @@ def read_columns(
     Raises
     ------
     BadInput
-        The file is no table, or a line has more values than the first one has names, or a
-        quotation mark whose partner is not on it.
+        The file is not a table, or a line has more values than there are columns, or a quotation
+        mark has no closing one on its line.
     """
-    columns = {name: Numbers(name) for name in numbers}
+    columns = {name: NumberColumn(name) for name in numbers}
     reported: set[str] = set()
-    for part in _chunks(table, text, numbers):
+    for part in _read_chunks(table, text, numbers):
         part.index = part.index + 2
         for name, column in columns.items():
             part[name] = column.read(part[name])
@@ -274,7 +278,7 @@ def read_columns(
                     BadInput(
                         table.file,
                         f"column {name}, line {line}",
-                        found=repr(_text_at(table, name, line)),
+                        found=repr(_read_cell(table, name, line)),
                         expected="a number",
                         mend="correct or delete the line",
                     )
@@ -286,17 +290,23 @@ def read_columns(
             column.check(
                 table.file,
                 points_elsewhere=any(other.has_point for other in others),
-                commas_elsewhere=any(other.has_sure_comma for other in others),
+                commas_elsewhere=any(other.has_unambiguous_comma for other in others),
             )
 
 
-def codes(names: pd.Series, known: dict[str, int]) -> NDArray[np.int64]:
-    """Look up each row's name in `known`, to which new names are added with the next number.
+def encode_names(names: pd.Series, known: dict[str, int]) -> NDArray[np.int64]:
+    """Encode names as numbers.
 
     Parameters
     ----------
     names
-        (R,) categories.
+        (R,) categorical text.
+    known
+        Name → number; new names are added with the next number.
+
+    Returns
+    -------
+    (R,) int64
     """
-    number = [known.setdefault(name, len(known)) for name in names.cat.categories]
-    return np.array(number, np.int64)[names.cat.codes.to_numpy()]
+    numbers = [known.setdefault(name, len(known)) for name in names.cat.categories]
+    return np.array(numbers, np.int64)[names.cat.codes.to_numpy()]

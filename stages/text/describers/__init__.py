@@ -1,7 +1,12 @@
-"""Who explains an image: the structured explanation, and the backends that write one.
+"""Describers: samples (image, heatmap, pseudomasks) in, one structured explanation each out.
 
-The embedded text names no direction. Flips are part of the training's augmentation, and "left"
-would be false of a flipped image; where a region lies is kept in the values instead.
+Start reading at `Explanation` and `Describer`, the interface of a backend. Each backend has a
+module with a function `make`: `measured.py` (no model), `imported.py` (texts from a table),
+`local.py` and `endpoint.py` (vision-language models; `asking.py` asks them with a prompt of
+`prompts.py`).
+
+The embedded sentences name no direction: training flips images, and "left" would be wrong for a
+flipped image. The values of an explanation keep the place of the region instead.
 """
 
 from collections.abc import Sequence
@@ -21,11 +26,11 @@ FIELDS = ("location", "boundary", "characteristics", "area_percentage", "confide
 
 
 class Explanation(BaseModel):
-    """Why the looked-at region matters, one sentence per field, and the values behind them.
+    """A description of the region that was looked at: one sentence per field, and its values.
 
-    `values` holds, where they are known, `area` (share of the image, 0 to 1) and `place` (one of
+    If known, `values` holds `area` (share of the image, 0 to 1) and `place` (one of
     "upper left", "upper centre", "upper right", "middle left", "middle centre", "middle right",
-    "lower left", "lower centre", "lower right"), which can be checked against the gaze.
+    "lower left", "lower centre", "lower right"); both can be compared with the gaze.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,7 +41,7 @@ class Explanation(BaseModel):
     area_percentage: str
     confidence: str
     remarks: str
-    values: dict[str, float | str] = Field(description="what the sentences rest on")
+    values: dict[str, float | str] = Field(description="what the sentences are made from")
 
     def sentences(self) -> list[str]:
         """Return the text of each of `FIELDS`."""
@@ -44,7 +49,7 @@ class Explanation(BaseModel):
 
 
 class Sample(NamedTuple):
-    """What a backend is shown of one sample.
+    """The part of a sample that a backend gets.
 
     Attributes
     ----------
@@ -52,27 +57,27 @@ class Sample(NamedTuple):
         (H, W, 3) uint8.
     heatmap
         (H, W) floating point in [0, 1].
-    regions
-        (L, H, W) uint8 in {0, 1}, the pseudomasks, from precise to broad.
+    pseudomasks
+        (L, H, W) uint8 in {0, 1}, from precise to broad.
     """
 
     sample_id: str
     image: NDArray[np.uint8]
     heatmap: NDArray[np.floating]
-    regions: NDArray[np.uint8]
+    pseudomasks: NDArray[np.uint8]
 
 
 class Answer(BaseModel):
-    """What came of asking about one sample.
+    """The result of asking a backend about one sample.
 
     Attributes
     ----------
     explanation
-        None where there is none: the gaze marks nothing (`problem` is empty), or it failed.
+        None if the gaze marks nothing (`problem` is empty) or if the backend failed.
     problem
-        Why it failed; empty where it did not.
+        Why the backend failed; empty if it did not.
     raw
-        What a model said, one text per attempt; empty for backends without a model.
+        The model's answers, one text per attempt; empty for backends without a model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,16 +89,16 @@ class Answer(BaseModel):
 
 @dataclass(frozen=True)
 class Setup:
-    """What the `make` of each backend's module is given, to take what it needs.
+    """The argument of each backend's `make`, which uses the parts it needs.
 
     Attributes
     ----------
     prompt
-        File of what a model is asked; a backend that asks has one.
+        Prompt file; None for a backend that asks no model.
     source
-        File of the texts to import; only that backend has one.
+        File of the texts to import; None for other backends.
     threads, gpus
-        For a model that runs here.
+        For a model that runs on this machine.
     """
 
     settings: ExplainSettings
@@ -104,17 +109,17 @@ class Setup:
     gpus: int
 
 
-class Refused(BadInput):
-    """A backend refused all that it was asked: its settings are at fault, or these samples."""
+class BatchRefused(BadInput):
+    """A backend refused all samples of a batch, because of its settings or of these samples."""
 
 
 class Describer(Protocol):
-    """A backend: a vision-language model, texts that were written elsewhere, or a measurement.
+    """A backend: a vision-language model, imported texts, or measurements.
 
     Attributes
     ----------
     model, revision
-        Which model it is, and of which revision; empty where there is none.
+        The model's name and revision; empty for a backend without a model.
     """
 
     model: str
@@ -123,13 +128,13 @@ class Describer(Protocol):
     def revision(self) -> str: ...
 
     def describe(self, samples: Sequence[Sample]) -> list[Answer]:
-        """Explain each sample of a batch; one answer per sample, in their order.
+        """Explain each sample of a batch; return one answer per sample, in the same order.
 
-        A sample that fails has an answer that says so; what concerns all of them (no model, no
-        network, a wrong key) raises.
+        If one sample fails, its answer has a `problem`. An error that concerns all samples (no
+        model, no network, a wrong key) is raised.
 
         Raises
         ------
-        Refused
-            Each sample was refused, and none was answered before.
+        BatchRefused
+            The backend refused each sample and has not answered any before.
         """

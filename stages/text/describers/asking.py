@@ -1,4 +1,4 @@
-"""How a vision-language model is asked: pictures and questions out, explanations back."""
+"""The describer that asks a vision-language model and parses its answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from stages.settings.explain import ViewSettings
 from stages.text.describers import Answer, Sample
 from stages.text.describers.prompts import Prompt
-from stages.text.describers.view import caption, show
+from stages.text.describers.view import caption, draw_view
 
 
 class Question(NamedTuple):
-    """What a model is asked about one sample.
+    """A question for a model about one sample.
 
     Attributes
     ----------
     picture
         (h, w, 3) uint8, RGB.
     text
-        The prompt, and after a failed attempt what was wrong with the answer.
+        The prompt; after a failed attempt also the error in the answer.
     """
 
     picture: NDArray[np.uint8]
@@ -30,24 +30,24 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Unanswered:
-    """A question to which no text came for good, such as one that an endpoint refuses.
+    """A question that the model cannot answer, for example because an endpoint refuses it.
 
     Attributes
     ----------
     reason
-        Why, in words for the user, without a full stop.
+        The reason, for the user, without a full stop.
     """
 
     reason: str
 
 
-class Model(Protocol):
-    """What answers questions about pictures with text.
+class VisionLanguageModel(Protocol):
+    """A model that answers questions about pictures with text.
 
     Attributes
     ----------
     name, revision
-        Which model it is, and of which revision; the revision is empty where it has none.
+        The model's name and revision; the revision is empty if the model has none.
     """
 
     name: str
@@ -59,57 +59,59 @@ class Model(Protocol):
         Parameters
         ----------
         attempt
-            From 0. A model that draws its words derives its seed from it, so that a question that
-            is asked again can be answered in another way.
+            Counts from 0. A model that samples its words derives its seed from it, so that a
+            repeated question can get another answer.
 
         Returns
         -------
-        One item per question: the whole text, not stripped of anything, or `Unanswered` where
-        asking again cannot help; such a question is not asked again.
+        One item per question: the complete text, unchanged, or `Unanswered` if asking again cannot
+        help; the caller does not repeat such a question.
 
         Raises
         ------
         BadInput
-            What concerns all questions: no model, no network, a wrong key.
+            An error that concerns all questions: no model, no network, a wrong key.
         """
 
 
-def _repeat(question: Question, reason: str) -> Question:
+def _append_error(question: Question, reason: str) -> Question:
     return question._replace(
         text=f"{question.text}\n\nAn earlier answer of yours could not be used: {reason}. "
         "Answer again, as it is asked for above."
     )
 
 
-class Asked:
-    """The describer that asks a model, and asks again where an answer cannot be used.
+class ModelDescriber:
+    """The describer that asks a model, and asks again if an answer cannot be used.
 
-    A sample is asked about if its pseudomasks mark anything. All samples of a batch are
-    asked about at once, and then again those whose answers could not be used, with the reason.
+    It asks about each sample whose pseudomasks mark anything. It asks about all samples of a batch
+    at once, and then again about those whose answers could not be used, with the reason.
 
     Parameters
     ----------
     view
-        What the model is shown.
+        How the picture for the model is drawn.
     attempts
-        Times that a sample is asked about at most, 1 or more.
+        How often it asks about a sample at most, 1 or more.
     """
 
-    def __init__(self, model: Model, prompt: Prompt, view: ViewSettings, attempts: int) -> None:
+    def __init__(
+        self, model: VisionLanguageModel, prompt: Prompt, view: ViewSettings, attempts: int
+    ) -> None:
         self.model = model.name
         self._model, self._prompt, self._view, self._attempts = model, prompt, view, attempts
 
     @property
     def revision(self) -> str:
-        """Of the model; an endpoint tells its own with the first answer."""
+        """The model's revision; an endpoint reports it with the first answer."""
         return self._model.revision
 
-    def _question(self, sample: Sample) -> Question:
+    def _make_question(self, sample: Sample) -> Question:
         text = f"{caption(sample, self._view)}\n\n{self._prompt.text()}"
-        return Question(show(sample, self._view), text)
+        return Question(draw_view(sample, self._view), text)
 
-    def _read(self, texts: tuple[str, ...]) -> Answer:
-        """Read the last of a sample's texts."""
+    def _parse_answer(self, texts: tuple[str, ...]) -> Answer:
+        """Parse the last of a sample's texts."""
         try:
             return Answer(explanation=self._prompt.parse(texts[-1]), raw=texts)
         except ValueError as error:
@@ -118,27 +120,27 @@ class Asked:
     def describe(self, samples: Sequence[Sample]) -> list[Answer]:
         """Ask about each sample of a batch; see `Describer`."""
         answers = [Answer(explanation=None) for _ in samples]
-        marked = [i for i, sample in enumerate(samples) if sample.regions[-1].any()]
-        questions = {i: self._question(samples[i]) for i in marked}
-        asked = dict(questions)
+        marked = [i for i, sample in enumerate(samples) if sample.pseudomasks[-1].any()]
+        questions = {i: self._make_question(samples[i]) for i in marked}
+        pending = dict(questions)
         for attempt in range(self._attempts):
-            if not asked:
+            if not pending:
                 break
-            replies = self._model.generate(list(asked.values()), attempt)
-            again = {}
-            for i, reply in zip(asked, replies, strict=True):
+            replies = self._model.generate(list(pending.values()), attempt)
+            retry = {}
+            for i, reply in zip(pending, replies, strict=True):
                 if isinstance(reply, Unanswered):
                     problem = f"the model gave no answer: {reply.reason}"
                     answers[i] = answers[i].model_copy(update={"problem": problem})
                     continue
-                # An endpoint can send half a character, which no file in UTF-8 takes.
+                # An endpoint can send half of a surrogate pair, which UTF-8 cannot encode.
                 text = reply.encode("utf-8", "replace").decode()
-                answers[i] = self._read((*answers[i].raw, text))
+                answers[i] = self._parse_answer((*answers[i].raw, text))
                 if reason := answers[i].problem:
-                    again[i] = _repeat(questions[i], reason)
-            asked = again
-        times = "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
-        for i in asked:
-            problem = f"no valid answer in {times}: {answers[i].problem}"
+                    retry[i] = _append_error(questions[i], reason)
+            pending = retry
+        attempts_text = "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
+        for i in pending:
+            problem = f"no valid answer in {attempts_text}: {answers[i].problem}"
             answers[i] = answers[i].model_copy(update={"problem": problem})
         return answers

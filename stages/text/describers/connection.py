@@ -1,4 +1,4 @@
-"""The line to an HTTP endpoint: where it leads, which key it carries, what may fail on it."""
+"""The connection to an HTTP endpoint: its address, its key, and its errors."""
 
 import http.client
 import math
@@ -18,70 +18,70 @@ import numpy as np
 
 from stages.core.cli import BadInput, log
 
-# Far more than any answer; a wrong address may lead to a download without end.
-LARGEST_ANSWER = 10_000_000  # bytes
-# Shorter keys are the stand-ins that local servers want, such as "ollama".
-_SHORTEST_SECRET = 8
+# Far more than any answer: a wrong address may start an endless download.
+MAX_ANSWER_BYTES = 10_000_000  # bytes
+# Shorter keys are not secret: local servers ask for a placeholder such as "ollama".
+_MIN_SECRET_CHARS = 8
 
 
-class NotNow(Exception):
-    """A request came to nothing, and may succeed when it is sent again.
+class RetryableError(Exception):
+    """A request failed, but may succeed if it is sent again.
 
     Attributes
     ----------
-    after
-        How long the endpoint asks to wait, s.
-    reached
-        False where not even a connection came about.
+    retry_after
+        How long the endpoint asks the client to wait, s.
+    connected
+        False if the client could not even connect.
     """
 
-    def __init__(self, reason: str, *, after: float = 0.0, reached: bool = True) -> None:
+    def __init__(self, reason: str, *, retry_after: float = 0.0, connected: bool = True) -> None:
         super().__init__(reason)
-        self.after = after
-        self.reached = reached
+        self.retry_after = retry_after
+        self.connected = connected
 
 
 class Reply(NamedTuple):
-    """What came back.
+    """The endpoint's reply to a request.
 
     Attributes
     ----------
-    after
-        How long the endpoint asks to wait (Retry-After), s; 0 where it does not.
+    retry_after
+        How long the endpoint asks the client to wait (Retry-After), s; 0 if it does not.
     location
-        Where it redirects to; empty where it does not.
+        The target of a redirect; empty if there is none.
     """
 
     status: int
     body: bytes
-    after: float
+    retry_after: float
     location: str
 
 
 def _check_url(url: str) -> str:
-    """Return the URL without a slash at its end. It may hold a secret, and is not quoted."""
+    """Return the URL without a final slash. Errors do not quote it: it may contain a secret."""
     found = ""
     try:
         parts = urlsplit(url)
         if not re.fullmatch("[!-~]+", url):
-            found = "a space, a line break or a letter beyond ASCII in it"
+            found = "a space, a line break or a character outside ASCII"
         elif parts.scheme not in ("http", "https") or not parts.hostname:
-            found = "no address that begins with http:// or https:// and a host"
+            found = "an address without http:// or https:// and a host"
         elif "@" in parts.netloc:
-            found = "a user name or a password in it"
+            found = "an address with a user name or a password"
         elif parts.query or parts.fragment:
-            found = "a ? or a # in it"
+            found = "an address with ? or #"
         elif parts.port == 0:
             found = "the port 0"
     except ValueError:
-        found = "a host or a port that cannot be read"
+        found = "a host or a port that cannot be parsed"
     if found:
         raise BadInput(
             "config.yaml",
             "explain.url",
             found=found,
             expected="the endpoint's base address, such as http://localhost:8000/v1",
-            mend="correct explain.url; a key belongs into the environment variable that "
+            mend="correct explain.url; put a key into the environment variable that "
             "endpoint.key_variable names",
         )
     if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
@@ -95,18 +95,18 @@ def _read_key(variable: str) -> str:
         raise BadInput(
             f"environment variable {variable}",
             "value",
-            found="a space, a line break or a letter beyond ASCII in it (it is not shown)",
-            expected="a key as the endpoint's provider gave it out",
-            mend=f"set {variable} to the key alone",
+            found="a space, a line break or a character outside ASCII (the value is not shown)",
+            expected="a key as the endpoint's provider issued it",
+            mend=f"set {variable} to the key and nothing else",
         )
     return key
 
 
 def _make_opener() -> request.OpenerDirector:
-    """Make a client that checks certificates and follows no redirect.
+    """Return a client that checks certificates and follows no redirect.
 
-    A proxy is used as the environment says (https_proxy, no_proxy), for https alone: there, it
-    passes on what it cannot read, while with http it would see the key and the images.
+    For https it uses the proxy of the environment (https_proxy, no_proxy), which cannot read the
+    encrypted data. For http it uses no proxy, because the proxy would see the key and the images.
     """
     proxies = {name: proxy for name, proxy in request.getproxies().items() if name == "https"}
     opener = request.OpenerDirector()
@@ -116,10 +116,10 @@ def _make_opener() -> request.OpenerDirector:
     return opener
 
 
-def _retry_after(header: str | None) -> float:
-    """Seconds that the header Retry-After asks to wait, 0 where it says nothing that can be read.
+def _parse_retry_after(header: str | None) -> float:
+    """Return the seconds that the header Retry-After asks to wait, 0 if it cannot be parsed.
 
-    It is a number of seconds or a date (RFC 9110, section 10.2.3).
+    The header is a number of seconds or a date (RFC 9110, section 10.2.3).
     """
     try:
         seconds = float(header or 0)
@@ -128,37 +128,37 @@ def _retry_after(header: str | None) -> float:
             when = parsedate_to_datetime(str(header))
         except (ValueError, OverflowError):
             return 0.0
-        # A date in "-0000" has no zone, and is in UTC.
+        # A date with "-0000" has no time zone, and is in UTC.
         when = when if when.tzinfo else when.replace(tzinfo=UTC)
         seconds = (when - datetime.now(UTC)).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0
 
 
-def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """Read the body, piece by piece: the socket's time-out starts anew with each byte."""
+def _read_body(response: http.client.HTTPResponse, deadline: float) -> bytes:
+    """Read the body in pieces, because the socket's time-out restarts with each byte."""
     body = b""
     while piece := response.read1(1 << 16):
         body += piece
         if time.monotonic() > deadline:
             raise TimeoutError
-        if len(body) > LARGEST_ANSWER:
-            raise NotNow(f"the answer is larger than {LARGEST_ANSWER // 1_000_000} MB")
+        if len(body) > MAX_ANSWER_BYTES:
+            raise RetryableError(f"the answer is larger than {MAX_ANSWER_BYTES // 1_000_000} MB")
     return body
 
 
 class Connection:
-    """Sends one request after the other to an address, from as many threads as one likes.
+    """Sends requests to one address; several threads may use it at the same time.
 
-    The key is read from an environment variable and goes nowhere but into the header
-    Authorization; without a key there is no such header. No redirect is followed, so that neither
-    the key nor an image reaches another host.
+    The key comes from an environment variable and is only sent in the header Authorization; without
+    a key this header is not sent. Redirects are not followed, so that neither the key nor an image
+    reaches another host.
 
     Attributes
     ----------
     address
-        Where requests go to.
+        The address of the requests.
     has_key
-        Whether there is a key.
+        Whether the environment variable holds a key.
 
     Raises
     ------
@@ -174,13 +174,13 @@ class Connection:
         self._timeout_s = timeout_s
 
     def post(self, body: bytes) -> Reply:
-        """Send JSON and return what comes back, whatever its status.
+        """Send JSON and return the reply, whatever its status.
 
         Raises
         ------
-        NotNow
-            No connection, a broken one, or no full answer in time: a request may take `timeout_s`,
-            and twice that if the endpoint falls silent in the middle of its answer.
+        RetryableError
+            No connection, a lost connection, or no complete answer in time. The limit is
+            `timeout_s`, and twice that if the endpoint stops in the middle of its answer.
         BadInput
             The certificate is not trusted.
         """
@@ -189,37 +189,41 @@ class Connection:
             headers["Authorization"] = f"Bearer {self._key}"
         deadline = time.monotonic() + self._timeout_s
         try:
-            sent = request.Request(self.address, body, headers)
-            with self._opener.open(sent, timeout=self._timeout_s) as response:
-                answer = _read(response, deadline)
+            post_request = request.Request(self.address, body, headers)
+            with self._opener.open(post_request, timeout=self._timeout_s) as response:
+                answer = _read_body(response, deadline)
         except URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
-                raise self._untrusted(error.reason) from None
-            # Then the server was there, and hung up while it was sent the request.
-            reached = isinstance(error.reason, ConnectionResetError | BrokenPipeError)
-            reason = f"no connection: {self.clean(str(error.reason))}"
-            raise NotNow(reason, reached=reached) from None
+                raise self._certificate_error(error.reason) from None
+            # In these cases the server accepted the connection and closed it during the request.
+            connected = isinstance(error.reason, ConnectionResetError | BrokenPipeError)
+            reason = f"no connection: {self.clean_message(str(error.reason))}"
+            raise RetryableError(reason, connected=connected) from None
         except TimeoutError:
-            raise NotNow(f"no answer within {self._timeout_s:g} s") from None
+            raise RetryableError(f"no answer within {self._timeout_s:g} s") from None
         except (OSError, http.client.HTTPException) as error:
-            raise NotNow(f"the connection broke off: {self.clean(str(error))}") from None
-        said = response.headers
-        location = said["Location"] or ""
-        return Reply(response.status, answer, _retry_after(said["Retry-After"]), location)
+            raise RetryableError(
+                f"the connection was lost: {self.clean_message(str(error))}"
+            ) from None
+        reply_headers = response.headers
+        location = reply_headers["Location"] or ""
+        return Reply(
+            response.status, answer, _parse_retry_after(reply_headers["Retry-After"]), location
+        )
 
-    def _untrusted(self, error: ssl.SSLCertVerificationError) -> BadInput:
+    def _certificate_error(self, error: ssl.SSLCertVerificationError) -> BadInput:
         return BadInput(
             self.address,
             "certificate",
             found=error.verify_message,
             expected="a certificate of a trusted authority for this host",
-            mend="name a PEM file with your authority's certificate in the environment variable "
-            "SSL_CERT_FILE, or correct explain.url",
+            mend="set the environment variable SSL_CERT_FILE to a PEM file with your "
+            "authority's certificate, or correct explain.url",
         )
 
     def redact(self, text: str) -> str:
-        """Blot out each run of 8 or more characters of the key, which may be repeated in part."""
-        size = _SHORTEST_SECRET
+        """Replace each run of 8 or more characters of the key, as a text may hold parts of it."""
+        size = _MIN_SECRET_CHARS
         runs = {self._key[i : i + size] for i in range(len(self._key) - size + 1)}
         if not any(run in text for run in runs):
             return text
@@ -229,7 +233,7 @@ class Connection:
         parts = groupby(zip(text, hidden.tolist()), key=lambda pair: pair[1])
         return "".join("[key]" if key else "".join(c for c, _ in part) for key, part in parts)
 
-    def clean(self, text: str) -> str:
-        """Make what an endpoint says fit for a message: one line, of at most 300 characters."""
+    def clean_message(self, text: str) -> str:
+        """Clean a text of the endpoint for a message: one line of at most 300 characters."""
         printable = "".join(c if c.isprintable() else " " for c in self.redact(text))
-        return (" ".join(printable.split())[:300]).rstrip(". ") or "nothing"
+        return (" ".join(printable.split())[:300]).rstrip(". ") or "(empty)"

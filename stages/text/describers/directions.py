@@ -1,13 +1,13 @@
-"""Words that are false of a flipped image: which text holds one, and what is left without it."""
+"""Direction words, which are wrong for a flipped image: find and remove sentences with them."""
 
 import re
 import unicodedata
 
-# Of any alphabet: the R of "Röntgen" is no side.
+# A letter of any alphabet: the R of "Röntgen" is not a side.
 _LETTER = r"[^\W\d_]"
-# Anatomical directions count: in a picture they are one. What turns (clockwise, at 3 o'clock) does
-# too. L, R and the corners of a compass (NE) are directions in capitals only.
-_DIRECTION = re.compile(
+# Anatomical directions and rotations (clockwise, at 3 o'clock) count too. L, R and compass points
+# (NE) are directions only in capital letters.
+_DIRECTION_WORD = re.compile(
     rf"""(?<!{_LETTER})(?:
         left\w*|right\w*|upper\w*|lower\w*|lowest|bottom\w*|top(?:s|most|side|left|right)?
         |up|down|(?:up|down)(?:ward|wards|side|right|most|hill|per|stream)
@@ -20,28 +20,27 @@ _DIRECTION = re.compile(
     )(?!{_LETTER})|clock|quadrant""",
     re.VERBOSE,
 )
-_SIDE = re.compile(rf"(?<!{_LETTER})(?:[LR]|[NS][EW])(?!{_LETTER})")
+_ABBREVIATION = re.compile(rf"(?<!{_LETTER})(?:[LR]|[NS][EW])(?!{_LETTER})")
 
 
 def names_direction(text: str) -> bool:
-    """Whether English `text` names a direction, which flipping its image would make false."""
+    """Return whether an English text names a direction, which is wrong after a flip."""
     plain = unicodedata.normalize("NFKC", text)
-    return bool(_SIDE.search(plain) or _DIRECTION.search(plain.casefold()))
+    return bool(_ABBREVIATION.search(plain) or _DIRECTION_WORD.search(plain.casefold()))
 
 
-def without_directions(text: str, longest: int | None = None) -> str:
-    """Keep the sentences of an English text that name no direction.
+def remove_directional_sentences(text: str, max_chars: int | None = None) -> str:
+    """Return an English text without the sentences that name a direction.
 
     Parameters
     ----------
-    longest
-        Characters that may be kept; a sentence that would exceed them is left out, too. None: any
-        number.
+    max_chars
+        Most characters to keep; a sentence that would exceed them is also removed. None: no limit.
     """
     kept = ""
-    # Across line breaks "3 o'clock" must be read as one.
+    # Join lines first, because a line break may split "3 o'clock".
     for sentence in re.split(r"(?<=[.!?;])\s+", " ".join(text.split())):
         longer = f"{kept} {sentence}".strip()
-        if not names_direction(sentence) and (longest is None or len(longer) <= longest):
+        if not names_direction(sentence) and (max_chars is None or len(longer) <= max_chars):
             kept = longer
     return kept

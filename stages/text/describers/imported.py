@@ -1,4 +1,4 @@
-"""Texts that were written elsewhere: by people, or by a model that was asked elsewhere."""
+"""The backend for texts from a table, written by people or by another program."""
 
 import json
 import warnings
@@ -8,26 +8,26 @@ from pathlib import Path
 import pandas as pd
 
 from stages.core.cli import BadInput, log
-from stages.data.datasets.listing import as_id
-from stages.gaze.recordings.images import split_name, stems
+from stages.data.datasets.listing import normalise_id
+from stages.gaze.recordings.images import possible_ids, split_folder
 from stages.gaze.recordings.table import open_table
 from stages.text.describers import FIELDS, Answer, Explanation, Sample, Setup
-from stages.text.describers.directions import without_directions
+from stages.text.describers.directions import remove_directional_sentences
 
 
-def _read_rows(source: Path) -> pd.DataFrame:
-    """Read a table, text in every cell; what is not there is empty."""
+def _read_table(source: Path) -> pd.DataFrame:
+    """Read a table with text in every cell; a missing cell is empty."""
     try:
         if source.suffix.lower() in (".jsonl", ".ndjson"):
             lines = source.read_text("utf-8-sig").split("\n")
             rows = [json.loads(line) for line in lines if line.strip()]
             return pd.DataFrame(rows).fillna("").astype(str)
-        form = open_table(source)
+        table_format = open_table(source)
         with warnings.catch_warnings():
-            # Else a value too many in a line would be dropped.
+            # Without this, pandas would drop an additional value in a line.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(
-                source, sep=form.separator, encoding=form.encoding, dtype=str,
+                source, sep=table_format.separator, encoding=table_format.encoding, dtype=str,
                 keep_default_na=False, index_col=False,
             )  # fmt: skip
     except (OSError, ValueError, AttributeError, pd.errors.ParserWarning) as error:
@@ -35,9 +35,9 @@ def _read_rows(source: Path) -> pd.DataFrame:
             source,
             "file",
             found=error,
-            expected="a table with tabs, semicolons or commas between its columns, or an object "
-            "per line in a file ending in .jsonl, in UTF-8",
-            mend="export the texts again, those that hold the separator in quotation marks",
+            expected="a table with tabs, semicolons or commas between its columns, or a .jsonl "
+            "file with one object per line, in UTF-8",
+            mend="export the texts again, with quotation marks around those with the separator",
         ) from error
 
 
@@ -47,21 +47,21 @@ def read_texts(source: Path) -> dict[str, Explanation]:
     Parameters
     ----------
     source
-        CSV or JSONL with `sample_id` and any of the six fields of an explanation, or one `text`,
-        which then stands for `characteristics`. Sentences that name a direction are kept in the
-        values, and left out of what is embedded: training flips images. The texts are English: only
-        its directions are known.
+        CSV or JSONL with `sample_id` and any of the six fields of an explanation, or with `text`,
+        which becomes `characteristics`. Sentences that name a direction stay in the values, but are
+        not embedded, because training flips images. The texts must be English: directions in other
+        languages are not recognised.
 
     Raises
     ------
     BadInput
-        It is no table, lacks the columns, has both `text` and fields, or an id twice.
+        The file is not a table, has missing columns, both `text` and fields, or an id twice.
     """
-    table = _read_rows(source)
+    table = _read_table(source)
     if "sample_id" in table:
-        table["sample_id"] = [as_id(name.strip()) for name in table["sample_id"]]
-    known = [name for name in FIELDS if name in table]
-    if "sample_id" not in table or not (known or "text" in table):
+        table["sample_id"] = [normalise_id(name.strip()) for name in table["sample_id"]]
+    fields = [name for name in FIELDS if name in table]
+    if "sample_id" not in table or not (fields or "text" in table):
         raise BadInput(
             source,
             "columns",
@@ -69,38 +69,41 @@ def read_texts(source: Path) -> dict[str, Explanation]:
             expected=f"sample_id, and text or any of {', '.join(FIELDS)}",
             mend="rename the columns",
         )
-    if known and "text" in table:
+    if fields and "text" in table:
         raise BadInput(
             source,
             "columns",
-            found=f"text beside {', '.join(known)}",
-            expected="one text, or fields",
-            mend="rename `text` to the field that it belongs to, or take it out",
+            found=f"both text and {', '.join(fields)}",
+            expected="either text or fields of an explanation",
+            mend="rename `text` to the field that it belongs to, or remove it",
         )
-    unread = [name for name in table if name not in ("sample_id", "text", *FIELDS)]
-    if unread:
-        log.warning("%s: columns that none reads: %s", source, ", ".join(map(str, unread)))
-    if not known:
+    unused = [name for name in table if name not in ("sample_id", "text", *FIELDS)]
+    if unused:
+        log.warning("%s: unused columns: %s", source, ", ".join(map(str, unused)))
+    if not fields:
         table = table.rename(columns={"text": "characteristics"})
-        known = ["characteristics"]
-    if (twice := table["sample_id"].duplicated()).any():
+        fields = ["characteristics"]
+    if (duplicated := table["sample_id"].duplicated()).any():
         raise BadInput(
             source,
             "column sample_id",
-            found=f"{table['sample_id'][twice].iloc[0]!r} twice",
+            found=f"{table['sample_id'][duplicated].iloc[0]!r} twice",
             expected="one row per sample",
             mend="join its texts in one row",
         )
     return {
         row["sample_id"]: Explanation(
-            **{name: without_directions(row[name]) if name in known else "" for name in FIELDS},
-            values={name: row[name] for name in known},
+            **{
+                name: remove_directional_sentences(row[name]) if name in fields else ""
+                for name in FIELDS
+            },
+            values={name: row[name] for name in fields},
         )
         for _, row in table.iterrows()
     }
 
 
-class Imported:
+class ImportedTextDescriber:
     """The describer that looks texts up by the sample's id."""
 
     revision = ""
@@ -108,30 +111,32 @@ class Imported:
     def __init__(self, source: Path) -> None:
         self.model = source.name
         texts = read_texts(source)
-        # A row may name its image's file, as a recording may.
-        named = {stem: texts[name] for name in texts for stem in stems(split_name(name)[1])}
-        self._texts = named | texts
+        # A row may hold the image's file name instead of the id, as a gaze recording may.
+        by_file_stem = {
+            stem: texts[name] for name in texts for stem in possible_ids(split_folder(name)[1])
+        }
+        self._texts = by_file_stem | texts
 
     def describe(self, samples: Sequence[Sample]) -> list[Answer]:
-        """Look each sample up; one without a row, or without any text, has a problem."""
-        return [self._answer(sample.sample_id) for sample in samples]
+        """Look up each sample; an answer without a row or a text has a problem."""
+        return [self._look_up(sample.sample_id) for sample in samples]
 
-    def _answer(self, sample_id: str) -> Answer:
+    def _look_up(self, sample_id: str) -> Answer:
         explanation = self._texts.get(sample_id)
         if explanation is None:
-            return Answer(explanation=None, problem=f"no row of it in {self.model}")
+            return Answer(explanation=None, problem=f"{self.model} has no row for this sample")
         if any(explanation.sentences()):
             return Answer(explanation=explanation)
-        problem = f"no text in its row of {self.model}"
+        problem = f"its row in {self.model} has no text"
         if any(explanation.values.values()):
             problem = (
-                f"each sentence of its row in {self.model} names a direction, which is false of a "
-                "flipped image: say what else there is in sentences of their own"
+                f"each sentence of its row in {self.model} names a direction, which is wrong for "
+                "a flipped image: write the rest in separate sentences"
             )
         return Answer(explanation=None, problem=problem)
 
 
-def make(setup: Setup) -> Imported:
-    """Read the texts."""
+def make(setup: Setup) -> ImportedTextDescriber:
+    """Return the describer that looks texts up in `setup.source`."""
     assert setup.source is not None
-    return Imported(setup.source)
+    return ImportedTextDescriber(setup.source)

@@ -1,4 +1,4 @@
-"""What a vision-language model sees of an image and of the gaze on it."""
+"""The picture of an image and its gaze that a vision-language model gets, and its caption."""
 
 from typing import NamedTuple
 
@@ -10,105 +10,107 @@ from stages.core.resize import resize
 from stages.settings.explain import ViewSettings
 from stages.text.describers import Sample
 
-Rgb = NDArray[np.uint8]
+RgbImage = NDArray[np.uint8]
 
-# Colours that neither tissue nor a grey scan has.
-_GAZE, _LINE, _RIM = (255, 225, 0), (0, 255, 255), (0, 0, 0)
-# Where the gaze was longest; a model is asked for the colour of what lies under the tint.
-_OPACITY = 0.2
-# A part of the image has at least this share of its height and width: a few pixels alone could
-# not be described.
-_SMALLEST = 1 / 8
+# Tissue and grey scans do not have these colours.
+_GAZE_COLOUR, _LINE_COLOUR, _RIM_COLOUR = (255, 225, 0), (0, 255, 255), (0, 0, 0)
+# Opacity where the gaze was longest; low, because the model must see the colours under the tint.
+_GAZE_OPACITY = 0.2
+# A crop has at least this share of the image's height and width: a few pixels alone are too little
+# for a description.
+_MIN_CROP_SHARE = 1 / 8
 
 
 class _Box(NamedTuple):
-    """A part of an image, px, the ends not included."""
+    """A part of an image: start (inclusive) and end (exclusive), px."""
 
     rows: tuple[int, int]
     columns: tuple[int, int]
 
-    def cut(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def crop(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return array[slice(*self.rows), slice(*self.columns)]
 
 
-def _stretch(marked: NDArray[np.bool_], margin: float) -> tuple[int, int]:
-    """Where `marked` has its first and behind its last True, with a margin, within the array."""
+def _find_bounds(marked: NDArray[np.bool_], margin: float) -> tuple[int, int]:
+    """Return start and end of the True values, with a margin, within the array."""
     side = len(marked)
     first, last = np.flatnonzero(marked)[[0, -1]].tolist()
-    pad = round(margin * (last + 1 - first))
-    start, end = max(first - pad, 0), min(last + 1 + pad, side)
-    length = max(end - start, round(_SMALLEST * side))
+    padding = round(margin * (last + 1 - first))
+    start, end = max(first - padding, 0), min(last + 1 + padding, side)
+    length = max(end - start, round(_MIN_CROP_SHARE * side))
     start = min(max(start - (length - (end - start)) // 2, 0), side - length)
     return start, start + length
 
 
-def _box(sample: Sample, settings: ViewSettings) -> _Box:
-    """Where the part of the image that is shown lies."""
-    broad = sample.regions[-1] > 0
+def _find_visible_box(sample: Sample, settings: ViewSettings) -> _Box:
+    """Return the part of the image that the picture shows."""
+    broad = sample.pseudomasks[-1] > 0
     if settings.show != "crop" or not broad.any():
         return _Box((0, broad.shape[0]), (0, broad.shape[1]))
     return _Box(
-        _stretch(broad.any(axis=1), settings.margin), _stretch(broad.any(axis=0), settings.margin)
+        _find_bounds(broad.any(axis=1), settings.margin),
+        _find_bounds(broad.any(axis=0), settings.margin),
     )
 
 
-def _outlined(sample: Sample, settings: ViewSettings) -> NDArray[np.uint8] | None:
-    """Find the pseudomask whose outline is drawn, (H, W), if one is."""
+def _select_outlined_region(sample: Sample, settings: ViewSettings) -> NDArray[np.uint8] | None:
+    """Return the pseudomask whose outline is drawn, (H, W), or None."""
     if settings.show == "image":
         return None
-    levels = sample.regions if settings.show == "overlay" else sample.regions[-1:]
+    levels = sample.pseudomasks if settings.show == "overlay" else sample.pseudomasks[-1:]
     return next((level for level in levels if level.any()), None)
 
 
-def _draw(picture: Rgb, region: NDArray[np.bool_]) -> Rgb:
-    """Draw a line around `region`, where it reaches the picture's border inside it."""
+def _draw_outline(picture: RgbImage, region: NDArray[np.bool_]) -> RgbImage:
+    """Draw a line around `region`, and inside it along the picture's border."""
     width = max(1, round(max(region.shape) / 224))
     distance = ndimage.distance_transform_edt(~region)
     frame = np.ones_like(region)
     frame[width:-width, width:-width] = False
     line = ((distance > 0) & (distance <= width)) | (region & frame)
     drawn = picture.copy()
-    # The rim keeps the line visible on a bright ground.
-    drawn[(distance > width) & (distance <= width + 1)] = _RIM
-    drawn[line] = _LINE
+    # The rim keeps the line visible on a bright background.
+    drawn[(distance > width) & (distance <= width + 1)] = _RIM_COLOUR
+    drawn[line] = _LINE_COLOUR
     return drawn
 
 
-def show(sample: Sample, settings: ViewSettings) -> Rgb:
-    """Draw what a model is shown of `sample`.
+def draw_view(sample: Sample, settings: ViewSettings) -> RgbImage:
+    """Draw the picture of `sample` that a model sees.
 
-    overlay: the whole image, tinted yellow where the gaze was, the more the longer, and a cyan line
-    around the precise pseudomask, or where that is empty around the next broader one that is not.
+    overlay: the whole image, with a yellow tint that is stronger where the gaze was longer, and a
+    cyan line around the precise pseudomask, or if that is empty around the next broader one.
     crop: the part of the image around the broad pseudomask with `settings.margin`, at least an
     eighth of the image's height and width, and a cyan line around that pseudomask; the whole image
-    where it is empty. image: the image alone.
+    if the pseudomask is empty. image: the image alone.
 
-    A line lies just outside of its region, so that the edge itself stays visible; where the region
-    reaches the border, along the border. A region that is the whole image is framed.
+    A line lies just outside of its region, so that the edge itself stays visible. Where the region
+    reaches the border of the image, the line follows the border. If the region is the whole image,
+    the line is a frame.
 
     Returns
     -------
-    (h, w, 3) uint8, the longer side of `settings.side`, in the shape of what is shown.
+    (h, w, 3) uint8; the longer side has `settings.side` px, the aspect ratio is kept.
     """
-    box = _box(sample, settings)
-    image = box.cut(sample.image)
+    box = _find_visible_box(sample, settings)
+    image = box.crop(sample.image)
     scale = settings.side / max(image.shape[:2])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     picture = resize(image, (height, width))
     if settings.show == "overlay":
         heat = resize(sample.heatmap.astype(np.float32), (height, width))[..., None]
-        picture += (np.array(_GAZE, np.float32) - picture) * heat.clip(0, 1) * _OPACITY
+        picture += (np.array(_GAZE_COLOUR, np.float32) - picture) * heat.clip(0, 1) * _GAZE_OPACITY
     drawn = np.rint(picture).astype(np.uint8)
-    region = _outlined(sample, settings)
+    region = _select_outlined_region(sample, settings)
     if region is None:
         return drawn
-    share = resize(box.cut(region).astype(np.float32), (height, width))
-    # A region of a few pixels must not vanish where the picture is smaller than the image.
-    return _draw(drawn, share >= min(0.5, share.max()))
+    coverage = resize(box.crop(region).astype(np.float32), (height, width))
+    # A region of a few pixels must not vanish if the picture is smaller than the image.
+    return _draw_outline(drawn, coverage >= min(0.5, coverage.max()))
 
 
 def caption(sample: Sample, settings: ViewSettings) -> str:
-    """Say in words for a model what `show` draws."""
+    """Return a text for the model that explains the picture of `draw_view`."""
     if settings.show == "image":
         return (
             "Nothing is marked in the picture. Describe the region that a clinician would look at "
@@ -121,7 +123,7 @@ def caption(sample: Sample, settings: ViewSettings) -> str:
             f"more the longer. {line} Tint and line are not part of the image: describe the "
             "colours as they are without them."
         )
-    box = _box(sample, settings)
+    box = _find_visible_box(sample, settings)
     (top, bottom), (left, right) = (
         (round(100 * first / side), round(100 * last / side))
         for (first, last), side in zip(box, sample.image.shape)

@@ -1,4 +1,8 @@
-"""Text encoders: what turns the sentences of an explanation into vectors."""
+"""Text encoders: sentences in, vectors of length 1 out.
+
+Start reading at `Encoder`, the interface. Each module here has a function `make` that returns an
+encoder; `imported.py` reads finished vectors from files instead.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,23 +17,23 @@ class Encoder(Protocol):
     Attributes
     ----------
     name, version
-        Which encoder it is, and a version, commit or hash that changes with its weights.
-    width
-        Length D of a vector.
+        The encoder's name, and a version, commit or hash that changes with its weights.
+    embedding_dim
+        Number of elements D of a vector.
     """
 
     name: str
     version: str
-    width: int
+    embedding_dim: int
 
     def encode(self, sentences: Sequence[str]) -> NDArray[np.float32]:
         """Encode a batch of at least one sentence.
 
         Returns
         -------
-        (len(sentences), width) float32, each row of length 1; which sentences share a batch
-        changes no more than the rounding.
+        (len(sentences), embedding_dim) float32, each row of length 1. Apart from rounding, a vector
+        does not depend on the other sentences of the batch.
         """
 
-    def count_cut(self, sentences: Sequence[str]) -> int:
-        """Return how many sentences are longer than what the encoder reads of one."""
+    def count_truncated(self, sentences: Sequence[str]) -> int:
+        """Return how many sentences are too long for the encoder, which ignores their ends."""

@@ -1,4 +1,4 @@
-"""Vectors that were made elsewhere: a folder of <id>.npy, as the authors publish them."""
+"""Vectors from another program: a folder of <id>.npy, the form that the authors publish."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core import cli
-from stages.data.datasets.listing import as_id
+from stages.data.datasets.listing import normalise_id
 
-# How many sample ids a message shows.
-_SHOWN = 5
+# How many file names an error message shows.
+_MAX_EXAMPLES = 5
 
 
 def read_array(file: Path) -> NDArray[np.float32]:
@@ -20,7 +20,7 @@ def read_array(file: Path) -> NDArray[np.float32]:
     Parameters
     ----------
     file
-        A NumPy array file, float32, of shape (K, D), or (D,), which is one vector.
+        A NumPy array file: float32, of shape (K, D), or (D,) for one vector.
 
     Returns
     -------
@@ -29,12 +29,12 @@ def read_array(file: Path) -> NDArray[np.float32]:
     Raises
     ------
     BadInput
-        It is no such file, or a number in it is not finite.
+        The file is not of this kind, or a number in it is not finite.
     """
     expected = "a float32 array of shape (K, D) or (D,)"
     mend = "write it again with numpy.save(file, vectors.astype(numpy.float32))"
     try:
-        # Not numpy.load, which also opens archives.
+        # numpy.load would also open archives.
         with file.open("rb") as stream:
             array = np.lib.format.read_array(stream, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -49,7 +49,7 @@ def read_array(file: Path) -> NDArray[np.float32]:
             "values",
             found=f"{not_finite} of {array.size} are NaN or infinite",
             expected="finite numbers",
-            mend="make the sample's vectors again; a text that is too long or empty may be why",
+            mend="compute the sample's vectors again; its text may be too long or empty",
         )
     return array.reshape(-1, array.shape[-1])
 
@@ -57,18 +57,18 @@ def read_array(file: Path) -> NDArray[np.float32]:
 def _check_shapes(
     files: Mapping[str, Path], arrays: Mapping[str, NDArray[np.float32]], problems: cli.Problems
 ) -> None:
-    """Take note of the arrays whose shape is not that of most."""
-    ((wanted, _),) = Counter(array.shape for array in arrays.values()).most_common(1)
-    like = next(files[name] for name, array in arrays.items() if array.shape == wanted)
+    """Add a problem for each array whose shape differs from the most common one."""
+    ((expected_shape, _),) = Counter(array.shape for array in arrays.values()).most_common(1)
+    example = next(files[name] for name, array in arrays.items() if array.shape == expected_shape)
     for name, array in arrays.items():
-        if array.shape != wanted:
+        if array.shape != expected_shape:
             problems.append(
                 cli.BadInput(
                     files[name],
                     "shape",
-                    found=f"{array.shape} (vectors, their length)",
-                    expected=f"{wanted}, as in {like.name}: one shape in all files",
-                    mend="make all vectors with one encoder, and as many for each sample",
+                    found=f"{array.shape} (number of vectors, their length)",
+                    expected=f"{expected_shape}, as in {example.name}: all files need one shape",
+                    mend="make all vectors with one encoder, and the same number for each sample",
                 )
             )
 
@@ -81,11 +81,11 @@ def read_vectors(
     Parameters
     ----------
     source
-        Folder with <id>.npy for each sample that is explained; others may lack theirs.
+        Folder with <id>.npy for each explained sample; for other samples the file is optional.
     sample_ids
         (N,) str.
     explained
-        (N,) bool: the sample has a text, and so needs vectors.
+        (N,) bool: the sample has a text and needs vectors.
 
     Returns
     -------
@@ -94,24 +94,24 @@ def read_vectors(
     Raises
     ------
     BadInput
-        What is wrong, of all files: one is absent, cannot be used, or has another shape.
+        A file is missing, cannot be used, or has another shape. The message lists all problems.
     """
-    files = {as_id(file.stem): file for file in source.glob("*.npy")}
+    files = {normalise_id(file.stem): file for file in source.glob("*.npy")}
     present = {name: files[name] for name in sample_ids if name in files}
-    lacking = [
+    missing = [
         name for name, needed in zip(sample_ids, explained) if needed and name not in present
     ]
     problems = cli.Problems()
-    if lacking or not present:
-        named = cli.name_some([f"{name}.npy" for name in lacking], _SHOWN)
+    if missing or not present:
+        missing_files = cli.list_names([f"{name}.npy" for name in missing], _MAX_EXAMPLES)
         problems.append(
             cli.BadInput(
                 source,
                 "files",
-                found=f"no {named}" if lacking else "no <id>.npy of any sample",
+                found=f"no {missing_files}" if missing else "no <id>.npy for any sample",
                 expected=f"<id>.npy for each of the {int(explained.sum())} samples with a text",
-                mend="state the folder of the vectors as embed.source, name the files like the "
-                "images, without their ending, or leave the samples out of the split files",
+                mend="set embed.source to the folder of the vectors, name the files like the "
+                "images without their extension, or remove the samples from the split files",
             )
         )
     arrays: dict[str, NDArray[np.float32]] = {}
@@ -120,7 +120,7 @@ def read_vectors(
             arrays[name] = read_array(file)
     if arrays:
         _check_shapes(present, arrays, problems)
-    problems.stop()
+    problems.raise_all()
     cli.log.info("%d of %d samples have vectors", len(arrays), len(sample_ids))
-    none = np.zeros_like(next(iter(arrays.values())))
-    return np.stack([arrays.get(name, none) for name in sample_ids])
+    zeros = np.zeros_like(next(iter(arrays.values())))
+    return np.stack([arrays.get(name, zeros) for name in sample_ids])

@@ -9,27 +9,27 @@ import transformers
 from numpy.typing import NDArray
 
 from stages.core import cli
-from stages.core.device import choose
+from stages.core.device import choose_device
 from stages.settings.explain import EmbedSettings
 from stages.text import pretrained
 
 Pooling = Literal["mean", "first"]
 
 
-class Transformer:
-    """A sentence's vector is pooled from its tokens' last hidden states, and scaled to length 1.
+class HuggingFaceEncoder:
+    """An encoder that pools the last hidden states of a sentence's tokens, scaled to length 1.
 
     Parameters
     ----------
     name, version
-        Which encoder it is.
+        The encoder's name and version, see `Encoder`.
     tokenizer, model
-        Of the transformers library, the model on the CPU, in float32.
+        Objects of the transformers library; the model is on the CPU, in float32.
     pooling
-        "mean": over the sentence's tokens, with those that the tokenizer adds at both ends;
+        "mean": over the sentence's tokens, including those that the tokenizer adds at both ends;
         "first": the first token, [CLS] or <s>.
     device
-        Where to compute.
+        The device to compute on.
     """
 
     def __init__(
@@ -42,29 +42,29 @@ class Transformer:
         device: torch.device,
     ) -> None:
         self.name, self.version = name, version
-        self.width: int = model.config.hidden_size
+        self.embedding_dim: int = model.config.hidden_size
         self._tokenizer, self._model = tokenizer, model.to(device).eval()
         self._pooling, self._device = pooling, device
-        # A tokenizer that was saved without its limit claims to have none. RoBERTa counts
-        # positions from behind the padding token's id.
+        # A tokenizer that was saved without its limit reports a huge one. RoBERTa's first position
+        # is the padding token's id plus one.
         positions: int = model.config.max_position_embeddings
-        self._longest: int = tokenizer.model_max_length
-        if self._longest > positions:
-            self._longest = positions - tokenizer.pad_token_id - 1
+        self._max_tokens: int = tokenizer.model_max_length
+        if self._max_tokens > positions:
+            self._max_tokens = positions - tokenizer.pad_token_id - 1
 
-    def count_cut(self, sentences: Sequence[str]) -> int:
+    def count_truncated(self, sentences: Sequence[str]) -> int:
         """Return how many sentences have more tokens than the model has positions."""
         tokens = self._tokenizer(list(sentences), verbose=False)["input_ids"]
-        return sum(len(row) > self._longest for row in tokens)
+        return sum(len(row) > self._max_tokens for row in tokens)
 
     @torch.inference_mode()
     def encode(self, sentences: Sequence[str]) -> NDArray[np.float32]:
-        """Return (len(sentences), width) float32, each row of length 1."""
+        """Return (len(sentences), embedding_dim) float32, each row of length 1."""
         batch = self._tokenizer(
             list(sentences),
             padding=True,
             truncation=True,
-            max_length=self._longest,
+            max_length=self._max_tokens,
             return_tensors="pt",
         ).to(self._device)
         tokens = self._model(**batch).last_hidden_state
@@ -77,24 +77,24 @@ class Transformer:
         return vectors
 
 
-def _check_kind(model: str, config: Any) -> None:
+def _check_architecture(model: str, config: Any) -> None:
     known = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
     if not known or config.is_encoder_decoder or not hasattr(config, "max_position_embeddings"):
         raise cli.BadInput(
             model,
             "architecture",
             found=config.model_type,
-            expected="a text encoder that was trained on masked words, such as BERT or RoBERTa",
+            expected="a text encoder trained by predicting masked words, such as BERT or RoBERTa",
             mend="choose another embed.model; a CLIP of open_clip needs embed.encoder: open_clip",
         )
 
 
 def _check_tokenizer(model: str, tokenizer: Any, config: Any) -> None:
-    # Without its files, the library makes a tokenizer that knows only the special tokens.
+    # If the files are missing, the library creates a tokenizer with only the special tokens.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         found = "no vocabulary"
     elif len(tokenizer) > config.vocab_size:
-        found = f"{len(tokenizer)} tokens, of which the model knows {config.vocab_size}"
+        found = f"{len(tokenizer)} tokens, but the model knows only {config.vocab_size}"
     elif tokenizer.pad_token is None:
         found = "no padding token"
     else:
@@ -104,35 +104,43 @@ def _check_tokenizer(model: str, tokenizer: Any, config: Any) -> None:
         "tokenizer",
         found=found,
         expected="the tokenizer that the model was trained with",
-        mend="take tokenizer.json, or the vocabulary's files, and tokenizer_config.json from the "
+        mend="copy tokenizer.json, or the vocabulary files, and tokenizer_config.json from the "
         "model's publisher",
     )
 
 
-def load(model: str, origin: dict[str, Any]) -> tuple[Any, Any]:
-    """Load tokenizer and model, as `pretrained.pin` found them, the model on the CPU in float32.
+def load_text_model(model: str, load_options: dict[str, Any]) -> tuple[Any, Any]:
+    """Load the tokenizer and the model, the model on the CPU in float32.
+
+    Parameters
+    ----------
+    model
+        A folder or a hub id.
+    load_options
+        From `pretrained.pin_model`.
 
     Raises
     ------
     BadInput
-        Something is missing, broken, not in safetensors files, or no text encoder.
+        A file is missing or broken, the weights are not in safetensors files, or the model is not a
+        text encoder.
     """
-    origin = origin | {"trust_remote_code": False}
-    with pretrained.loading(model, "embed"):
+    load_options = load_options | {"trust_remote_code": False}
+    with pretrained.report_load_errors(model, "embed"):
         try:
-            config = transformers.AutoConfig.from_pretrained(model, **origin)
+            config = transformers.AutoConfig.from_pretrained(model, **load_options)
         except ValueError as error:
             if "trust_remote_code" not in str(error):
                 raise
             raise cli.BadInput(
                 model,
                 "architecture",
-                found="one that comes as code with the model's files",
-                expected="one that the transformers library has",
+                found="an architecture that is defined by code in the model's files",
+                expected="an architecture of the transformers library",
                 mend="choose another embed.model",
             ) from error
-        _check_kind(model, config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model, **origin)
+        _check_architecture(model, config)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model, **load_options)
         _check_tokenizer(model, tokenizer, config)
         network, report = transformers.AutoModel.from_pretrained(
             model,
@@ -140,31 +148,32 @@ def load(model: str, origin: dict[str, Any]) -> tuple[Any, Any]:
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
-            **origin,
+            **load_options,
         )
-    # The library draws what it does not find. Nobody reads the pooler, which many files lack.
+    # The library initialises missing weights at random. The pooler is not used, and many files
+    # do not have it.
     if missing := sorted(key for key in report["missing_keys"] if not key.startswith("pooler.")):
         raise cli.BadInput(
             model,
             "weights",
-            found=f"{len(missing)} of the model's tensors are absent, such as {missing[0]}",
-            expected="all of them",
+            found=f"{len(missing)} of the model's tensors are missing, such as {missing[0]}",
+            expected="all tensors",
             mend="download the model again, with all of its safetensors files",
         )
     return tokenizer, network
 
 
-def make(settings: EmbedSettings, threads: int, gpus: int) -> Transformer:
+def make(settings: EmbedSettings, threads: int, gpus: int) -> HuggingFaceEncoder:
     """Load the encoder.
 
     Raises
     ------
     BadInput
-        There is no such model, it is not pinned, or it cannot be used.
+        The model does not exist, has no fixed revision, or cannot be used.
     """
     torch.set_num_threads(threads)
-    pinned = pretrained.pin(settings.model, settings.revision, "embed")
-    tokenizer, model = load(settings.model, pinned.origin)
-    return Transformer(
-        settings.model, pinned.revision, tokenizer, model, settings.pooling, choose(gpus)
+    pinned = pretrained.pin_model(settings.model, settings.revision, "embed")
+    tokenizer, model = load_text_model(settings.model, pinned.load_options)
+    return HuggingFaceEncoder(
+        settings.model, pinned.revision, tokenizer, model, settings.pooling, choose_device(gpus)
     )

@@ -1,8 +1,9 @@
-"""How a student learns: one module per method, each with the same function.
+"""The methods to train a student: one module each, with the same function.
 
-`make` builds what is trained and the step that trains it.
-What is trained is a module dictionary; its "student" is the network to deploy, and what else it
-holds serves training only.
+In: settings, the student's architecture and, for some methods, a trained teacher. Out:
+`make_model_and_step` returns the networks to train and their training step. The networks are a
+module dictionary: "student" is the network to deploy, the others serve training only. Start reading
+at `single.py`, the simplest; `distilled.py` is the project's own method.
 """
 
 from pathlib import Path
@@ -18,9 +19,9 @@ from stages.training.samples import Batch
 
 
 class Method(Protocol):
-    """What each module is."""
+    """The function that each module of a method has."""
 
-    def make(
+    def make_model_and_step(
         self,
         settings: StudentSettings,
         architecture: models.Architecture,
@@ -29,29 +30,29 @@ class Method(Protocol):
         teacher: Path | None,
         text_width: int,
     ) -> tuple[nn.ModuleDict, loop.Step]:
-        """Build what is trained, and its step.
+        """Build the networks to train and their training step.
 
         Parameters
         ----------
         architecture
-            Of the student, without a teacher to align to.
+            The student's architecture, without alignment to a teacher.
         seed
-            Of the first weights.
+            Seed of the initial weights.
         device
-            Of the training; what is trained need not be there yet.
+            Device of the training. The caller moves the returned networks there.
         teacher
             Weights of a trained teacher, for a method that needs one.
         text_width
-            Channels of a token of the batches' text; 0: they have none.
+            Channels of a text token in the batches; 0: the batches have no text.
         """
         ...
 
 
-def label(batch: Batch, settings: StudentSettings) -> Tensor:
-    """Return what a student is told of each pixel (B, H, W).
+def pixel_labels(batch: Batch, settings: StudentSettings) -> Tensor:
+    """Return the label of each pixel, (B, H, W).
 
-    The dense mask; or the broad pseudomask; or, with `settings.levels`, the mean over the
-    levels in [0, 1]: the share of them at which a pixel is foreground.
+    It is the dense mask, or the broad pseudomask, or, with `settings.levels`, the mean of the
+    pseudomasks in [0, 1]: the share of levels at which a pixel is foreground.
     """
     if settings.labels == "mask":
         return batch["mask"]

@@ -1,4 +1,4 @@
-"""The method: a student that learns from the pseudomasks and from a trained teacher."""
+"""The project's method: a student learns from the pseudomasks and from a trained teacher."""
 
 from pathlib import Path
 from typing import cast
@@ -7,17 +7,17 @@ import torch
 from torch import nn
 
 from stages.core.cli import BadInput
-from stages.core.processes import gather, share
+from stages.core.processes import gather_batch, local_batch
 from stages.networks import models
 from stages.settings.training import StudentSettings
 from stages.training import augment, loop
 from stages.training.losses import consistency, feature_alignment, partial_cross_entropy, ramp_up
 from stages.training.masking import disagreement_mask
-from stages.training.methods import label
+from stages.training.methods import pixel_labels
 from stages.training.samples import Batch, normalise
 
 
-def make(
+def make_model_and_step(
     settings: StudentSettings,
     architecture: models.Architecture,
     seed: int,
@@ -27,56 +27,62 @@ def make(
 ) -> tuple[nn.ModuleDict, loop.Step]:
     """Build a student and its step: gaze loss under DARM, AFC, and CWC on a perturbed view.
 
-    Where batches have a `pseudolabel` (B, H, W), the teacher's foreground probability as the CRF
-    left it, that is the teacher's answer, and the gaze loss is asked only where the pseudomask
-    agrees with it: what the image itself contradicts, or half of the levels, is left to
-    consistency.
+    If the settings ask for pseudolabels, a batch has a `pseudolabel` (B, H, W): the teacher's
+    foreground probability after the CRF. It replaces the teacher's prediction. The gaze loss then
+    uses only pixels in which pseudomask and pseudolabel agree and the levels are not split in
+    half; only consistency trains the other pixels.
     """
     assert teacher is not None
-    guide = models.load(teacher, "teacher").to(device)
-    if guide.architecture.text_width and not text_width:
+    teacher_network = models.load(teacher, "teacher").to(device)
+    if teacher_network.architecture.text_width and not text_width:
         raise BadInput(
-            teacher, "text_width", found=f"{guide.architecture.text_width}, and no text",
-            expected="the texts that this teacher reads",
-            mend="name them, as in --explanations results/kvasir/explanations.h5",
+            teacher, "text_width", found=f"{teacher_network.architecture.text_width}, but no text",
+            expected="explanations, because this teacher reads text",
+            mend="add them, for example --explanations results/kvasir/explanations.h5",
         )  # fmt: skip
-    aligned = architecture.model_copy(update={"teacher_widths": guide.architecture.widths[1:5]})
-    student = cast(models.Student, models.build(aligned, seed))
+    student_architecture = architecture.model_copy(
+        update={"teacher_widths": teacher_network.architecture.widths[1:5]}
+    )
+    student = cast(models.Student, models.build(student_architecture, seed))
 
-    def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.Terms:
-        batch = augment.flip(batch, generator)
-        joined = normalise(batch["image"])
-        image, gazed = share(joined), share(label(batch, settings))
-        text = share(batch["text"]) if text_width else None
+    def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
+        batch = augment.random_flip(batch, generator)
+        all_images = normalise(batch["image"])
+        image, labels = local_batch(all_images), local_batch(pixel_labels(batch, settings))
+        text = local_batch(batch["text"]) if text_width else None
         with torch.no_grad():
-            trusted = torch.ones_like(gazed, dtype=torch.bool)
+            trusted = torch.ones_like(labels, dtype=torch.bool)
             if settings.reads_pseudolabels:
-                features = guide.features(image, text)
-                foreground = share(batch["pseudolabel"]).float()
+                features = teacher_network.features(image, text)
+                foreground = local_batch(batch["pseudolabel"]).float()
                 target = torch.stack([1 - foreground, foreground], dim=1)
-                trusted = ((foreground > 0.5) == (gazed > 0.5)) & (gazed != 0.5)
+                trusted = ((foreground > 0.5) == (labels > 0.5)) & (labels != 0.5)
             else:
-                taught = guide(image, text)
-                features, target = taught.features, taught.logits.softmax(dim=1)
-            own = student(image).logits
-            disagreement = (own[:, 1] > own[:, 0]) != (target[:, 1] > target[:, 0])
+                teacher_output = teacher_network(image, text)
+                features, target = teacher_output.features, teacher_output.logits.softmax(dim=1)
+            clean_logits = student(image).logits
+            disagreement = (clean_logits[:, 1] > clean_logits[:, 0]) != (
+                target[:, 1] > target[:, 0]
+            )
             masked = disagreement_mask(
-                gather(disagreement),
+                gather_batch(disagreement),
                 ratio=settings.darm_ratio,
                 block=settings.darm_block,
                 generator=generator,
             )
-            masked = share(masked)
-            perturbed, mixed = augment.perturb(joined, target, settings, generator)
+            masked = local_batch(masked)
+            perturbed, mixed_target = augment.add_noise_and_cutmix(
+                all_images, target, settings, generator
+            )
 
-        # Both views at once; only the batch norm of the masked one's features mixes samples.
+        # Both views in one batch: only the batch norm on the masked view's features mixes samples.
         views = torch.cat([image * ~masked[:, None], perturbed])
-        seen = student(views, aligned=len(image))
-        seen_masked, seen_perturbed = seen.logits.chunk(2)
-        gaze = partial_cross_entropy(seen_masked, gazed, trusted & ~masked)
-        afc = feature_alignment(seen.features, features)
+        output = student(views, num_aligned=len(image))
+        masked_logits, perturbed_logits = output.logits.chunk(2)
+        gaze = partial_cross_entropy(masked_logits, labels, trusted & ~masked)
+        afc = feature_alignment(output.features, features)
         cwc = consistency(
-            seen_perturbed, mixed, settings.cwc_threshold, weighted=settings.cwc_weighted
+            perturbed_logits, mixed_target, settings.cwc_threshold, weighted=settings.cwc_weighted
         )
         ramp = ramp_up(iteration, settings.ramp_iterations)
         loss = gaze + ramp * (settings.afc_weight * afc + settings.cwc_weight * cwc)

@@ -1,20 +1,20 @@
-"""One network, one label per pixel: from the pseudomasks, or the dense mask."""
+"""One network and one label per pixel, from the pseudomasks or the dense mask."""
 
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from stages.core.processes import share
+from stages.core.processes import local_batch
 from stages.networks import models
 from stages.settings.training import StudentSettings
 from stages.training import augment, loop
 from stages.training.losses import partial_cross_entropy
-from stages.training.methods import label
+from stages.training.methods import pixel_labels
 from stages.training.samples import Batch, normalise
 
 
-def make(
+def make_model_and_step(
     settings: StudentSettings,
     architecture: models.Architecture,
     seed: int,
@@ -22,13 +22,13 @@ def make(
     teacher: Path | None,
     text_width: int,
 ) -> tuple[nn.ModuleDict, loop.Step]:
-    """Build a student and the step of cross-entropy on its label."""
+    """Build a student and its step: cross-entropy on the labels."""
     student = models.build(architecture, seed)
 
-    def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.Terms:
-        batch = augment.flip(batch, generator)
-        target = share(label(batch, settings))
-        logits = student(normalise(share(batch["image"]))).logits
+    def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
+        batch = augment.random_flip(batch, generator)
+        target = local_batch(pixel_labels(batch, settings))
+        logits = student(normalise(local_batch(batch["image"]))).logits
         everywhere = torch.ones_like(target, dtype=torch.bool)
         return {"loss": partial_cross_entropy(logits, target, everywhere)}
 

@@ -37,7 +37,7 @@ NEEDED = "--canvas c --layers a --coats 2 --settings {}"
 
 @pytest.fixture(autouse=True)
 def fresh():
-    """No calls yet, and the root logger as it was (`run` replaces its handlers)."""
+    """Reset the calls; restore the root logger, whose handlers `run` replaces."""
     CALLS.clear()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -62,15 +62,15 @@ def call(line, extra=()):
         (f"{NEEDED} --frame --scale", (Path("c"), [Path("a")], 2, Brush(), None, None)),
     ],
 )  # fmt: skip
-def test_a_signature_is_a_command_line(line, expected):
+def test_parameters_are_command_line_options(line, expected):
     assert call(line) == expected
 
 
-def test_an_optional_input_may_be_the_empty_word():
+def test_an_optional_input_may_be_an_empty_string():
     assert call(NEEDED, ["--frame", "", "--scale", ""])[-2:] == (None, None)
 
 
-def test_settings_are_json_and_paths_may_hold_anything():
+def test_settings_are_json_and_paths_may_contain_any_characters():
     options = call(
         "--layers --coats 2",
         ["--settings", '{"width": 5, "colour": "a \'b\'"}', "--canvas", "a b/ü;$x"],
@@ -115,7 +115,7 @@ def test_a_wrong_setting_says_what_was_expected(capsys):
     assert "valid integer" in error and "wide" in error
 
 
-def test_a_wrong_optional_number_is_called_by_its_kind(capsys):
+def test_the_message_for_a_wrong_optional_number_names_its_type(capsys):
     with pytest.raises(SystemExit):
         call(f"{NEEDED} --scale wide")
     assert "--scale: invalid float value: 'wide'" in capsys.readouterr().err
@@ -163,7 +163,7 @@ def test_a_failure_is_status_1_and_in_the_log(stage, message, traced, tmp_path, 
         assert ("Traceback" in text) == traced
 
 
-def test_a_cause_of_bad_input_is_not_traced(tmp_path, capsys):
+def test_the_cause_of_bad_input_is_not_in_the_log(tmp_path, capsys):
     def stage(output: Path) -> None:
         try:
             (tmp_path / "absent").read_text()
@@ -185,43 +185,41 @@ def test_a_log_holds_the_last_run_only(tmp_path):
     assert "second" in log.read_text() and "first" not in log.read_text()
 
 
-def test_a_log_begins_with_the_code_and_where_it_runs(tmp_path, monkeypatch):
+def test_a_log_begins_with_host_code_and_commit(tmp_path, monkeypatch):
     def stage(output: Path) -> None:
         cli.log.info("device: H100")
         cli.log.info("notes, device: none")
-        job_log.made_from({"inputs": "{}"})
+        job_log.log_provenance({"inputs": "{}"})
 
-    monkeypatch.setattr(job_log, "commit", lambda: "cafe")
+    monkeypatch.setattr(job_log, "current_commit", lambda: "cafe")
     log = tmp_path / "log"
     cli.run(stage, ["--output", "x", "--code", "0123", "--log", str(log)])
-    assert job_log.read(log) == {
+    assert job_log.read_log(log) == {
         "host": platform.node(),
         "code": "0123",
         "commit": "cafe",
         "device": "H100",
         "made from": '{"inputs": "{}"}',
     }
-    assert job_log.read(tmp_path / "absent") == {}
+    assert job_log.read_log(tmp_path / "absent") == {}
 
 
 @pytest.mark.parametrize(
     ("edit", "expected"), [(None, r"[0-9a-f]{12}"), ("changed", r"[0-9a-f]{12}-dirty")]
 )
-def test_the_commit_is_named_and_whether_files_differ_from_it(
-    tmp_path, monkeypatch, edit, expected
-):
+def test_current_commit_is_marked_dirty_if_files_differ(tmp_path, monkeypatch, edit, expected):
     monkeypatch.setattr(job_log, "ROOT", tmp_path)
-    assert job_log.commit() == ""
+    assert job_log.current_commit() == ""
     (tmp_path / "file").write_text("committed")
     who = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for arguments in (["init"], ["add", "file"], [*who, "commit", "--message", "first"]):
         subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
     if edit:
         (tmp_path / "file").write_text(edit)
-    assert re.fullmatch(expected, job_log.commit())
+    assert re.fullmatch(expected, job_log.current_commit())
 
 
-def test_as_a_process():
+def test_bad_input_in_a_subprocess_exits_with_status_1():
     script = (
         "from pathlib import Path\nfrom stages.core import cli\n"
         "def stage(output: Path) -> None:\n"
@@ -250,7 +248,7 @@ def test_progress_without_a_terminal_logs_about_ten_lines(total, lines, caplog):
 
 
 @pytest.mark.parametrize("total", [13, 19, 99, 1001])
-def test_progress_never_floods_and_always_ends(total, caplog):
+def test_progress_logs_10_to_20_lines_and_always_the_last(total, caplog):
     with caplog.at_level(logging.INFO, "stages"):
         list(cli.progress(range(total), "work"))
     assert 10 <= len(caplog.messages) <= 20
@@ -267,7 +265,7 @@ def test_progress_in_a_terminal_is_a_bar(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_progress_does_not_run_ahead_of_a_stream_of_known_length(terminal, monkeypatch):
+def test_progress_takes_items_of_a_stream_one_by_one(terminal, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal() if terminal else streams.StringIO())
     taken = []
     stream = (taken.append(i) or i for i in range(4))
@@ -283,28 +281,28 @@ def bad(number):
     return cli.BadInput(f"file {number}", "line 1", found=number, expected="less", mend="lower it")
 
 
-def test_problems_are_gathered_and_told_at_once():
+def test_all_problems_are_raised_together():
     problems = cli.Problems()
     for number in (1, 2):
         with problems.collect():
             raise bad(number)
     with problems.collect():
-        raise cli.ManyBad([bad(3), bad(4)])
-    with pytest.raises(cli.ManyBad) as error:
-        problems.stop()
+        raise cli.BadInputGroup([bad(3), bad(4)])
+    with pytest.raises(cli.BadInputGroup) as error:
+        problems.raise_all()
     assert str(error.value) == "4 problems:\n" + "\n".join(f"{i}. {bad(i)}" for i in range(1, 5))
     assert [str(problem) for problem in error.value.problems] == [str(bad(i)) for i in range(1, 5)]
 
 
-def test_one_problem_stands_for_itself_however_often_it_was_met():
+def test_a_repeated_problem_is_raised_once_without_a_group():
     problems = cli.Problems([bad(1), bad(1)])
     with pytest.raises(cli.BadInput) as error:
-        problems.stop()
+        problems.raise_all()
     assert str(error.value) == str(bad(1))
 
 
-def test_no_problem_stops_nothing_and_other_errors_pass():
+def test_no_problem_raises_nothing_and_other_errors_propagate():
     problems = cli.Problems()
-    problems.stop()
+    problems.raise_all()
     with pytest.raises(KeyError), problems.collect():
         raise KeyError("x")

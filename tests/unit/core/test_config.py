@@ -31,19 +31,19 @@ SMALL = {
 
 
 def changed(*changes):
-    """SMALL with values at dotted paths."""
+    """Return SMALL with new values at dotted paths."""
     raw = copy.deepcopy(SMALL)
     for path, value in changes:
         *parents, key = path.split(".")
-        place = raw
+        mapping = raw
         for parent in parents:
-            place = place.setdefault(parent, {})
-        place[key] = value
+            mapping = mapping.setdefault(parent, {})
+        mapping[key] = value
     return raw
 
 
 def faults(*changes):
-    """What the user reads, one line per fault, without the head line."""
+    """Return the lines of the error message, one per fault, without the first line."""
     with pytest.raises(ConfigError) as caught:
         parse(changed(*changes))
     head, *lines = str(caught.value).splitlines()
@@ -72,20 +72,20 @@ def faults(*changes):
     ],
 )
 def test_a_typo_in_a_key_names_its_path_and_the_likely_key(path, value, near):
-    # Whatever else the key's absence means is said too.
+    # Other faults may follow from the missing key.
     (line,) = [line for line in faults((path, value)) if line.startswith(f"{path}: ")]
     assert f"unknown key; did you mean '{near}'? allowed: " in line
     assert near in line.split("allowed: ")[1].split(", ")
 
 
-def test_an_unlike_key_gets_no_guess():
+def test_a_key_unlike_all_others_gets_no_suggestion():
     (line,) = faults(("datasets.kvasir.gaze.crf.qqq", 1))
     assert (
         line == "datasets.kvasir.gaze.crf.qqq: unknown key; allowed: compat, iterations, srgb, sxy"
     )
 
 
-def test_allowed_keys_are_those_of_the_place_also_below_a_data_set_with_the_name_of_a_key():
+def test_allowed_keys_are_right_below_a_data_set_that_has_the_name_of_a_key():
     raw = changed()
     raw["datasets"]["teacher"] = copy.deepcopy(raw["datasets"]["kvasir"]) | {"tittle": "x"}
     with pytest.raises(ConfigError, match=r"datasets\.teacher\.tittle: .*did you mean 'title'"):
@@ -98,22 +98,22 @@ def test_allowed_keys_are_those_of_the_place_also_below_a_data_set_with_the_name
         ("seeds", 3, "seeds: found 3; allowed: a list, as in [1, 2] or [full, gaze_only]"),
         ("seeds", [], "seeds: found []; allowed: at least 1 entries"),
         ("seeds", ["a"], 'seeds[0]: found "a"; allowed: a whole number'),
-        ("seeds", [0, -1], "seeds[1]: found -1; allowed: a number from 0 on"),
+        ("seeds", [0, -1], "seeds[1]: found -1; allowed: a number of at least 0"),
         ("seeds", [0.5], "seeds[0]: found 0.5; allowed: a whole number"),
         ("summary", "kvasir", 'summary: found "kvasir"; allowed: a list, as in [1, 2] or [full, '
             "gaze_only]"),
         ("datasets", {}, "datasets: found {}; allowed: at least 1 entries"),
         ("datasets", None, "datasets: found null; allowed: keys with values"),
         ("datasets.kvasir", [1], "datasets.kvasir: found [1]; allowed: keys with values, or {} "
-            "where nothing is to be set"),
+            "to set nothing"),
         ("experiments.full", None, "experiments.full: found null; allowed: keys with values, or {} "
-            "where nothing is to be set"),
+            "to set nothing"),
         ("experiments.full.student", 3, "experiments.full.student: found 3; allowed: keys with "
-            "values, or {} where nothing is to be set"),
-        ("datasets.kvasir.title", 3, "datasets.kvasir.title: found 3; allowed: text; what YAML "
-            "takes for a number, a date or true is put in quotes"),
+            "values, or {} to set nothing"),
+        ("datasets.kvasir.title", 3, "datasets.kvasir.title: found 3; allowed: text; put a "
+            "number, a date, true or false in quotes"),
         ("datasets.kvasir.title", date(2024, 1, 1), "datasets.kvasir.title: found 2024-01-01; "
-            "allowed: text; what YAML takes for a number, a date or true is put in quotes"),
+            "allowed: text; put a number, a date, true or false in quotes"),
         ("datasets.kvasir.experiments", [], "datasets.kvasir.experiments: found []; allowed: at "
             "least 1 entries"),
         ("datasets.kvasir.prepare.size", [224], "datasets.kvasir.prepare.size: found [224]; "
@@ -123,7 +123,7 @@ def test_allowed_keys_are_those_of_the_place_also_below_a_data_set_with_the_name
         ("datasets.kvasir.teacher.head_width", 9, "datasets.kvasir.teacher.head_width: found 9; "
             "allowed: a multiple of 8"),
         ("datasets.kvasir.prepare.size", [16, 224], "datasets.kvasir.prepare.size[0]: found 16; "
-            "allowed: a number from 32 on"),
+            "allowed: a number of at least 32"),
         ("datasets.kvasir.prepare.layout", "kvasr", "datasets.kvasir.prepare.layout: found "
             "\"kvasr\"; allowed: 'kvasir', 'nci_isbi', 'nci_isbi_volumes', 'isic', "
             "'isic_challenge', 'folder' or 'lesions'"),
@@ -132,11 +132,11 @@ def test_allowed_keys_are_those_of_the_place_also_below_a_data_set_with_the_name
         ("datasets.kvasir.mask_seconds", 0, "datasets.kvasir.mask_seconds: found 0; allowed: a "
             "number above 0.0"),
         ("datasets.kvasir.gaze", None, "datasets.kvasir.gaze: found null; allowed: keys with "
-            "values, or {} where nothing is to be set"),
+            "values, or {} to set nothing"),
         ("datasets.kvasir.gaze.crf.sxy", "wide", 'datasets.kvasir.gaze.crf.sxy: found "wide"; '
             "allowed: a number"),
         ("datasets.kvasir.gaze.simulate", 3, "datasets.kvasir.gaze.simulate: found 3; allowed: "
-            "keys with values, or {} where nothing is to be set"),
+            "keys with values, or {} to set nothing"),
         ("datasets.kvasir.gaze.thresholds", [0.5, 1.5], "datasets.kvasir.gaze.thresholds[1]: found "
             "1.5; allowed: a number below 1.0"),
         ("defaults.student.learning_rate", "fast", 'defaults.student.learning_rate: found "fast"; '
@@ -146,7 +146,7 @@ def test_allowed_keys_are_those_of_the_place_also_below_a_data_set_with_the_name
         ("defaults.teacher.widths", [8, 16], "defaults.teacher.widths: found [8, 16]; allowed: 6 "
             "entries"),
         ("defaults.teacher.batch_size", 1, "defaults.teacher.batch_size: found 1; allowed: a "
-            "number from 2 on"),
+            "number of at least 2"),
         ("defaults.embed.encoder", "word2vec", 'defaults.embed.encoder: found "word2vec"; allowed: '
             "'minilm', 'transformers', 'open_clip' or 'import'"),
     ],
@@ -166,20 +166,20 @@ def test_a_wrong_value_names_its_path_the_value_and_what_is_allowed(path, value,
         "datasets.kvasir.embed.weights",
     ],
 )
-def test_a_path_that_snakemake_would_take_for_a_pattern(path):
+def test_a_path_with_braces_is_refused(path):
     expected = f"{path}: found 'data/{{x}}/own'; allowed: a path without {{ and }}"
     assert faults((path, "data/{x}/own")) == [expected]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_are_finite_as_json_knows_no_others(value):
+def test_nan_and_infinity_are_refused(value):
     (line,) = faults(("defaults.student.learning_rate", value))
     assert line.startswith("defaults.student.learning_rate: found ")
 
 
 @pytest.mark.parametrize("name", ["Kvasir", "2018", "../x", "a b", "", "x" * 41])
 @pytest.mark.parametrize("kind", ["datasets", "experiments"])
-def test_names_that_cannot_be_folders_and_targets(kind, name):
+def test_names_that_cannot_be_folders_or_targets_are_refused(kind, name):
     raw = changed()
     raw[kind][name] = copy.deepcopy(next(iter(raw[kind].values())))
     with pytest.raises(ConfigError) as caught:
@@ -189,18 +189,18 @@ def test_names_that_cannot_be_folders_and_targets(kind, name):
 
 
 @pytest.mark.parametrize("key", [2018, True, None])
-def test_a_key_that_yaml_does_not_read_as_text(key):
+def test_a_key_that_is_not_text_is_refused(key):
     for path in ((), ("defaults", "teacher"), ("datasets",)):
         raw = changed(("defaults.teacher", {}))
-        place = raw
+        mapping = raw
         for part in path:
-            place = place[part]
-        place[key] = {}
+            mapping = mapping[part]
+        mapping[key] = {}
         with pytest.raises(ConfigError, match="text"):
             parse(raw)
 
 
-def test_reserved_names():
+def test_a_reserved_name_of_a_data_set_is_refused():
     raw = changed()
     raw["datasets"]["all"] = raw["datasets"]["kvasir"]
     with pytest.raises(ConfigError, match=r"datasets\.all: the name is a target of the workflow"):
@@ -223,7 +223,7 @@ def test_all_faults_are_reported_at_once():
     ]
 
 
-def test_all_parts_that_do_not_fit_together_are_reported_at_once():
+def test_all_impossible_combinations_are_reported_at_once():
     lines = faults(
         ("summary", ["kvasr"]),
         ("datasets.kvasir.experiments", ["fulll", "supervised"]),
@@ -236,8 +236,8 @@ def test_all_parts_that_do_not_fit_together_are_reported_at_once():
         "supervised",
         "datasets.kvasir: found fixations: null and gaze.simulate not set; allowed: exactly one "
         "of the two, recorded fixations or the scan model that simulates them",
-        "experiments.supervised.student: labels: mask with method: distilled is impossible: it is "
-        "for weak labels; set method: single (over datasets.kvasir and defaults)",
+        "experiments.supervised.student: labels: mask with method: distilled is impossible: the "
+        "method needs weak labels; set method: single (over datasets.kvasir and defaults)",
     ]
 
 
@@ -266,31 +266,31 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_mask_labels_for_a_weak_method_are_impossible_wherever_written(case):
+def test_mask_labels_for_a_weak_method_are_impossible_wherever_they_are_set(case):
     changes, where = IMPOSSIBLE[case]
     (line,) = faults(*changes)
     assert line.startswith(f"{where}student: labels: mask with method: ")
     assert " is impossible" in line
 
 
-def test_an_impossible_part_is_possible_over_the_others():
+def test_an_impossible_part_is_accepted_if_the_merged_settings_are_possible():
     parsed = parse(
         changed(("defaults.student.method", "single"), ("experiments.full.student.labels", "mask"))
     )
     student = parsed.experiment("kvasir", "full").student
     assert (student.labels, student.method) == ("mask", "single")
-    # A stage, which gets the whole, still refuses.
+    # A stage receives complete settings and refuses.
     with pytest.raises(ValidationError):
         StudentSettings.model_validate_json('{"labels": "mask"}')
 
 
-def test_an_experiment_that_no_data_set_lists_is_refused_when_asked_for():
+def test_an_impossible_experiment_that_no_data_set_lists_is_refused_when_resolved():
     parsed = parse(changed(("experiments.odd.student.labels", "mask")))
     with pytest.raises(ConfigError, match=r"experiments\.odd\.student: labels: mask"):
         parsed.experiment("kvasir", "odd")
 
 
-def test_a_batch_divides_among_the_gpus_and_several_levels_lie_between_two_thresholds():
+def test_batch_size_must_fit_the_gpus_and_levels_must_fit_the_thresholds():
     lines = faults(
         ("datasets.kvasir.experiments", ["full"]),
         ("datasets.kvasir.gpus", 3),
@@ -301,8 +301,8 @@ def test_a_batch_divides_among_the_gpus_and_several_levels_lie_between_two_thres
     assert lines == [
         "experiments.full.student.batch_size: found 8; allowed: a multiple of gpus: 3 (over "
         "datasets.kvasir and defaults)",
-        "experiments.full.student.levels: found 2; allowed: 1, between the one threshold of "
-        "gaze.thresholds (over datasets.kvasir and defaults)",
+        "experiments.full.student.levels: found 2; allowed: 1, because gaze.thresholds has a "
+        "single value (over datasets.kvasir and defaults)",
         "experiments.full.teacher.batch_size: found 8; allowed: a multiple of gpus: 3 (over "
         "datasets.kvasir and defaults)",
     ]
@@ -337,12 +337,12 @@ def test_fixations_are_either_recorded_or_simulated(changes, possible):
         ("datasets.kvasir.experiments", ["full", "full"]),
     ],
 )
-def test_nothing_is_run_twice(path, value):
+def test_repeated_list_entries_are_refused(path, value):
     (line,) = faults((path, value))
     assert line == f"{path}: found {value[0]!r} 2 times; allowed: each once"
 
 
-def test_no_message_speaks_pydantic():
+def test_no_message_contains_words_of_pydantic():
     lines = faults(
         ("seeds", 3),
         ("summary", [3]),
@@ -359,7 +359,7 @@ def test_no_message_speaks_pydantic():
     assert not [line for line in lines if re.search(jargon, line)]
 
 
-def test_later_places_win_and_unset_values_hide_nothing():
+def test_later_places_override_earlier_ones_and_unset_values_do_not():
     parsed = parse(
         changed(
             ("defaults.teacher", {"iterations": 7, "batch_size": 4}),
@@ -373,10 +373,10 @@ def test_later_places_win_and_unset_values_hide_nothing():
     gaze = parsed.dataset("kvasir").gaze
     assert (gaze.crf.sxy, gaze.crf.srgb, gaze.crf.compat, gaze.sigma) == (25, 20, 1, 70)
     teacher = parsed.experiment("kvasir", "full").teacher
-    assert teacher.iterations == 7  # of the defaults, though the data set sets widths
-    assert teacher.widths == (8, 8, 8, 8, 8, 16)  # of the data set
-    assert teacher.batch_size == 2  # of the experiment
-    assert teacher.text_dropout == 0.1  # nobody's: the model's own
+    assert teacher.iterations == 7  # from the defaults, although the data set sets widths
+    assert teacher.widths == (8, 8, 8, 8, 8, 16)  # from the data set
+    assert teacher.batch_size == 2  # from the experiment
+    assert teacher.text_dropout == 0.1  # set nowhere: the default of the class
     assert parsed.experiment("kvasir", "supervised").teacher.batch_size == 4
     assert parsed.experiment("kvasir", "full").student.noise == 0.5
 
@@ -388,7 +388,7 @@ def test_an_explicit_default_overrides_an_earlier_value():
 
 
 @pytest.mark.parametrize(
-    ("choice", "path", "value", "unread"),
+    ("choice", "path", "value", "unused"),
     [
         ({}, "gaze.seed", 1, True),
         ({"gaze.recording": {"format": "heatmaps"}}, "gaze.sigma", 10, True),
@@ -413,15 +413,15 @@ def test_an_explicit_default_overrides_an_earlier_value():
         ({"embed.encoder": "transformers", "embed.model": "m"}, "embed.pooling", "first", False),
     ],
 )  # fmt: skip
-def test_a_data_set_is_without_what_its_other_choices_leave_unread(choice, path, value, unread):
+def test_unused_fields_of_a_data_set_are_reset(choice, path, value, unused):
     chosen = [(f"datasets.kvasir.{key}", setting) for key, setting in choice.items()]
     before = parse(changed(*chosen)).dataset("kvasir")
     after = parse(changed(*chosen, (f"datasets.kvasir.{path}", value))).dataset("kvasir")
-    assert (before == after) == unread
+    assert (before == after) == unused
 
 
 @pytest.mark.parametrize(
-    ("changes", "path", "value", "unread"),
+    ("changes", "path", "value", "unused"),
     [
         ({}, "student.afc_weight", 9, False),
         ({"student.method": "single"}, "student.afc_weight", 9, True),
@@ -435,11 +435,11 @@ def test_a_data_set_is_without_what_its_other_choices_leave_unread(choice, path,
         ({"teacher.text": False}, "teacher.text_dropout", 0.5, True),
     ],
 )
-def test_an_experiment_is_without_what_its_other_choices_leave_unread(changes, path, value, unread):
+def test_unused_fields_of_an_experiment_are_reset(changes, path, value, unused):
     chosen = [(f"experiments.full.{key}", setting) for key, setting in changes.items()]
     before = parse(changed(*chosen)).experiment("kvasir", "full")
     after = parse(changed(*chosen, (f"defaults.{path}", value))).experiment("kvasir", "full")
-    assert (before == after) == unread
+    assert (before == after) == unused
 
 
 def test_lists_are_replaced_not_joined():
@@ -452,7 +452,7 @@ def test_lists_are_replaced_not_joined():
     assert parsed.dataset("kvasir").gaze.thresholds == (0.4, 0.2)
 
 
-def test_null_switches_off_what_the_defaults_switch_on():
+def test_null_in_a_data_set_overrides_a_value_of_the_defaults():
     simulated = [("defaults.gaze.simulate", {"jitter": 0.5}), ("datasets.kvasir.fixations", None)]
     assert parse(changed(*simulated)).dataset("kvasir").gaze.simulate.jitter == 0.5
     recorded = [
@@ -465,13 +465,13 @@ def test_null_switches_off_what_the_defaults_switch_on():
     assert (simulate.jitter, simulate.drift) == (0.5, 0)
 
 
-def test_numbers_that_yaml_reads_as_text():
+def test_a_number_that_yaml_reads_as_text_is_accepted():
     raw = yaml.safe_load("defaults: {student: {learning_rate: 1e-3}}") | changed()
     assert isinstance(raw["defaults"]["student"]["learning_rate"], str)
     assert parse(raw).experiment("kvasir", "full").student.learning_rate == 1e-3
 
 
-def test_the_raw_mapping_is_left_alone():
+def test_parsing_does_not_change_the_raw_mapping():
     raw = changed(("defaults.gaze.simulate", None))
     before = copy.deepcopy(raw)
     parse(raw)
@@ -486,11 +486,11 @@ def test_settings_are_frozen():
         parsed.dataset("kvasir").gaze.sigma = 1
 
 
-def test_the_entry_for_images_of_ones_own_that_the_data_page_shows_is_possible():
+def test_the_example_entry_in_data_readme_is_valid():
     page = (ROOT / "data/README.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"```yaml\n(datasets:\n.*?)```", page, re.DOTALL)
+    (example,) = re.findall(r"```yaml\n(datasets:\n.*?)```", page, re.DOTALL)
     raw = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    mine = parse(raw | yaml.safe_load(shown) | {"summary": []}).dataset("mine")
+    mine = parse(raw | yaml.safe_load(example) | {"summary": []}).dataset("mine")
     assert (mine.prepare.layout, mine.prepare.split) == ("folder", "drawn")
 
 
@@ -524,17 +524,17 @@ def test_a_data_set_cannot_take_the_name_of_a_target(name):
         parse(raw)
 
 
-def test_the_schema_file_is_in_step():
+def test_the_schema_file_is_up_to_date():
     assert SCHEMA.is_file() and SCHEMA.read_text("utf-8") == config.schema(), (
         "regenerate it: python -m stages.core.config workflow/schemas/config.schema.json"
     )
 
 
-def test_each_shipped_experiment_is_possible_on_each_data_set():
+def test_each_experiment_of_config_yaml_is_possible_on_each_data_set():
     parsed = parse(yaml.safe_load((ROOT / "config.yaml").read_text("utf-8")))
     for dataset in parsed.datasets:
         found = {name: parsed.experiment(dataset, name) for name in parsed.experiments}
-        # What is theirs does not follow a data set's own settings.
+        # The settings of published methods do not follow those of a data set.
         assert not found["paper"].teacher.class_balance
         for name, optimiser, last in [
             ("paper", "adam", 0), ("published_sgd", "sgd", 1e-4), ("gazemedseg_sgd", "sgd", 1e-4)
@@ -542,7 +542,7 @@ def test_each_shipped_experiment_is_possible_on_each_data_set():
             student = found[name].student
             assert student.optimiser == optimiser
             assert (student.learning_rate, student.final_learning_rate) == (0.01, last)
-        # Compared on equal terms.
+        # Baselines use the same optimisation settings.
         for name in ("published", "gazemedseg", "supervised"):
             for field in OptimisationSettings.model_fields:
                 ours, theirs = (found[n].student for n in ("full", name))
@@ -552,7 +552,7 @@ def test_each_shipped_experiment_is_possible_on_each_data_set():
             assert experiment.teacher.levels == experiment.student.levels == levels
 
 
-def test_the_shipped_config_parses_and_is_valid_for_the_schema():
+def test_config_yaml_is_valid_for_the_parser_and_the_schema():
     raw = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
     parsed = parse(raw)
     assert set(parsed.summary) <= set(parsed.datasets)
@@ -589,12 +589,12 @@ def test_the_schema_refuses_what_the_parser_refuses(path, value):
         ),
     ],
 )
-def test_data_that_the_workflow_makes_lie_where_it_puts_them(changes, allowed):
+def test_raw_data_of_the_workflow_must_be_in_its_own_folders(changes, allowed):
     expected = f"datasets.kvasir.root: found 'data/kvasir'; allowed: {allowed}"
     assert faults(*changes) == [expected]
 
 
-def test_two_phantoms_in_one_folder():
+def test_two_phantoms_in_one_folder_are_refused():
     raw = changed(
         ("datasets.kvasir.demo", {"dataset": "kvasir"}), ("datasets.kvasir.root", "data/demo/a")
     )
@@ -613,7 +613,7 @@ def test_the_rows_of_a_table_are_the_reference_and_the_others():
 @pytest.mark.parametrize(
     "name", ["kvasir", "demo", "compare", "summary", "gaze_quality", "verify_x"]
 )
-def test_a_table_cannot_take_a_name_that_is_taken(name):
+def test_a_table_cannot_have_a_reserved_name(name):
     (line,) = faults((f"tables.{name}", TABLE))
     assert line.startswith(f"tables.{name}: the name is a target or a table of the workflow")
 
@@ -639,21 +639,22 @@ def test_a_table_cannot_take_a_name_that_is_taken(name):
         (
             "experiments",
             ["full", "supervised"],
-            "experiments: found 'full', the reference; allowed: what is held against it",
+            "experiments: found 'full', the reference; allowed: other experiments, to "
+            "compare with it",
         ),
         ("experiments", [], "experiments: found []; allowed: at least 1 entries"),
     ],
 )
-def test_a_table_that_cannot_be_made(key, value, message):
+def test_an_impossible_table_is_refused(key, value, message):
     assert faults(("tables.mine", TABLE | {key: value})) == [f"tables.mine.{message}"]
 
 
-def test_what_a_table_has_must_be_possible_on_the_data_sets_of_the_summary():
+def test_experiments_of_a_table_must_be_possible_on_the_data_sets_of_summary():
     odd = [
         ("experiments.odd.student.labels", "mask"),
         ("tables.mine", TABLE | {"reference": "odd"}),
     ]
     parse(changed(*odd))
     (line,) = faults(*odd, ("summary", ["kvasir"]))
-    wanted = "experiments.odd.student: labels: mask with method: distilled is impossible"
-    assert line.startswith(wanted)
+    expected = "experiments.odd.student: labels: mask with method: distilled is impossible"
+    assert line.startswith(expected)

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from stages.core.contents import contents, refusal
+from stages.core.contents import describe_os_error, folder_digest
 
 
 @pytest.fixture
@@ -15,15 +15,15 @@ def folder(tmp_path):
 
 
 def digest(folder):
-    contents.cache_clear()
-    return contents(folder)
+    folder_digest.cache_clear()
+    return folder_digest(folder)
 
 
 def replace(file):
-    """Write as many other bytes, under the same name; the folder's time stays as it is."""
-    about = file.stat()
+    """Replace the content by other bytes of the same length; the folder's time stays the same."""
+    status = file.stat()
     file.write_bytes(file.read_bytes()[::-1])
-    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def replace(file):
     ],
     ids=["replaced", "replaced deep inside", "renamed", "added", "deleted"],
 )
-def test_what_changes_in_a_folder_changes_its_digest(folder, change):
+def test_a_change_in_a_folder_changes_its_digest(folder, change):
     before = digest(folder)
     change(folder)
     assert digest(folder) != before
 
 
-def test_hidden_files_dead_links_and_the_folders_own_time_do_not_count(folder):
+def test_hidden_files_dead_links_and_the_folders_own_time_are_ignored(folder):
     before = digest(folder)
     (folder / ".DS_Store").touch()
     (folder / "Thumbs.db").touch()
@@ -54,7 +54,7 @@ def test_hidden_files_dead_links_and_the_folders_own_time_do_not_count(folder):
     assert digest(folder) == before
 
 
-def test_what_a_link_leads_to_counts(folder, tmp_path_factory):
+def test_the_target_of_a_link_counts(folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "b.png"
     elsewhere.write_bytes(b"abc")
     (folder / "b.png").symlink_to(elsewhere)
@@ -63,16 +63,20 @@ def test_what_a_link_leads_to_counts(folder, tmp_path_factory):
     assert digest(folder) != before
 
 
-def test_a_ring_of_links_is_named(folder):
+def test_a_cycle_of_links_is_reported_with_its_path(folder):
     (folder / "a").symlink_to(folder / "b")
     (folder / "b").symlink_to(folder / "a")
     with pytest.raises(OSError) as caught:
         digest(folder)
-    said = refusal(caught.value)
-    assert said.startswith((f"{folder}/a: ", f"{folder}/b: "))
-    assert said.endswith(": mend it, or take it away")
+    message = describe_os_error(caught.value)
+    assert message.startswith((f"{folder}/a: ", f"{folder}/b: "))
+    assert message.endswith(": mend it, or remove it")
 
 
-def test_what_this_user_may_not_read_is_not_to_be_taken_away():
-    said = refusal(PermissionError(errno.EACCES, "Permission denied", "data/ours/images"))
-    assert said.startswith("data/ours/images: Permission denied: let this user read it")
+def test_an_unreadable_folder_is_reported_with_the_missing_permission():
+    message = describe_os_error(
+        PermissionError(errno.EACCES, "Permission denied", "data/ours/images")
+    )
+    assert message.startswith(
+        "data/ours/images: Permission denied: give this user permission to read it"
+    )

@@ -7,23 +7,23 @@ from stages.core import fingerprint as fp
 from stages.settings.modules import method_module
 
 
-def forget():
-    fp._read.cache_clear()
+def clear_caches():
+    fp._parse_module.cache_clear()
     fp.fingerprint.cache_clear()
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A copy of the stages that may be edited."""
+    """Copy the stages, so that a test can edit them."""
     shutil.copytree(fp.ROOT / "stages", tmp_path / "stages")
     monkeypatch.setattr(fp, "ROOT", tmp_path)
-    forget()
+    clear_caches()
     yield tmp_path / "stages"
-    forget()
+    clear_caches()
 
 
-def prints():
-    forget()
+def fingerprints():
+    clear_caches()
     stages = {
         "gaze": ["stages.gaze.pseudomasks"],
         "teacher": ["stages.training.teacher"],
@@ -39,17 +39,17 @@ def edit(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def test_the_closure_holds_what_is_imported_indirectly():
+def test_the_closure_contains_indirect_imports():
     assert {"stages.gaze.crf", "stages.core.io", "stages.settings.base"} <= set(
-        fp.closure("stages.gaze.pseudomasks")
+        fp.import_closure("stages.gaze.pseudomasks")
     )
-    assert "stages.training.losses" not in fp.closure("stages.gaze.pseudomasks")
+    assert "stages.training.losses" not in fp.import_closure("stages.gaze.pseudomasks")
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "changed"),
     [
-        ("gaze/heatmap.py", "CANVAS = 768", "CANVAS = 767", {"gaze"}),
+        ("gaze/heatmap.py", "CANVAS_SIDE = 768", "CANVAS_SIDE = 767", {"gaze"}),
         ("gaze/crf.py", "import", "import os\nimport", {"gaze"}),
         ("training/losses.py", "* nll", "* nll * 2", {"teacher", "student", "single"}),
         ("training/masking.py", "smallest, largest + 1", "smallest, largest", {"student"}),
@@ -63,23 +63,25 @@ def test_the_closure_holds_what_is_imported_indirectly():
         ("report/report.py", "import", "import os\nimport", set()),
     ],
 )
-def test_an_edit_changes_the_stages_that_can_see_it(project, file, old, new, changed):
-    before = prints()
+def test_an_edit_changes_the_fingerprints_of_the_stages_that_import_the_file(
+    project, file, old, new, changed
+):
+    before = fingerprints()
     edit(project / file, old, new)
-    after = prints()
+    after = fingerprints()
     assert {name for name in before if before[name] != after[name]} == changed
 
 
 def test_comments_docstrings_and_layout_change_nothing(project):
-    before = prints()
+    before = fingerprints()
     edit(project / "training/losses.py", '"""The losses of the method', '"""Losses of the method')
     edit(project / "training/losses.py", '    """CWC:', '    """Consistency:')
     edit(project / "training/masking.py", "import torch\n", "# A comment.\n\nimport torch\n")
-    assert prints() == before
+    assert fingerprints() == before
 
 
-def test_every_module_of_ours_that_a_stage_imports_is_found():
+def test_the_closure_of_each_stage_contains_the_core_modules():
     stages = ("data.prepare", "text.explain", "text.embed", "training.student")
     for stage in (*stages, "evaluation.predict", "evaluation.evaluate", "report.report"):
-        found = set(fp.closure(f"stages.{stage}"))
+        found = set(fp.import_closure(f"stages.{stage}"))
         assert found > {f"stages.{stage}", "stages.core.io", "stages.core.cli"}

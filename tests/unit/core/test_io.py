@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 def write(path, ids=("a", "b"), source=None, value=1):
     with io.create_h5(path, "stage", {"source": source} if source else {}, CrfSettings()) as file:
         io.write_strings(file, "sample_id", ids)
-        image = io.sample_dataset(file, "image", (len(ids), 4, 5), np.float32)
+        image = io.create_sample_dataset(file, "image", (len(ids), 4, 5), np.float32)
         image[:] = value
     return path
 
@@ -33,12 +33,12 @@ def write(path, ids=("a", "b"), source=None, value=1):
 # Atomic writes
 
 
-def test_a_file_appears_when_it_is_complete(tmp_path):
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
     path = tmp_path / "new folder/file"
-    with io.atomic(path) as temporary:
+    with io.atomic_file(path) as temporary:
         temporary.write_text("half")
         assert not path.exists()
-        assert temporary.parent == path.parent  # a rename across file systems is no rename
+        assert temporary.parent == path.parent  # a rename across file systems is not atomic
     assert path.read_text() == "half"
     assert list(path.parent.iterdir()) == [path]
 
@@ -49,7 +49,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(failure, before, tmp_pat
     path = tmp_path / "file"
     if before:
         path.write_text(before)
-    with pytest.raises(failure), io.atomic(path) as temporary:
+    with pytest.raises(failure), io.atomic_file(path) as temporary:
         temporary.write_text("half")
         raise failure
     assert [p.name for p in tmp_path.iterdir()] == (["file"] if before else [])
@@ -57,7 +57,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(failure, before, tmp_pat
 
 
 def test_a_failure_before_the_first_byte(tmp_path):
-    with pytest.raises(ValueError, match="early"), io.atomic(tmp_path / "file"):
+    with pytest.raises(ValueError, match="early"), io.atomic_file(tmp_path / "file"):
         raise ValueError("early")
     assert not list(tmp_path.iterdir())
 
@@ -98,21 +98,21 @@ def test_a_killed_process_leaves_no_partial_file_under_the_name(before, tmp_path
         child.stdout.close()
     assert path.exists() == before
     assert not before or path.read_bytes() == old
-    # What it did leave is hidden, and the next run clears it away.
-    (left,) = (p for p in tmp_path.iterdir() if p != path)
-    assert left.name.startswith(".")
+    # The killed process left a hidden file, which the next run deletes.
+    (leftover,) = (p for p in tmp_path.iterdir() if p != path)
+    assert leftover.name.startswith(".")
     write(path)
     with io.open_h5(path, "image"):
         pass
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_another_process_is_writing_is_left_alone(tmp_path):
+def test_the_temporary_file_of_a_running_process_is_kept(tmp_path):
     other = subprocess.Popen(["sleep", "60"])
     try:
         theirs = tmp_path / f".file.{platform.node()}.{other.pid}.tmp"
         theirs.write_text("half")
-        with io.atomic(tmp_path / "file") as ours:
+        with io.atomic_file(tmp_path / "file") as ours:
             ours.write_text("ours")
         assert theirs.read_text() == "half"
         with io.atomic_folder(tmp_path / "folder") as ours:
@@ -120,12 +120,12 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path):
     finally:
         other.kill()
         other.wait()
-    with io.atomic(tmp_path / "file") as ours:
+    with io.atomic_file(tmp_path / "file") as ours:
         ours.write_text("ours again")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
-def test_a_folder_takes_the_place_of_one_as_a_whole(tmp_path):
+def test_atomic_folder_replaces_the_whole_old_folder(tmp_path):
     path = tmp_path / "a/folder"
     for name in ("first", "second"):
         with io.atomic_folder(path) as folder:
@@ -138,7 +138,7 @@ def test_a_folder_takes_the_place_of_one_as_a_whole(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_csv(tmp_path):
+def test_write_csv_rounds_quotes_and_leaves_missing_values_empty(tmp_path):
     path = tmp_path / "table.csv"
     table = pd.DataFrame({"id": ["ü,", "b"], "x": [1 / 3, np.nan], "n": [1_234_567, 2]})
     io.write_csv(table, path)
@@ -149,7 +149,7 @@ def test_csv(tmp_path):
 # HDF5 and provenance
 
 
-def test_provenance_tells_how_a_file_was_made(tmp_path):
+def test_provenance_has_stage_inputs_settings_and_versions(tmp_path):
     source = tmp_path / "elsewhere/source.csv"
     source.parent.mkdir()
     source.write_text("x")
@@ -161,16 +161,16 @@ def test_provenance_tells_how_a_file_was_made(tmp_path):
     assert CrfSettings.model_validate_json(attributes["params"]) == CrfSettings()
     versions = json.loads(attributes["versions"])
     assert versions["h5py"] == h5py.__version__ and versions["numpy"] == np.__version__
-    assert "elsewhere" not in str(attributes)  # no path: two clones write the same bytes
+    assert "elsewhere" not in str(attributes)  # no path is stored: two clones write the same bytes
 
 
-def test_the_same_content_is_the_same_bytes(tmp_path):
+def test_the_same_content_gives_the_same_bytes(tmp_path):
     first = write(tmp_path / "first.h5").read_bytes()
     time.sleep(1.1)  # HDF5's own time stamps count seconds
     assert write(tmp_path / "other/second.h5").read_bytes() == first
 
 
-def test_nothing_is_pickled_or_opaque(tmp_path):
+def test_all_data_sets_and_attributes_have_plain_types(tmp_path):
     kinds = {}
     with h5py.File(write(tmp_path / "file.h5")) as file:
         file.visititems(lambda name, item: kinds.update({name: item.dtype}))
@@ -185,7 +185,7 @@ def test_nothing_is_pickled_or_opaque(tmp_path):
 @pytest.mark.parametrize(
     "values", [["a", "ü", ""], [["a", "b"], ["日本", "d"]], [], np.array(["x"], object)]
 )
-def test_strings_survive(values, tmp_path):
+def test_strings_survive_writing_and_reading(values, tmp_path):
     with io.create_h5(tmp_path / "file.h5", "stage", {}, {}) as file:
         io.write_strings(file, "text", values)
     with io.open_h5(tmp_path / "file.h5", "text") as file:
@@ -213,12 +213,12 @@ def other_version(path):
         file.attrs["schema_version"] = 99
 
 
-def of_nobody(path):
+def without_provenance(path):
     with h5py.File(path, "w") as file:
         file["image"] = 1
 
 
-def lacking(path):
+def without_data_sets(path):
     with io.create_h5(path, "stage", {}, {}) as file:
         file["sample_id"] = 1
 
@@ -230,11 +230,11 @@ def lacking(path):
         (no_hdf5, "expected: a readable HDF5 file"),
         (truncated, "expected: a readable HDF5 file"),
         (other_version, "found:    99\n  expected: 1"),
-        (of_nobody, "attribute schema_version\n  found:    None"),
-        (lacking, "found:    ['sample_id']\n  expected: also ['image', 'mask']"),
+        (without_provenance, "attribute schema_version\n  found:    None"),
+        (without_data_sets, "found:    ['sample_id']\n  expected: also ['image', 'mask']"),
     ],
 )
-def test_a_file_that_is_not_ours_is_named_with_its_remedy(make, message, tmp_path):
+def test_an_unusable_hdf5_file_is_reported_with_what_to_do(make, message, tmp_path):
     path = tmp_path / "file.h5"
     make(path)
     with pytest.raises(BadInput) as caught, io.open_h5(path, "sample_id", "image", "mask"):
@@ -244,7 +244,7 @@ def test_a_file_that_is_not_ours_is_named_with_its_remedy(make, message, tmp_pat
     assert "to mend:  delete it and run snakemake again" in text
 
 
-def test_an_error_while_a_file_is_open_is_not_the_files(tmp_path):
+def test_an_error_of_the_caller_while_a_file_is_open_is_raised_unchanged(tmp_path):
     with (
         pytest.raises(OSError, match="mine"),
         io.open_h5(write(tmp_path / "file.h5")) as file,
@@ -276,10 +276,10 @@ def test_two_files_must_hold_the_same_samples_in_the_same_order(ids, same, tmp_p
 @pytest.mark.parametrize(
     "sample_id",
     ["a", "cju0qkwl35piu0993l0dewei2", "Case 1 (T2)", "a.b-c_d+e@f", "Größe", "患者7", "x" * 200,
-     # An accent apart from its letter, and scripts whose vowels are marks.
+     # A combining accent, and scripts that write vowels as combining marks.
      "Zoe\u0301", "रोगी", "ผู้ป่วย", "مريض ١"],
 )  # fmt: skip
-def test_good_ids(sample_id, tmp_path):
+def test_valid_ids_are_accepted(sample_id, tmp_path):
     assert io.check_sample_id(sample_id, tmp_path) == sample_id
 
 
@@ -290,19 +290,19 @@ def test_good_ids(sample_id, tmp_path):
      "a;b", "a|b", "a`b", "~a", "{a}", "a%b", "a\u202eb", "a\u200bb", "a\u00a0b", "a\u2215b",
      "a\ufeffb", "a\ud800b", "a\ue000b", "a€b", "a\x7fb"],
 )  # fmt: skip
-def test_hostile_ids_stop_with_their_place(sample_id):
+def test_invalid_ids_are_refused_with_the_file_name(sample_id):
     with pytest.raises(BadInput) as caught:
         io.check_sample_id(sample_id, Path("images/odd.jpg"))
     text = str(caught.value)
     assert text.startswith("images/odd.jpg: sample id") and repr(sample_id) in text
     assert text.endswith(
-        "to mend:  rename the image, and likewise what else has its name: mask, gaze, or a line of "
-        "a split file"
+        "to mend:  rename the image, and use the new name for its mask, its gaze and its line in a "
+        "split file"
     )
 
 
 @given(st.text(max_size=20))
-def test_what_passes_names_one_file_and_one_group(sample_id):
+def test_an_accepted_id_names_one_file_and_one_group(sample_id):
     try:
         io.check_sample_id(sample_id, Path("x"))
     except BadInput:
@@ -318,7 +318,7 @@ def test_what_passes_names_one_file_and_one_group(sample_id):
 def test_sha256_of_a_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"abc")
-    # The first test vector of FIPS 180-2.
+    # First test vector of FIPS 180-2.
     assert io.sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
@@ -339,7 +339,7 @@ def content(path, text):
         lambda f: ((f / "a").rename(f / "t"), (f / "d").rename(f / "a"), (f / "t").rename(f / "d")),
     ],
 )
-def test_sha256_of_a_folder_sees_names_and_contents(change, tmp_path):
+def test_sha256_of_a_folder_depends_on_names_and_contents(change, tmp_path):
     def fill(folder):
         content(folder / "a", "1")
         content(folder / "d", "2")
@@ -356,7 +356,7 @@ def test_sha256_of_a_folder_sees_names_and_contents(change, tmp_path):
     assert io.sha256(folder) != before
 
 
-def test_sha256_looks_behind_links_to_folders(tmp_path):
+def test_sha256_follows_links_to_folders(tmp_path):
     content(tmp_path / "store/image", "1")
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/images").symlink_to(tmp_path / "store")
@@ -365,28 +365,28 @@ def test_sha256_looks_behind_links_to_folders(tmp_path):
     assert io.sha256(tmp_path / "raw") != before
 
 
-def test_sha256_of_a_folder_passes_over_what_is_hidden(tmp_path):
+def test_sha256_of_a_folder_skips_hidden_files(tmp_path):
     (tmp_path / "model").write_text("1")
     before = io.sha256(tmp_path)
-    # As `git clone` leaves it.
+    # `git clone` creates such a hidden folder.
     content(tmp_path / ".git/config", "2")
     assert io.sha256(tmp_path) == before
 
 
-def test_sha256_of_a_folder_passes_over_a_link_to_nothing(tmp_path):
+def test_sha256_of_a_folder_skips_a_broken_link(tmp_path):
     before = io.sha256(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "absent")
     assert io.sha256(tmp_path) == before
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are always Unicode")
-def test_sha256_of_a_name_that_is_no_unicode(tmp_path):
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS file names are always Unicode")
+def test_sha256_of_a_file_name_that_is_not_unicode(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9")).write_text("1")
     assert len(io.sha256(tmp_path)) == 64
 
 
-def test_no_sample_at_all_is_a_data_set_too(tmp_path):
+def test_a_data_set_without_samples_can_be_created(tmp_path):
     with io.create_h5(tmp_path / "none.h5", "test", {}, {}) as file:
-        io.sample_dataset(file, "probability", (0, 32, 48), "float16")
+        io.create_sample_dataset(file, "probability", (0, 32, 48), "float16")
     with h5py.File(tmp_path / "none.h5") as file:
         assert file["probability"].shape == (0, 32, 48)

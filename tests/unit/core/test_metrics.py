@@ -1,4 +1,4 @@
-"""Golden values worked out by hand, medpy uncropped as the reference, and properties."""
+"""Metrics against values computed by hand and against medpy without cropping; properties."""
 
 import math
 
@@ -9,14 +9,21 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from medpy.metric import binary
 
-from stages.core.metrics import diagonal, dice, iou, pixel_size, score, surface_distances
+from stages.core.metrics import (
+    dice,
+    image_diagonal,
+    iou,
+    score,
+    spacing_and_unit,
+    surface_distances,
+)
 
 spacings = st.tuples(*[st.floats(0.1, 5)] * 2)
 
 
 @st.composite
 def mask_pairs(draw, filled=False):
-    """Two masks of one shape; with `filled` neither is empty."""
+    """Draw two masks of the same shape; with `filled` neither is empty."""
     shape = draw(array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9))
     pair = [draw(arrays(bool, shape)) for _ in range(2)]
     if filled:
@@ -26,7 +33,7 @@ def mask_pairs(draw, filled=False):
 
 
 def squares():
-    """3 × 3 squares in rows 1–3, one in columns 1–3, the other in columns 3–5."""
+    """Return two masks with a 3 × 3 square in rows 1–3: one in columns 1–3, one in columns 3–5."""
     truth, prediction = np.zeros((2, 6, 8), bool)
     truth[1:4, 1:4] = True
     prediction[1:4, 3:6] = True
@@ -80,7 +87,7 @@ def test_conventions_for_empty_masks(truth, prediction, overlap, distance, note)
 
 
 def test_masks_of_different_shapes_are_refused():
-    # (4, 1) would broadcast to (4, 5) without a word.
+    # (4, 1) would silently broadcast to (4, 5).
     with pytest.raises(ValueError, match=r"\(4, 5\).*\(4, 1\).*shape"):
         score(np.ones((4, 5), bool), np.ones((4, 1), bool))
 
@@ -97,8 +104,8 @@ def test_ranges(pair, spacing):
     assert 0 <= found.iou <= found.dice <= 1
     assert found.dice == pytest.approx(2 * found.iou / (1 + found.iou))
     if not math.isnan(found.hd95):
-        assert 0 <= found.hd95 <= diagonal(pair[0].shape, spacing)
-        assert 0 <= found.asd <= diagonal(pair[0].shape, spacing)
+        assert 0 <= found.hd95 <= image_diagonal(pair[0].shape, spacing)
+        assert 0 <= found.asd <= image_diagonal(pair[0].shape, spacing)
 
 
 @given(mask_pairs(filled=True))
@@ -126,10 +133,10 @@ def test_cropping_changes_nothing(pair, border, spacing):
 
 
 def test_unknown_spacing_means_pixels():
-    assert pixel_size(np.array([0.5, 0.75], np.float32)) == ((0.5, 0.75), "mm")
-    assert pixel_size(np.array([0.5, np.nan], np.float32)) == ((1, 1), "px")
+    assert spacing_and_unit(np.array([0.5, 0.75], np.float32)) == ((0.5, 0.75), "mm")
+    assert spacing_and_unit(np.array([0.5, np.nan], np.float32)) == ((1, 1), "px")
 
 
 def test_diagonal():
-    assert diagonal((3, 4), (1, 1)) == 5
-    assert diagonal((6, 2), (0.5, 2)) == 5
+    assert image_diagonal((3, 4), (1, 1)) == 5
+    assert image_diagonal((6, 2), (0.5, 2)) == 5

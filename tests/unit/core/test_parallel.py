@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.core.parallel import ordered
+from stages.core.parallel import ordered_map
 
 
 @settings(max_examples=40)
@@ -20,11 +20,11 @@ def test_results_come_in_the_order_of_the_items(delays, threads):
         time.sleep(delay)
         return 10 * number
 
-    found = list(ordered(work, enumerate(delays), threads))
+    found = list(ordered_map(work, enumerate(delays), threads))
     assert found == [10 * i for i in range(len(delays))]
 
 
-def test_a_slow_first_item_does_not_let_the_others_overtake_it():
+def test_a_slow_first_item_is_still_yielded_first():
     gate = threading.Event()
 
     def work(item):
@@ -34,12 +34,12 @@ def test_a_slow_first_item_does_not_let_the_others_overtake_it():
             gate.set()
         return item
 
-    assert list(ordered(work, range(5), 2)) == [0, 1, 2, 3, 4]
+    assert list(ordered_map(work, range(5), 2)) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_as_many_run_at_once_as_there_are_threads(threads):
-    # Passes only when all of them wait in it together.
+    # The barrier opens only when all threads wait at the same time.
     barrier = threading.Barrier(threads, timeout=10)
     lock, running, most = threading.Lock(), 0, 0
 
@@ -53,12 +53,12 @@ def test_as_many_run_at_once_as_there_are_threads(threads):
             running -= 1
         return item
 
-    assert list(ordered(work, range(4 * threads), threads)) == list(range(4 * threads))
+    assert list(ordered_map(work, range(4 * threads), threads)) == list(range(4 * threads))
     assert most == threads
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_endless_items_are_drawn_no_further_than_twice_the_threads_ahead(threads):
+def test_at_most_twice_as_many_items_as_threads_are_taken_ahead(threads):
     drawn = 0
 
     def items():
@@ -67,7 +67,7 @@ def test_endless_items_are_drawn_no_further_than_twice_the_threads_ahead(threads
             drawn += 1
             yield number
 
-    results = ordered(lambda x: x, items(), threads)
+    results = ordered_map(lambda x: x, items(), threads)
     ahead = []
     for taken in range(1, 21):
         assert next(results) == taken - 1
@@ -76,8 +76,8 @@ def test_endless_items_are_drawn_no_further_than_twice_the_threads_ahead(threads
     assert max(ahead) == 2 * threads
 
 
-def test_items_are_drawn_by_the_callers_thread():
-    """So that what yields them, an open HDF5 file for one, need not be shared."""
+def test_the_callers_thread_iterates_over_the_items():
+    """An open HDF5 file, for example, can yield items without being shared between threads."""
     names = set()
 
     def items():
@@ -85,11 +85,11 @@ def test_items_are_drawn_by_the_callers_thread():
             names.add(threading.current_thread().name)
             yield number
 
-    assert len(list(ordered(lambda x: x, items(), 2))) == 6
+    assert len(list(ordered_map(lambda x: x, items(), 2))) == 6
     assert names == {threading.current_thread().name}
 
 
-def test_an_exception_comes_at_the_turn_of_its_item():
+def test_an_exception_is_raised_when_its_item_is_due():
     def work(item):
         if item == 3:
             raise ValueError("item 3 is bad")
@@ -98,12 +98,12 @@ def test_an_exception_comes_at_the_turn_of_its_item():
 
     found = []
     with pytest.raises(ValueError, match="item 3 is bad"):
-        for result in ordered(work, range(100), 2):
+        for result in ordered_map(work, range(100), 2):
             found.append(result)
     assert found == [0, 1, 2]
 
 
-def test_after_an_exception_nothing_new_begins():
+def test_no_new_call_starts_after_an_exception():
     begun = []
 
     def work(item):
@@ -113,13 +113,13 @@ def test_after_an_exception_nothing_new_begins():
         time.sleep(0.01)
 
     with pytest.raises(ValueError, match="the first is bad"):
-        list(ordered(work, range(1000), 2))
+        list(ordered_map(work, range(1000), 2))
     after = len(begun)
     time.sleep(0.03)
     assert len(begun) == after <= 4
 
 
-def test_closing_early_cancels_what_has_not_begun_and_waits_for_what_has():
+def test_closing_early_cancels_pending_calls_and_waits_for_running_ones():
     begun, finished = [], []
 
     def work(item):
@@ -128,11 +128,11 @@ def test_closing_early_cancels_what_has_not_begun_and_waits_for_what_has():
         finished.append(item)
         return item
 
-    results = ordered(work, range(1000), 2)
+    results = ordered_map(work, range(1000), 2)
     assert next(results) == 0
     results.close()
     assert sorted(begun) == sorted(finished)
-    # Two run and two wait; of these at most those begin that a free thread took before the close.
+    # Two calls run and two wait; a free thread may start the waiting ones before the close.
     assert len(begun) <= 4
     time.sleep(0.05)
     assert sorted(begun) == sorted(finished)
@@ -145,14 +145,14 @@ def test_an_exception_from_the_items_themselves_is_not_lost():
         raise OSError("the file ends here")
 
     with pytest.raises(OSError, match="the file ends here"):
-        list(ordered(lambda x: x, items(), 2))
+        list(ordered_map(lambda x: x, items(), 2))
 
 
 def test_no_items_give_no_results():
-    assert list(ordered(lambda x: x, [], 2)) == []
+    assert list(ordered_map(lambda x: x, [], 2)) == []
 
 
 @pytest.mark.parametrize("threads", [0, -1])
-def test_there_must_be_a_thread(threads):
+def test_zero_or_negative_threads_are_refused(threads):
     with pytest.raises(ValueError, match="max_workers must be greater than 0"):
-        list(ordered(lambda x: x, [1], threads))
+        list(ordered_map(lambda x: x, [1], threads))

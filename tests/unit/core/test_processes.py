@@ -1,4 +1,4 @@
-"""Two processes that train together, against one that has the joined batch."""
+"""Compare two processes that train together with one process that has the full batch."""
 
 import time
 from datetime import timedelta
@@ -11,7 +11,7 @@ from torch import multiprocessing as mp
 from stages.core import processes
 from stages.networks.batch_norm import BatchNorm
 
-# Samples of each process: not as many, which the statistics must weigh.
+# Samples of each process: unequal, so that the statistics must weight them.
 SHARES = (3, 2)
 SECONDS = 120
 
@@ -23,9 +23,9 @@ def batch(step):
 
 
 def two_steps(norm, rank):
-    """Outputs and gradients of two training steps, and of an evaluation, on a process's share.
+    """Return outputs and gradients of two training steps, and the output of an evaluation.
 
-    `rank` None: the joined batch, in one process.
+    The input is the part of process `rank`, or the full batch if `rank` is None.
     """
     made = {}
     for step in range(2):
@@ -59,10 +59,10 @@ def work(rank, folder):
     )
     try:
         x = torch.tensor([1.0, 2.0]).mul(10**rank).requires_grad_()
-        total = processes.total(x)
-        # The loss of the first process is the sum of the total, of the second 3 times as much.
+        total = processes.all_reduce_sum(x)
+        # The loss of process 0 is the sum of `total`, the loss of process 1 three times as much.
         (total * (1.0, 3.0)[rank]).sum().backward()
-        made = {"count": processes.count(), "rank": processes.rank(), "x": x.detach()}
+        made = {"count": processes.world_size(), "rank": processes.rank(), "x": x.detach()}
         made |= {"total": total.detach(), "gradient": x.grad}
         made |= two_steps(affine(BatchNorm), rank)
         half = affine(BatchNorm)(batch(0)[0].split(SHARES)[rank].bfloat16())
@@ -73,13 +73,13 @@ def work(rank, folder):
 
 @pytest.fixture(scope="module")
 def joined(tmp_path_factory):
-    """What each of two processes made."""
+    """Return the results of each of two processes."""
     folder = tmp_path_factory.mktemp("processes")
     context = mp.spawn(work, (str(folder),), nprocs=2, join=False)
     try:
         end = time.monotonic() + SECONDS
         while not context.join(timeout=1):
-            assert time.monotonic() < end, "the processes wait for each other"
+            assert time.monotonic() < end, "the processes are deadlocked"
     finally:
         for process in context.processes:
             process.kill()
@@ -88,7 +88,7 @@ def joined(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone():
-    """What one process makes of the joined batch with torch's own batch norm."""
+    """Return the results of one process with the full batch and torch's own batch norm."""
     return two_steps(affine(nn.BatchNorm2d), None)
 
 
@@ -96,34 +96,34 @@ def close(found, expected):
     return torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_processes_know_each_other(joined):
+def test_each_process_knows_its_rank_and_the_world_size(joined):
     assert [made["count"] for made in joined] == [2, 2]
     assert [made["rank"] for made in joined] == [0, 1]
 
 
-def test_a_total_is_over_all_processes_and_so_is_its_gradient(joined):
+def test_all_reduce_sum_and_its_gradient_sum_over_all_processes(joined):
     for made in joined:
         assert torch.equal(made["total"], torch.tensor([11.0, 22.0]))
-        # 1 of the first process's loss and 3 of the second's.
+        # 1 from the loss of process 0 and 3 from the loss of process 1.
         assert torch.equal(made["gradient"], torch.tensor([4.0, 4.0]))
-    # Each keeps its own summand.
+    # The input of each process is unchanged.
     assert [made["x"][0].item() for made in joined] == [1.0, 10.0]
 
 
 @pytest.mark.parametrize("step", [0, 1])
-def test_batch_norm_normalises_the_joined_batch(joined, alone, step):
+def test_batch_norm_normalises_over_the_full_batch(joined, alone, step):
     together = torch.cat([made[f"y{step}"] for made in joined])
     assert close(together, alone[f"y{step}"])
 
 
 @pytest.mark.parametrize("step", [0, 1])
-def test_batch_norm_has_the_joined_batchs_gradients(joined, alone, step):
+def test_batch_norm_has_the_gradients_of_the_full_batch(joined, alone, step):
     assert close(torch.cat([made[f"x{step}"] for made in joined]), alone[f"x{step}"])
     for name in (f"weight{step}", f"bias{step}"):
         assert close(sum(made[name] for made in joined), alone[name])
 
 
-def test_batch_norms_state_is_the_same_everywhere(joined, alone):
+def test_batch_norm_has_the_same_state_in_all_processes(joined, alone):
     names = [name for name in alone if name.startswith("state.")]
     assert len(names) == 5
     for name in names:
@@ -131,27 +131,27 @@ def test_batch_norms_state_is_the_same_everywhere(joined, alone):
         assert close(joined[0][name], alone[name])
 
 
-def test_in_evaluation_each_process_is_on_its_own(joined, alone):
+def test_in_evaluation_each_process_works_alone(joined, alone):
     together = torch.cat([made["evaluated"] for made in joined])
     assert close(together, alone["evaluated"])
 
 
-def test_half_precision_is_summed_in_full(joined):
+def test_half_precision_input_is_summed_in_float32(joined):
     x = batch(0)[0].bfloat16()
     expected = affine(nn.BatchNorm2d)(x.float())
     together = torch.cat([made["half"] for made in joined])
     assert together.dtype == torch.bfloat16
-    # What is left is the rounding of the answer to 8 binary digits.
+    # The remaining difference is the rounding of the output to 8 binary digits.
     assert torch.allclose(together.float(), expected, rtol=2**-8, atol=1e-4)
 
 
-def test_one_process_is_all_there_are():
-    assert (processes.count(), processes.rank()) == (1, 0)
+def test_without_a_process_group_there_is_one_process():
+    assert (processes.world_size(), processes.rank()) == (1, 0)
     x = torch.randn(3, generator=torch.Generator().manual_seed(0))
-    assert processes.total(x) is x
+    assert processes.all_reduce_sum(x) is x
 
 
-def test_one_processs_batch_norm_is_torchs(alone):
+def test_batch_norm_in_one_process_equals_torchs(alone):
     ours = two_steps(affine(BatchNorm), None)
     assert ours.keys() == alone.keys()
     assert all(torch.equal(ours[name], alone[name]) for name in alone)

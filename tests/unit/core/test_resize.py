@@ -1,4 +1,4 @@
-"""Resizing: ranges, constants, and what a mask becomes."""
+"""Resizing: value ranges, constant images, and masks."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ sides = st.integers(1, 40)
 
 
 @given(sides, sides, st.integers(0, 1000))
-def test_floating_point_keeps_constants_and_stays_in_range(height, width, seed):
+def test_float_images_keep_constants_and_stay_in_range(height, width, seed):
     flat = np.full((height, width, 2), 7.5, np.float32)
     assert np.allclose(resize(flat, (16, 32)), 7.5)
     image = np.random.default_rng(seed).uniform(-3, 5, (height, width)).astype(np.float32)
@@ -22,11 +22,11 @@ def test_floating_point_keeps_constants_and_stays_in_range(height, width, seed):
 
 
 @given(sides, sides, st.data())
-def test_eight_bits_stay_whole_numbers_within_half_a_level_of_the_exact(height, width, data):
+def test_uint8_images_stay_whole_numbers_close_to_the_exact_result(height, width, data):
     image = data.draw(arrays(np.uint8, (height, width, 3)))
     resized = resize(image, (16, 32))
     assert np.array_equal(resized, np.rint(resized))
-    # Each of the two passes rounds.
+    # Both passes, along rows and columns, round.
     assert abs(resized - resize(image.astype(np.float32), (16, 32))).max() <= 1.01
 
 
@@ -39,7 +39,7 @@ def test_a_mask_becomes_the_share_of_its_foreground(height, width, data):
     assert (resize(np.full((height, width), True), (16, 32)) == 1).all()
 
 
-def test_halving_is_the_tent_over_four_pixels():
+def test_halving_weights_four_pixels_with_a_triangle_filter():
     # Bilinear with anti-aliasing at half the size: weights 1/8, 3/8, 3/8, 1/8 around each centre.
     row = np.array([[0, 0, 0, 8, 0, 0, 0, 0]], np.float32)
     assert resize(row, (1, 4))[0].tolist() == pytest.approx([0, 3, 1, 0])

@@ -1,4 +1,4 @@
-"""DICOM files of one image: values, colours, spacing, and where a slice lies."""
+"""DICOM files of one image: values, colours, spacing and the geometry of a slice."""
 
 import numpy as np
 import pydicom
@@ -13,7 +13,7 @@ from stages.data.datasets import dicom
 
 # 0, 1, … 11
 STORED = np.arange(12).reshape(3, 4)
-PLACE = {
+GEOMETRY = {
     "InstanceNumber": 7,
     "ImagePositionPatient": [-10.0, 20.0, 30.0],
     "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
@@ -27,7 +27,7 @@ def path(tmp_path):
 
 def test_stored_values_and_spacing(path):
     write_dicom(path, STORED, (0.5, 0.75))
-    image, spacing = dicom.read(path)
+    image, spacing = dicom.read_image(path)
     assert image.dtype == np.float32 and image.shape == (3, 4, 1)
     np.testing.assert_array_equal(image[..., 0], STORED)
     assert spacing == (0.5, 0.75)  # along y, then x
@@ -35,21 +35,21 @@ def test_stored_values_and_spacing(path):
 
 def test_slope_and_intercept_are_applied(path):
     write_dicom(path, STORED, (1, 1), RescaleSlope=2, RescaleIntercept=-1024)
-    np.testing.assert_array_equal(dicom.read(path)[0][..., 0], 2 * STORED - 1024)
+    np.testing.assert_array_equal(dicom.read_image(path)[0][..., 0], 2 * STORED - 1024)
 
 
 def test_monochrome1_is_inverted_over_the_stored_range(path):
     # 4 bits: 0 … 15. Inverted 15 − v; rescaled 2 (15 − v) − 10.
     tags = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 4, "HighBit": 3}
     write_dicom(path, STORED, (1, 1), **tags, RescaleSlope=2, RescaleIntercept=-10)
-    np.testing.assert_array_equal(dicom.read(path)[0][..., 0], 20 - 2 * STORED)
+    np.testing.assert_array_equal(dicom.read_image(path)[0][..., 0], 20 - 2 * STORED)
 
 
 def test_signed_monochrome1(path):
     # 16 bits: −32768 … 32767. Inverted −1 − v.
     tags = {"PhotometricInterpretation": "MONOCHROME1", "PixelRepresentation": 1}
     write_dicom(path, STORED - 6, (1, 1), **tags)
-    np.testing.assert_array_equal(dicom.read(path)[0][..., 0], 5 - STORED)
+    np.testing.assert_array_equal(dicom.read_image(path)[0][..., 0], 5 - STORED)
 
 
 def test_a_compressed_file(path):
@@ -57,7 +57,7 @@ def test_a_compressed_file(path):
     dataset = pydicom.dcmread(path)
     dataset.compress(RLELossless)
     dataset.save_as(path)
-    np.testing.assert_array_equal(dicom.read(path)[0][..., 0], STORED)
+    np.testing.assert_array_equal(dicom.read_image(path)[0][..., 0], STORED)
 
 
 def write_colours(path, rgb, photometric, **tags):
@@ -71,7 +71,7 @@ def write_colours(path, rgb, photometric, **tags):
 def test_rgb(path):
     rgb = np.arange(36).reshape(3, 4, 3) * 7
     write_colours(path, rgb, "RGB")
-    image, _ = dicom.read(path)
+    image, _ = dicom.read_image(path)
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image, rgb)
 
@@ -80,7 +80,7 @@ def test_ybr_becomes_rgb(path):
     # ITU-R BT.601, full range: Y = 0.299 · 255 = 76, Cb = 128 − 0.1687 · 255 = 85, Cr = 255.
     ybr = np.broadcast_to([76, 85, 255], (3, 4, 3))
     write_colours(path, ybr, "YBR_FULL")
-    red = dicom.read(path)[0]
+    red = dicom.read_image(path)[0]
     assert red.dtype == np.uint8
     assert abs(red.astype(int) - [255, 0, 0]).max() <= 2
 
@@ -93,12 +93,14 @@ SPACINGS = [
 
 
 @pytest.mark.parametrize(("tags", "expected"), SPACINGS)
-def test_spacing_is_of_the_patient_else_of_the_detector_else_unknown(path, tags, expected):
+def test_spacing_comes_from_pixel_spacing_else_imager_pixel_spacing_else_is_nan(
+    path, tags, expected
+):
     write_dicom(path, STORED, (0.5, 0.75), **tags)
-    np.testing.assert_array_equal(dicom.read(path)[1], expected)
+    np.testing.assert_array_equal(dicom.read_image(path)[1], expected)
 
 
-def film(path):
+def two_frames(path):
     write_dicom(path, np.vstack([STORED] * 2), (1, 1), NumberOfFrames=2, Rows=3)
 
 
@@ -119,7 +121,7 @@ def no_pixels(path):
 
 
 BAD = {
-    "frames": (film, "frames", "found:    2\n  expected: 1", "store one image per file"),
+    "frames": (two_frames, "frames", "found:    2\n  expected: 1", "store one image per file"),
     "palette": (palette, "pixels", "found:    PALETTE COLOR, 16 bits", "as grey or as RGB"),
     "truncated": (truncated, "file", "expected: a readable DICOM image", "replace the file"),
     "no pixels": (no_pixels, "file", "expected: a readable DICOM image", "replace the file"),
@@ -128,7 +130,7 @@ BAD = {
     "absent": (lambda path: None, "file", "No such file", "replace the file"),
     "spacing 0": (
         lambda path: write_dicom(path, STORED, (0.5, 0)), "PixelSpacing", "found:    0.5, 0",
-        "delete it where it is not known",
+        "delete it if the spacing is not known",
     ),
     "one spacing": (
         lambda path: write_dicom(path, STORED, (0.5,)), "file", "two numbers, mm", "replace",
@@ -137,37 +139,37 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_used_is_named(name, path):
-    make, field, found, mend = BAD[name]
+def test_an_unusable_file_is_reported(name, path):
+    make, field, expected_text, mend = BAD[name]
     make(path)
     with pytest.raises(BadInput) as caught:
-        dicom.read(path)
+        dicom.read_image(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: {field}\n")
-    assert found in text and mend in text.split("to mend:")[1]
+    assert expected_text in text and mend in text.split("to mend:")[1]
 
 
-def test_where_a_slice_lies(path):
+def test_the_geometry_of_a_slice(path):
     orientation = [0, 1, 0, 0, 0, -1]  # sagittal: rows to the back, columns to the feet
-    write_dicom(path, STORED, (0.5, 0.75), **PLACE | {"ImageOrientationPatient": orientation})
-    plane = dicom.read_plane(path)
-    assert (plane.path, plane.number, plane.shape) == (path, 7, (3, 4))
-    assert plane.corner.tolist() == [-10, 20, 30]
-    assert plane.down.tolist() == [0, 0, -0.5]
-    assert plane.right.tolist() == [0, 0.75, 0]
-    assert plane.normal.tolist() == [-1, 0, 0]
-    write_dicom(path, STORED, (0.5, 0.75), **PLACE | {"InstanceNumber": 0})
-    assert dicom.read_plane(path).number == 0
+    write_dicom(path, STORED, (0.5, 0.75), **GEOMETRY | {"ImageOrientationPatient": orientation})
+    geometry = dicom.read_slice_geometry(path)
+    assert (geometry.path, geometry.number, geometry.shape) == (path, 7, (3, 4))
+    assert geometry.origin.tolist() == [-10, 20, 30]
+    assert geometry.step_down.tolist() == [0, 0, -0.5]
+    assert geometry.step_right.tolist() == [0, 0.75, 0]
+    assert geometry.normal.tolist() == [-1, 0, 0]
+    write_dicom(path, STORED, (0.5, 0.75), **GEOMETRY | {"InstanceNumber": 0})
+    assert dicom.read_slice_geometry(path).number == 0
 
 
-@pytest.mark.parametrize("name", ["PixelSpacing", *PLACE])
-def test_a_slice_without_its_place_is_named(name, path):
-    tags = {"PixelSpacing": [1, 1]} | PLACE
+@pytest.mark.parametrize("name", ["PixelSpacing", *GEOMETRY])
+def test_a_slice_without_geometry_is_reported(name, path):
+    tags = {"PixelSpacing": [1, 1]} | GEOMETRY
     write_dicom(path, STORED, (1, 1), **tags | {name: None})
     with pytest.raises(BadInput) as caught:
-        dicom.read_plane(path)
+        dicom.read_slice_geometry(path)
     text = str(caught.value)
-    assert text.startswith(f"{path}: place in the patient\n  found:    InstanceNumber ")
+    assert text.startswith(f"{path}: geometry\n  found:    InstanceNumber ")
     assert (f"{name} []" if name != "InstanceNumber" else "InstanceNumber None") in text
     assert text.endswith("to mend:  download or export the series again")
 
@@ -177,47 +179,51 @@ def header(path, **tags):
     return dicom.read_header(path)
 
 
-def test_the_patient(path):
+def test_the_patient_id(path):
     for patient, expected in (("P 7", "P 7"), (" ", ""), (None, "")):
-        assert header(path, PatientID=patient).patient == expected
+        assert header(path, PatientID=patient).patient_id == expected
 
 
-def test_a_header_holds_the_numbers_that_are_there(path):
-    # Software that takes names out may leave two separators.
-    place = header(path, ImagePositionPatient="\\\\", ImageOrientationPatient=None).place
-    assert {name: values.tolist() for name, values in place.items()} == {
+def test_a_header_holds_only_the_stated_numbers(path):
+    # Software that anonymises files may leave only two separators.
+    geometry = header(path, ImagePositionPatient="\\\\", ImageOrientationPatient=None).geometry
+    assert {name: values.tolist() for name, values in geometry.items()} == {
         "Rows": [3], "Columns": [4], "PixelSpacing": [0.5, 0.75],
     }  # fmt: skip
 
 
-# Half, and twice, of what headers may differ in by rounding.
-ALIKE = {
+# Half of the tolerance for rounding, and twice the tolerance.
+ROUNDED_AND_DIFFERENT = {
     "PixelSpacing": ([0.50025, 0.75], [0.501, 0.75]),
     "ImagePositionPatient": ([-10, 20.05, 30], [-10, 20.2, 30]),
     "ImageOrientationPatient": ([1, 0, 5e-4, 0, 1, 0], [1, 0, 2e-3, 0, 1, 0]),
 }
 
 
-@pytest.mark.parametrize("name", ALIKE)
-def test_what_headers_state_differently(name, path):
-    one = header(path, **PLACE)
-    near, far = (header(path, **PLACE | {name: values}) for values in ALIKE[name])
-    absent = header(path, **PLACE | {name: None})
-    assert dicom.differing(one, near) == dicom.differing(one, absent) == []
-    assert dicom.differing(one, far) == dicom.differing(far, one) == [name]
-    assert dicom.differing(one, far, ["Rows"]) == []
+@pytest.mark.parametrize("name", ROUNDED_AND_DIFFERENT)
+def test_tags_differ_beyond_the_tolerance(name, path):
+    reference = header(path, **GEOMETRY)
+    near, far = (
+        header(path, **GEOMETRY | {name: values}) for values in ROUNDED_AND_DIFFERENT[name]
+    )
+    absent = header(path, **GEOMETRY | {name: None})
+    assert dicom.differing_tags(reference, near) == dicom.differing_tags(reference, absent) == []
+    assert dicom.differing_tags(reference, far) == dicom.differing_tags(far, reference) == [name]
+    assert dicom.differing_tags(reference, far, ["Rows"]) == []
 
 
-def test_a_mask_must_not_say_that_it_lies_elsewhere(path):
-    image = header(path, **PLACE)
-    dicom.check_same_place(image, header(path, PixelSpacing=None))
+def test_a_mask_with_another_geometry_is_reported(path):
+    image = header(path, **GEOMETRY)
+    dicom.check_same_geometry(image, header(path, PixelSpacing=None))
     with pytest.raises(BadInput) as caught:
-        dicom.check_same_place(image, header(path, **PLACE | {"ImagePositionPatient": [0, 20, 30]}))
+        dicom.check_same_geometry(
+            image, header(path, **GEOMETRY | {"ImagePositionPatient": [0, 20, 30]})
+        )
     assert str(caught.value) == (
-        f"{path}: place in the patient\n"
+        f"{path}: geometry\n"
         "  found:    ImagePositionPatient [0.0, 20.0, 30.0]\n"
-        "  expected: as its image: ImagePositionPatient [-10.0, 20.0, 30.0]\n"
-        "  to mend:  pair the mask with its own image, or export it again"
+        "  expected: that of the image: ImagePositionPatient [-10.0, 20.0, 30.0]\n"
+        "  to mend:  give the image its own mask, or export the mask again"
     )
 
 
@@ -226,12 +232,12 @@ def test_a_mask_must_not_say_that_it_lies_elsewhere(path):
     [
         {},
         {"PhotometricInterpretation": "MONOCHROME1"},
-        # As a number of Hounsfield units, 0 would be -1024.
+        # In Hounsfield units 0 would be -1024.
         {"RescaleSlope": 2, "RescaleIntercept": -1024},
         {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 1, "HighBit": 0},
     ],
 )
-def test_of_a_mask_the_stored_values_count(tags, path):
+def test_only_the_stored_values_of_a_mask_count(tags, path):
     inside = STORED % 5 == 0
     write_dicom(path, inside * 1, (1, 1), **tags)
     mask = dicom.read_mask(path, (3, 4))
@@ -241,13 +247,13 @@ def test_of_a_mask_the_stored_values_count(tags, path):
 
 @given(at=st.integers(0, 700), value=st.integers(0, 255))
 @pytest.mark.filterwarnings("ignore")
-def test_damaged_bytes_are_bad_input_or_an_image(tmp_path_factory, at, value):
+def test_damaged_bytes_raise_bad_input_or_give_an_image(tmp_path_factory, at, value):
     path = tmp_path_factory.mktemp("damaged") / "a.dcm"
-    write_dicom(path, STORED, (1, 1), **PLACE)
+    write_dicom(path, STORED, (1, 1), **GEOMETRY)
     content = bytearray(path.read_bytes())
     content[at % len(content)] = value
     path.write_bytes(content)
-    for read in (dicom.read, dicom.read_plane, dicom.read_header):
+    for read in (dicom.read_image, dicom.read_slice_geometry, dicom.read_header):
         try:
             read(path)
         except BadInput as problem:

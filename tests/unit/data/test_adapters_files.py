@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF and BMP files, as a user's software writes them."""
+"""PNG, JPEG, TIFF and BMP files as common software writes them."""
 
 import errno
 import struct
@@ -28,7 +28,7 @@ def save(path, array, mode=None, **options):
 
 
 def png_of_16_bit_colours(path):
-    """Pillow cannot write one."""
+    """Write a PNG with 16 bits per colour, which Pillow cannot do."""
 
     def chunk(kind, content):
         crc = struct.pack(">I", zlib.crc32(kind + content))
@@ -58,7 +58,7 @@ def test_a_jpeg_is_read_close_to_what_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["P", "1", "RGBA", "LA", "CMYK"])
-def test_other_modes_are_seen_as_they_are_shown(mode, tmp_path):
+def test_images_of_other_modes_look_as_in_a_viewer(mode, tmp_path):
     two = np.where(MASK, 255, 0).astype(np.uint8)
     image = files.read_image(save(tmp_path / "a.tif", two, mode))
     np.testing.assert_array_equal(image, np.stack([two] * 3, axis=-1))
@@ -80,11 +80,11 @@ def test_a_jpeg_with_a_preview_is_its_first_picture(tmp_path):
     assert (files.read_mask(path, SIZE) ^ MASK).mean() < 0.01
 
 
-def pages(path):
+def three_pages(path):
     save(path, GREY, format="TIFF", save_all=True, append_images=[Image.fromarray(GREY)] * 2)
 
 
-def turned(path):
+def rotated(path):
     exif = Image.Exif()
     exif[0x0112] = 6
     save(path, RGB, exif=exif)
@@ -111,14 +111,14 @@ def white_is_0(path):
     save(path, np.arange(64, dtype=np.uint16).reshape(8, 8) * 100, tiffinfo={262: 0})
 
 
-BAD = {
-    "pages.tif": (pages, "pages", "3", "1", "save each page as a file of its own"),
-    "turned.jpg": (turned, "EXIF orientation", "6", "1: viewers turn the others",
-                   "turn the pixels themselves"),
-    "turned.tif": (turned, "EXIF orientation", "6", "1: viewers turn the others",
-                   "turn the pixels themselves"),
+BAD_IMAGES = {
+    "pages.tif": (three_pages, "pages", "3", "1", "save each page as a separate file"),
+    "turned.jpg": (rotated, "EXIF orientation", "6", "1: viewers rotate all others",
+                   "rotate the stored pixels"),
+    "turned.tif": (rotated, "EXIF orientation", "6", "1: viewers rotate all others",
+                   "rotate the stored pixels"),
     "through.png": (transparent, "transparency", "pixels that are not opaque",
-                    "none: what is seen would depend", "flatten the image"),
+                    "opaque pixels only: a viewer", "flatten the image"),
     "truncated.png": (truncated, "file", "", "a readable PNG, JPEG, TIFF or BMP file",
                       "replace the file"),
     "truncated.jpg": (truncated, "file", "image file is truncated",
@@ -134,17 +134,17 @@ BAD = {
     "absent.png": (lambda path: None, "file", "No such file",
                    "a readable PNG, JPEG, TIFF or BMP file", "replace the file"),
     "wide.png": (png_of_16_bit_colours, "pixels", "16 bits per colour", "8 bits per colour",
-                 "save it with 8 bits per channel"),
+                 "save the image with 8 bits per channel"),
     "negative.tif": (white_is_0, "photometric interpretation", "white is 0, with 16 bits",
-                     "black is 0", "save it with black as 0"),
+                     "black is 0", "save the image with black as 0"),
     "nan.tif": (not_finite, "pixels", "3 values that are not finite", "finite intensities",
                 "replace NaN"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_used_is_named(name, tmp_path):
-    make, field, found, expected, mend = BAD[name]
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_an_unusable_file_is_reported(name, tmp_path):
+    make, field, found, expected, mend = BAD_IMAGES[name]
     path = tmp_path / name
     make(path)
     with pytest.raises(BadInput) as caught:
@@ -156,16 +156,16 @@ def test_what_cannot_be_used_is_named(name, tmp_path):
     assert fourth.startswith(f"  to mend:  {mend}")
 
 
-def test_a_file_that_this_user_may_not_read_is_not_to_be_replaced(tmp_path):
-    with pytest.raises(BadInput) as caught, files.reading(tmp_path, "a readable file"):
-        # As for any user but root, whom permissions do not bind.
+def test_a_file_without_read_permission_needs_the_permission(tmp_path):
+    with pytest.raises(BadInput) as caught, files.report_read_errors(tmp_path, "a readable file"):
+        # A real file does not raise it for root, who may read all files.
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
     assert "Permission denied" in str(caught.value)
-    assert str(caught.value).endswith("to mend:  let this user read it")
+    assert str(caught.value).endswith("to mend:  give this user the permission to read it")
 
 
 @pytest.mark.parametrize("orientation", [0, 1, 9])
-def test_orientations_that_viewers_ignore_pass(orientation, tmp_path):
+def test_orientations_that_viewers_ignore_are_accepted(orientation, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert files.read_image(save(tmp_path / "a.jpg", RGB, exif=exif)).shape == RGB.shape
@@ -195,7 +195,7 @@ def test_deep_masks(kind, tmp_path):
     np.testing.assert_array_equal(files.read_mask(path, SIZE), MASK)
 
 
-def test_a_palette_counts_by_its_colours_not_by_its_numbers(tmp_path):
+def test_the_colours_of_a_palette_count_not_its_indices(tmp_path):
     image = Image.fromarray((~MASK).astype(np.uint8))
     image.putpalette([255, 255, 255, 0, 0, 0])  # 0 is white
     image.save(tmp_path / "a.png")
@@ -204,7 +204,7 @@ def test_a_palette_counts_by_its_colours_not_by_its_numbers(tmp_path):
 
 @pytest.mark.parametrize(("level", "full"), [(0, False), (1, True), (255, True)])
 @pytest.mark.parametrize("ending", ["png", "tif"])
-def test_one_level_is_empty_or_full(level, full, ending, tmp_path):
+def test_a_mask_of_one_level_is_empty_or_full(level, full, ending, tmp_path):
     path = save(tmp_path / f"a.{ending}", np.full(SIZE, level, np.uint8))
     assert (files.read_mask(path, SIZE) == full).all()
 
@@ -217,10 +217,10 @@ def test_an_empty_and_a_full_jpeg(tmp_path):
 
 @pytest.mark.parametrize("quality", [30, 75, 95])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_ringing_of_a_jpeg_is_let_pass(quality, mode, tmp_path):
+def test_ringing_in_a_jpeg_is_accepted(quality, mode, tmp_path):
     path = save(tmp_path / "a.jpg", (MASK * 255).astype(np.uint8), mode, quality=quality)
     assert len(np.unique(np.asarray(Image.open(path)))) > 2
-    # Only pixels at the border may change sides: the circumference is 57 of 2000 pixels.
+    # Only pixels at the border may change: the circumference is 57 of 2000 pixels.
     assert (files.read_mask(path, SIZE) ^ MASK).sum() <= 14
 
 
@@ -232,11 +232,11 @@ def bad_mask(path, array, **options):
     return text.split("\n", 1)[1]
 
 
-def test_levels_that_are_no_mask_are_named(tmp_path):
+def test_a_mask_of_other_levels_is_reported(tmp_path):
     three = MASK.astype(np.uint8) + disc(SIZE, (20, 18), 4)
     assert bad_mask(tmp_path / "a.png", three) == (
         "  found:    3 levels: 0, 1, 2\n"
-        "  expected: two levels, 0 and one other\n"
+        "  expected: two levels: 0 and one other\n"
         "  to mend:  save the mask with 0 outside and 255 inside"
     )
     lifted = np.where(MASK, 255, 10).astype(np.uint8)
@@ -245,7 +245,7 @@ def test_levels_that_are_no_mask_are_named(tmp_path):
     assert "found:    256 levels: 0, 1, 2, 3, 4, 5, 6, 7, …\n" in many
 
 
-def test_a_grey_jpeg_is_no_mask(tmp_path):
+def test_a_grey_jpeg_is_not_a_mask(tmp_path):
     # 5 of 50 columns, a tenth of the pixels, in the middle of the range.
     grey = np.where(MASK, 255, 0).astype(np.uint8)
     grey[:, :5] = 128
@@ -256,12 +256,12 @@ def test_a_grey_jpeg_is_no_mask(tmp_path):
     assert "at most 5% of the pixels between" in found
 
 
-def test_a_jpeg_of_0_and_1_is_not_taken_for_empty(tmp_path):
+def test_a_jpeg_of_0_and_1_is_not_read_as_empty(tmp_path):
     found = bad_mask(tmp_path / "a.jpg", MASK.astype(np.uint8), quality=100)
     assert "found:    levels up to " in found
 
 
-def test_colours_are_no_mask(tmp_path):
+def test_a_coloured_mask_is_reported(tmp_path):
     red = np.zeros((*SIZE, 3), np.uint8)
     red[MASK, 0] = 255
     for name in ("a.png", "a.jpg"):
@@ -277,19 +277,19 @@ def test_a_mask_of_another_size(tmp_path):
     arrays.arrays(np.int16, st.tuples(st.integers(1, 4), st.integers(1, 4)),
                   elements=st.integers(-2, 2))
 )  # fmt: skip
-def test_foreground_is_the_rule_as_written(values):
+def test_foreground_is_any_level_except_0(values):
     levels = sorted({*values.ravel().tolist()})
     good = len(levels) == 1 or (len(levels) == 2 and levels[0] == 0)
     if good:
-        np.testing.assert_array_equal(files.foreground("mask", values), values != 0)
+        np.testing.assert_array_equal(files.foreground_mask("mask", values), values != 0)
     else:
         with pytest.raises(BadInput, match=f"{len(levels)} levels"):
-            files.foreground("mask", values)
+            files.foreground_mask("mask", values)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @given(st.integers(0, 1500), st.integers(0, 255), st.sampled_from(["png", "jpg", "tif", "bmp"]))
-def test_damaged_bytes_are_bad_input_or_an_image(tmp_path_factory, at, value, ending):
+def test_damaged_bytes_raise_bad_input_or_give_an_image(tmp_path_factory, at, value, ending):
     path = save(tmp_path_factory.mktemp("damaged") / f"a.{ending}", RGB)
     content = bytearray(path.read_bytes())
     content[at % len(content)] = value

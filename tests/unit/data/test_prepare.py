@@ -20,7 +20,7 @@ def strings(path, name):
         return io.read_strings(file, name).tolist()
 
 
-def test_kvasir_to_the_contract(kvasir, tmp_path):
+def test_prepared_kvasir_has_all_datasets(kvasir, tmp_path):
     output = tmp_path / "prepared.h5"
     prepare(kvasir, output, settings("kvasir"), 2)
     with h5py.File(output) as file:
@@ -41,7 +41,7 @@ def test_kvasir_to_the_contract(kvasir, tmp_path):
         assert original.shape == (68, 84)
         # A disc of radius 14 has about 616 pixels; JPEG moves its border by less than a pixel.
         assert original[()].sum() == pytest.approx(616, rel=0.05)
-        # The bright disc is where its mask is, after resizing.
+        # After resizing, the bright disc is still at its mask.
         image, mask = file["image"][2], file["mask"][2] > 0
         assert image[mask].mean() > image[~mask].mean() + 60
         for name in ("schema_version", "stage", "inputs", "params", "versions"):
@@ -99,13 +99,13 @@ def grey_mask(root):
 
 
 def grey_image(root):
-    """The others are in colour, and so is this one to the eye; a 16-bit file is not."""
+    """Replace a colour image by a grey one of 16 bits."""
     grey = np.arange(64 * 82, dtype=np.uint16).reshape(64, 82)
     (root / "images/frame 1.jpg").unlink()
     Image.fromarray(grey).save(root / "images/frame 1.jpg", format="PNG")
 
 
-def leak(root):
+def put_frame_in_two_splits(root):
     (root / "test.txt").write_text("frame 1\nframe 5\n")
 
 
@@ -114,12 +114,12 @@ def copy_image(root):
         shutil.copy(root / folder / "frame 1.jpg", root / folder / "frame 5.jpg")
 
 
-def repeat(root):
+def repeat_line(root):
     (root / "train.txt").write_text("frame 1\nframe 1\n")
 
 
 @pytest.mark.parametrize(
-    ("harm", "words"),
+    ("damage", "words"),
     [
         (delete_image, ["train.txt", "frame 1", "one image per id"]),
         (truncate_image, ["frame 1.jpg", "a readable PNG, JPEG, TIFF or BMP file"]),
@@ -129,13 +129,13 @@ def repeat(root):
             grey_image,
             ["images", "5 colour: frame 0, frame 2", "1 grey of more than 8 bits: frame 1"],
         ),
-        (leak, ["more than once: 'frame 1'", "subjects in two splits: frame 1"]),
-        (repeat, ["more than once: 'frame 1'"]),
+        (put_frame_in_two_splits, ["more than once: 'frame 1'", "subjects in two splits: frame 1"]),
+        (repeat_line, ["more than once: 'frame 1'"]),
         (copy_image, ["the same pixels in two splits: 'frame 1' (train) = 'frame 5' (test)"]),
     ],
 )
-def test_bad_data_stop_with_the_file_and_leave_nothing(kvasir, tmp_path, harm, words):
-    harm(kvasir)
+def test_bad_data_are_reported_and_no_file_is_left(kvasir, tmp_path, damage, words):
+    damage(kvasir)
     with pytest.raises(BadInput) as error:
         prepare(kvasir, tmp_path / "out/prepared.h5", settings("kvasir"), 2)
     for word in words:
@@ -143,13 +143,13 @@ def test_bad_data_stop_with_the_file_and_leave_nothing(kvasir, tmp_path, harm, w
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
-def test_a_corrupt_dicom_is_named(nci_isbi, tmp_path):
+def test_a_corrupt_dicom_is_reported(nci_isbi, tmp_path):
     (nci_isbi / "images/case2_1.dcm").write_bytes(b"no dicom")
     with pytest.raises(BadInput, match=r"case2_1\.dcm"):
         prepare(nci_isbi, tmp_path / "prepared.h5", settings("nci_isbi"), 2)
 
 
-def test_all_that_is_wrong_is_told_at_once(kvasir, tmp_path):
+def test_all_problems_are_reported_together(kvasir, tmp_path):
     delete_image(kvasir)
     (kvasir / "images/frame 2.jpg").write_bytes(b"no image")
     Image.new("L", (10, 10)).save(kvasir / "masks/frame 3.jpg")
@@ -161,7 +161,7 @@ def test_all_that_is_wrong_is_told_at_once(kvasir, tmp_path):
         assert words in message
 
 
-def test_splits_can_be_drawn_where_the_folder_states_none(kvasir, tmp_path):
+def test_splits_can_be_drawn_if_the_folder_states_none(kvasir, tmp_path):
     for split in ("train", "test"):
         (kvasir / f"{split}.txt").unlink()
     with pytest.raises(BadInput, match=r"none for 6 samples[^\0]*prepare.split: drawn"):

@@ -17,8 +17,8 @@ from stages.core import io
 from stages.core.cli import Problems
 from stages.data.datasets import layouts
 from stages.demo import demo_data
-from stages.demo.demo_data import SLICE_MM, SLICES, make_demo_data
-from stages.gaze.recordings import read_scans
+from stages.demo.demo_data import SLICE_MM, SLICE_NUMBERS, make_demo_data
+from stages.gaze.recordings import read_scanpaths
 from stages.settings.demo_data import DemoSettings
 from stages.settings.recording import RecordingSettings
 from stages.settings.scanpath import ScanSettings
@@ -29,7 +29,7 @@ TRAIN, TEST = 18, 6
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory):
-    """Each data set once, 24 images."""
+    """Make each data set once, with 24 images."""
     folder = tmp_path_factory.mktemp("demo")
     for name in LAYOUT:
         make_demo_data(folder / name, DemoSettings(dataset=name, train=TRAIN, test=TEST))
@@ -47,10 +47,10 @@ def root(roots, name):
 
 
 def read(root):
-    """Records and pixels, by the adapter of the published layout."""
+    """Read records and samples with the adapter of the published layout."""
     adapter = importlib.import_module(f"stages.data.datasets.{LAYOUT[root.name]}")
     problems = Problems()
-    records = adapter.index(root, problems)
+    records = adapter.list_records(root, problems)
     assert problems == []
     return records, [adapter.read(record) for record in records]
 
@@ -60,7 +60,7 @@ def read(root):
 
 def test_the_adapter_of_the_published_layout_reads_it(root, name):
     fixations = None if name == "isic" else root / f"{name}_fixation.csv"
-    assert layouts.missing(LAYOUT[name], root, fixations) is None
+    assert layouts.describe_missing(LAYOUT[name], root, fixations) is None
     records, pixels = read(root)
     assert [r.split for r in records] == ["train"] * TRAIN + ["test"] * TEST
     for record, sample in zip(records, pixels):
@@ -79,12 +79,12 @@ def test_jpeg_masks_are_not_exactly_black_and_white(roots):
 
 
 @pytest.mark.parametrize("folder", ["prostate/masks", "isic/labels"])
-def test_png_masks_are(roots, folder):
+def test_png_masks_are_exactly_black_and_white(roots, folder):
     for path in sorted((roots / folder).iterdir()):
         assert set(np.unique(np.asarray(Image.open(path)))) == {0, 255}
 
 
-def test_images_differ_in_size_but_for_the_scanner(root, name):
+def test_image_sizes_differ_except_for_the_scanner(root, name):
     sizes = {sample.image.shape for sample in read(root)[1]}
     assert len(sizes) == 1 if name == "prostate" else len(sizes) > 10
 
@@ -97,7 +97,7 @@ def test_no_two_images_are_the_same(root):
 
 
 @pytest.mark.parametrize(("train", "cases"), [(8, 1), (9, 2), (18, 3)])
-def test_patients_are_whole_in_one_split(tmp_path, train, cases):
+def test_all_slices_of_a_patient_are_in_one_split(tmp_path, train, cases):
     make_demo_data(tmp_path / "prostate", DemoSettings(dataset="prostate", train=train, test=6))
     records, _ = read(tmp_path / "prostate")
     subjects = {
@@ -122,11 +122,11 @@ def test_slices_have_the_geometry_of_a_scanner(roots):
     for slices in cases.values():
         slices.sort(key=lambda s: s.InstanceNumber)
         numbers = tuple(s.InstanceNumber for s in slices)
-        assert numbers == SLICES
+        assert numbers == SLICE_NUMBERS
         z = [float(s.ImagePositionPatient[2]) for s in slices]
         assert all(low < high for low, high in pairwise(z))
         assert np.diff(z) == pytest.approx(SLICE_MM * np.diff(numbers))
-        # In the order of file names 11 comes before 5: names tell nothing about positions.
+        # Sorted by file name, 11 comes before 5, so names do not give positions.
         assert sorted(map(str, numbers)) != [str(n) for n in numbers]
         assert len({s.SeriesInstanceUID for s in slices}) == 1
     every = [s for slices in cases.values() for s in slices]
@@ -138,7 +138,7 @@ def test_slices_have_the_geometry_of_a_scanner(roots):
 
 def test_the_gland_is_largest_in_the_middle_of_a_case(roots):
     _, pixels = read(roots / "prostate")
-    areas = np.array([sample.mask.sum() for sample in pixels]).reshape(-1, len(SLICES))
+    areas = np.array([sample.mask.sum() for sample in pixels]).reshape(-1, len(SLICE_NUMBERS))
     assert (areas[:, 2:4].min(axis=1) > areas[:, [0, 5]].max(axis=1)).all()
 
 
@@ -146,7 +146,7 @@ def test_the_gland_is_largest_in_the_middle_of_a_case(roots):
 def test_a_slice_without_a_spacing_is_read_in_pixels(roots, tmp_path, spacing):
     make_demo_data(tmp_path / "prostate", DemoSettings(dataset="prostate", train=6, test=6))
     adapter = importlib.import_module("stages.data.datasets.nci_isbi")
-    record = adapter.index(tmp_path / "prostate", Problems())[0]
+    record = adapter.list_records(tmp_path / "prostate", Problems())[0]
     dataset = pydicom.dcmread(record.image)
     if spacing is None:
         dataset.PixelSpacing = None
@@ -180,14 +180,14 @@ def test_fixations_have_the_published_columns(roots, name):
 
 
 @pytest.mark.parametrize("name", ["kvasir", "prostate"])
-def test_all_training_images_are_looked_at_and_no_other(roots, name):
+def test_exactly_the_training_images_have_gaze(roots, name):
     records, pixels = read(roots / name)
     ids = [r.sample_id for r in records]
     table = roots / name / f"{name}_fixation.csv"
     sizes = {r.sample_id: sample.mask.shape for r, sample in zip(records, pixels)}
-    scans = read_scans(table, sizes, RecordingSettings(), 50, Problems())
+    scans = read_scanpaths(table, sizes, RecordingSettings(), 50, Problems())
     assert set(scans) == {r.sample_id for r in records if r.split == "train"}
-    # Most of the dwell time is on the target or close to it: more than its share of the image.
+    # Most of the dwell time is on or near the target, more than its share of the image area.
     on_target, share = [], []
     for sample_id, sample in zip(ids[:TRAIN], pixels):
         x, y, duration, _ = scans[sample_id].fixations.T
@@ -199,7 +199,7 @@ def test_all_training_images_are_looked_at_and_no_other(roots, name):
     assert np.mean(on_target) > 0.6 > 3 * np.mean(share)
 
 
-def test_nobody_recorded_gaze_on_isic(roots):
+def test_isic_has_no_recorded_gaze(roots):
     assert sorted(p.name for p in (roots / "isic").iterdir()) == [
         "images", "labels", "test.txt", "train.txt",
     ]  # fmt: skip
@@ -208,24 +208,26 @@ def test_nobody_recorded_gaze_on_isic(roots):
 # Reruns
 
 
-def small(output, name, **changes):
+def small_demo_digest(output, name, **changes):
     make_demo_data(output, DemoSettings(**{"dataset": name, "train": 6, "test": 6} | changes))
     return io.sha256(output)
 
 
 def test_a_seed_fixes_the_bytes_of_the_folder_and_another_changes_them(root, name, tmp_path):
-    first = small(tmp_path / "a" / name, name)
-    assert small(tmp_path / "b" / name, name) == first
-    assert small(tmp_path / "c" / name, name, seed=1) != first
-    # An image does not depend on how many there are.
+    first = small_demo_digest(tmp_path / "a" / name, name)
+    assert small_demo_digest(tmp_path / "b" / name, name) == first
+    assert small_demo_digest(tmp_path / "c" / name, name, seed=1) != first
+    # An image does not depend on the number of images.
     images = sorted((tmp_path / "a" / name / "images").iterdir())
     assert len(images) == 12
     for path in images:
         assert path.read_bytes() == (root / "images" / path.name).read_bytes()
 
 
-def test_the_reader_is_drawn_apart_from_the_images(roots, tmp_path):
-    small(tmp_path / "prostate", "prostate", scan=ScanSettings(search=(20, 20), drift=0))
+def test_the_images_do_not_depend_on_the_scan_settings(roots, tmp_path):
+    small_demo_digest(
+        tmp_path / "prostate", "prostate", scan=ScanSettings(search=(20, 20), drift=0)
+    )
     for path in (tmp_path / "prostate/images").iterdir():
         assert path.read_bytes() == (roots / "prostate/images" / path.name).read_bytes()
     rows = pd.read_csv(tmp_path / "prostate/prostate_fixation.csv").groupby("IMAGE").size()
@@ -234,33 +236,33 @@ def test_the_reader_is_drawn_apart_from_the_images(roots, tmp_path):
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("before", [False, True])
-def test_a_failure_leaves_no_folder_but_the_old_one(tmp_path, monkeypatch, failure, before):
+def test_a_failure_leaves_only_the_old_folder(tmp_path, monkeypatch, failure, before):
     output = tmp_path / "kvasir"
     if before:
         output.mkdir()
         (output / "train.txt").write_text("old")
-    make = demo_data._MAKERS["kvasir"]
+    make = demo_data._MAKE_SAMPLE["kvasir"]
 
     def fail_at_the_third(root, index, settings):
         if index == 2:
             raise failure
         return make(root, index, settings)
 
-    monkeypatch.setitem(demo_data._MAKERS, "kvasir", fail_at_the_third)
+    monkeypatch.setitem(demo_data._MAKE_SAMPLE, "kvasir", fail_at_the_third)
     with pytest.raises(failure):
-        small(output, "kvasir")
+        small_demo_digest(output, "kvasir")
     assert [p.name for p in tmp_path.iterdir()] == (["kvasir"] if before else [])
     assert not before or (output / "train.txt").read_text() == "old"
 
 
-def test_what_a_killed_run_left_is_cleared_away(tmp_path):
-    expected = small(tmp_path / "a/prostate", "prostate")
+def test_the_files_of_a_killed_run_are_deleted(tmp_path):
+    expected = small_demo_digest(tmp_path / "a/prostate", "prostate")
     killed = subprocess.Popen(["true"])
     killed.wait()
     left = tmp_path / f"b/.prostate.{platform.node()}.{killed.pid}.tmp/new/images"
     left.mkdir(parents=True)
     (left / "half.dcm").write_text("half")
-    assert small(tmp_path / "b/prostate", "prostate") == expected
+    assert small_demo_digest(tmp_path / "b/prostate", "prostate") == expected
     assert [p.name for p in (tmp_path / "b").iterdir()] == ["prostate"]
 
 
@@ -268,7 +270,7 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
 
 
 def otsu_dice(image, mask):
-    """Dice of Otsu's threshold per channel and polarity: above it, and not above it."""
+    """Return the Dice of Otsu's threshold for each channel, above and below the threshold."""
     channels = [image[..., c].astype(float) for c in range(image.shape[2])]
     if len(channels) == 3:
         channels += [image.mean(axis=2), rgb2hsv(image)[..., 1]]
@@ -280,7 +282,7 @@ def otsu_dice(image, mask):
     ]
 
 
-def test_a_threshold_does_not_find_the_target(root):
+def test_a_threshold_fails_to_segment_the_target(root):
     # R, G, B, grey and saturation for colour, the intensity for MR, both polarities. Over 96
     # images of seeds 0 to 2 the channel and polarity that are best on average reach 0.26 (kvasir),
     # 0.17 to 0.19 (prostate) and 0.42 to 0.48 (isic); chosen for each image by its own mask, 0.33,

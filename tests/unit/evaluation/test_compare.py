@@ -1,4 +1,4 @@
-"""Tables over seeds, worked out by hand, and the page that shows them."""
+"""Tables over seeds against values computed by hand, and the page that shows them."""
 
 import math
 import re
@@ -9,10 +9,16 @@ import pytest
 
 from stages.core import cli, io
 from stages.core.cli import BadInput
-from stages.evaluation.compare import COLUMNS, against, compare, over_seeds, per_image
+from stages.evaluation.compare import (
+    COLUMNS,
+    aggregate_over_seeds,
+    compare,
+    compare_with_reference,
+    mean_dice_per_image,
+)
 from stages.evaluation.statistics import bootstrap_interval
-from stages.report.tabulate import difference, probability, tabulate
-from stages.settings.evaluation import CompareSettings, Run
+from stages.report.tabulate import format_difference, format_p_value, tabulate
+from stages.settings.evaluation import CompareSettings, TrainingRun
 from stages.settings.report import ReportDataset, TabulateSettings
 
 HEADER = ["sample_id", "subject_id", "split", "model",
@@ -25,52 +31,54 @@ def row(sample, subject, dice, hd95=1.0, split="test", model="student", unit="px
 
 
 def with_seeds(*seeds):
-    """Columns of metrics.csv and `seed`, one list of rows per seed."""
+    """Return the columns of metrics.csv and `seed`, from one list of rows per seed."""
     return pd.concat(
         [pd.DataFrame(rows, columns=HEADER).assign(seed=i) for i, rows in enumerate(seeds)],
         ignore_index=True,
     )
 
 
-def test_the_spread_is_that_of_the_seeds_means():
-    # Means of the seeds: Dice 0.5 and 0.7, mean 0.6, deviation √(2 · 0.1²); not that of the images,
-    # which differ much more. HD95 2 and 4, and 0 and 10, its diagonal, for none: 3 and 5.
+def test_the_deviation_is_over_the_means_of_the_seeds():
+    # Means per seed: Dice 0.5 and 0.7, mean 0.6, deviation √(2 · 0.1²). The deviation over images
+    # is much larger. HD95: 2 and 4; 0 and 10 (the diagonal, for an undefined one): means 3 and 5.
     scores = with_seeds(
         [row("1", "p", 0.1, 2), row("2", "q", 0.9, 4)],
         [row("1", "p", 0.5, 0), row("2", "q", 0.9, NAN)],
     )
-    assert over_seeds(scores) == pytest.approx(
+    assert aggregate_over_seeds(scores) == pytest.approx(
         {
             "n": 2, "subjects": 2, "unit": "px", "undefined": 1,
             "dice_mean": 0.6, "dice_std": 0.1 * math.sqrt(2),
             "iou_mean": 0.3, "iou_std": 0.05 * math.sqrt(2),
             "hd95_penalised_mean": 4, "hd95_penalised_std": math.sqrt(2),
-            # 1 and 2, and 0 and 10.
+            # 1 and 2; 0 and 10.
             "asd_penalised_mean": (1.5 + 5) / 2, "asd_penalised_std": 3.5 / math.sqrt(2),
         }
     )  # fmt: skip
 
 
-def test_one_seed_has_no_spread():
-    found = over_seeds(with_seeds([row("1", "p", 0.1), row("2", "q", 0.9)]))
+def test_one_seed_has_no_deviation():
+    found = aggregate_over_seeds(with_seeds([row("1", "p", 0.1), row("2", "q", 0.9)]))
     assert found["dice_mean"] == 0.5
     assert math.isnan(found["dice_std"])
 
 
 def test_mm_and_px_are_not_averaged():
-    found = over_seeds(with_seeds([row("1", "p", 0.1), row("2", "q", 0.9, unit="mm")]))
+    found = aggregate_over_seeds(with_seeds([row("1", "p", 0.1), row("2", "q", 0.9, unit="mm")]))
     assert (found["unit"], found["undefined"], found["dice_mean"]) == ("mixed", 0, 0.5)
     assert np.isnan([found["hd95_penalised_mean"], found["asd_penalised_mean"]]).all()
 
 
-def test_differences_are_of_the_same_image_and_of_all_seeds():
+def test_differences_are_paired_by_image_and_averaged_over_seeds():
     # Per image, averaged over seeds: 0.7 − 0.5, 0.5 − 0.5 and 0.3 − 0.6; mean −0.1 / 3.
-    ours = with_seeds(
+    scores = with_seeds(
         [row("1", "p", 0.6), row("2", "p", 0.4), row("3", "q", 0.2)],
         [row("1", "p", 0.8), row("2", "p", 0.6), row("3", "q", 0.4)],
     )
-    theirs = with_seeds([row("3", "q", 0.6), row("2", "p", 0.5), row("1", "p", 0.5)])
-    found = against(per_image(ours), per_image(theirs), seed=0)
+    reference_scores = with_seeds([row("3", "q", 0.6), row("2", "p", 0.5), row("1", "p", 0.5)])
+    found = compare_with_reference(
+        mean_dice_per_image(scores), mean_dice_per_image(reference_scores), seed=0
+    )
     interval = bootstrap_interval(
         np.array([0.2, 0, -0.3]), np.array(["p", "p", "q"], object), np.random.default_rng(0)
     )
@@ -90,8 +98,8 @@ def write(path, *rows):
     return path
 
 
-class World:
-    """Files of two experiments on two data sets, two seeds each."""
+class ComparisonFiles:
+    """Files of three experiments on two data sets, two seeds each."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -109,9 +117,14 @@ class World:
                     self.metrics.append(write(folder / f"{len(self.metrics)}.csv", *rows))
                     labels = "mask" if experiment == "masks" else "pseudomask"
                     self.runs.append(
-                        Run(dataset=dataset, experiment=experiment, seed=seed, labels=labels,
-                            mask_seconds=74.8)
-                    )  # fmt: skip
+                        TrainingRun(
+                            dataset=dataset,
+                            experiment=experiment,
+                            seed=seed,
+                            labels=labels,
+                            mask_seconds=74.8,
+                        )
+                    )
         self.gaze = []
         for dataset in ("b", "a"):
             with io.create_h5(folder / f"{dataset}.h5", "gaze", {}, {}) as file:
@@ -130,12 +143,12 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
+def files(tmp_path):
+    return ComparisonFiles(tmp_path)
 
 
-def test_a_row_for_each_data_set_and_experiment(world):
-    table = world.compare()
+def test_a_row_for_each_data_set_and_experiment(files):
+    table = files.compare()
     assert list(table.columns) == COLUMNS
     assert table[["dataset", "experiment"]].to_numpy().tolist() == [
         [dataset, experiment] for dataset in ("b", "a") for experiment in ("full", "odd", "masks")
@@ -146,12 +159,12 @@ def test_a_row_for_each_data_set_and_experiment(world):
     assert table["gaze"].fillna("").tolist() == ["simulated", "simulated", ""] * 2
 
 
-def test_only_the_others_are_held_against_the_reference(world):
-    table = world.compare().set_index(["dataset", "experiment"])
+def test_the_reference_is_not_compared_with_itself(files):
+    table = files.compare().set_index(["dataset", "experiment"])
     paired = ["dice_difference", "dice_difference_low", "dice_difference_high", "p", "p_adjusted"]
     assert table.loc["a", "full"][paired].isna().all()
-    # All six subjects on one side: 2 of 64 patterns; two tests: the smaller p is doubled, and the
-    # other, which is as small, is raised to it.
+    # All six subjects have the same sign: 2 of 64 patterns. There are two tests: the first p is
+    # doubled, and the other, which is equal, is raised to it.
     assert table.loc["a", "odd"][paired].to_numpy() == pytest.approx(
         [0.2, 0.2, 0.2, 1 / 32, 1 / 16]
     )
@@ -160,67 +173,67 @@ def test_only_the_others_are_held_against_the_reference(world):
     )
 
 
-def test_a_row_does_not_depend_on_the_other_data_sets_and_experiments(world):
-    both = world.compare()
-    first = [i for i, run in enumerate(world.runs) if run.dataset == "b" and run.labels != "mask"]
-    compare([world.metrics[i] for i in first], world.gaze[:1], world.table,
-            world.settings(runs=[world.runs[i] for i in first], gaze=["b"]))  # fmt: skip
-    alone = pd.read_csv(world.table)
+def test_a_row_does_not_depend_on_the_other_data_sets_and_experiments(files):
+    both = files.compare()
+    first = [i for i, run in enumerate(files.runs) if run.dataset == "b" and run.labels != "mask"]
+    compare([files.metrics[i] for i in first], files.gaze[:1], files.table,
+            files.settings(runs=[files.runs[i] for i in first], gaze=["b"]))  # fmt: skip
+    alone = pd.read_csv(files.table)
     pd.testing.assert_frame_equal(
         alone.drop(columns="p_adjusted"),
         both.iloc[:2].drop(columns="p_adjusted"),
         check_dtype=False,
     )
-    # One test, which needs no adjustment.
+    # A single test needs no adjustment.
     assert alone["p_adjusted"][1] == alone["p"][1]
 
 
-def test_a_data_set_without_masks_has_empty_numbers(world):
-    for file in world.metrics:
+def test_a_data_set_without_masks_has_empty_numbers(files):
+    for file in files.metrics:
         write(file, row("1", "p", NAN, NAN), row("2", "q", NAN, NAN))
-    table = world.compare()
+    table = files.compare()
     assert (table[["n", "subjects", "undefined"]] == 0).all(axis=None)
     assert table[[name for name in COLUMNS if "dice" in name or name == "p"]].isna().all(axis=None)
 
 
-def test_no_data_set_is_an_empty_table(world):
-    compare([], [], world.table, world.settings(runs=(), gaze=()))
-    assert list(pd.read_csv(world.table).columns) == COLUMNS
+def test_without_data_sets_the_table_is_empty(files):
+    compare([], [], files.table, files.settings(runs=(), gaze=()))
+    assert list(pd.read_csv(files.table).columns) == COLUMNS
 
 
-def test_experiments_of_other_images_are_refused(world):
-    for file in world.metrics[2:4]:
+def test_experiments_with_different_images_are_refused(files):
+    for file in files.metrics[2:4]:
         write(file, *(row(str(i), "s", 0.5) for i in range(6)))
     with pytest.raises(
         BadInput, match=r"metrics\.csv of b, odd: columns sample_id(.|\n)*the same 6"
     ):
-        world.compare()
+        files.compare()
 
 
-def test_a_reference_without_runs_is_refused(world):
+def test_a_reference_without_runs_is_refused(files):
     with pytest.raises(BadInput, match=r"b: full, odd, masks\n.*also the reference fulll"):
-        world.compare(reference="fulll")
+        files.compare(reference="fulll")
 
 
-def test_files_and_settings_that_do_not_fit_are_refused(world):
+def test_files_and_settings_that_do_not_fit_are_refused(files):
     with pytest.raises(BadInput, match="one per file"):
-        compare(world.metrics[1:], world.gaze, world.table, world.settings())
+        compare(files.metrics[1:], files.gaze, files.table, files.settings())
 
 
-def page(world, **changes):
-    world.compare()
+def page(files, **changes):
+    files.compare()
     datasets = [
         ReportDataset(name="a", title="<Set> A", note="simulated & small"),
         ReportDataset(name="b", title="B"),
     ]
-    html = world.folder / "table.html"
+    html = files.folder / "table.html"
     values = {"table": "ablations", "datasets": datasets} | changes
-    tabulate(world.table, html, TabulateSettings(**values))
+    tabulate(files.table, html, TabulateSettings(**values))
     return html.read_text()
 
 
-def test_the_page_fetches_nothing_and_escapes_what_it_is_given(world):
-    html = page(world)
+def test_the_page_loads_nothing_and_escapes_its_input(files):
+    html = page(files)
     assert not re.search(r"""(src|href)=(?!"(data:|#))""", html)
     assert "<script" not in html and "@import" not in html
     assert "&lt;Set&gt; A" in html and "<Set>" not in html
@@ -228,8 +241,8 @@ def test_the_page_fetches_nothing_and_escapes_what_it_is_given(world):
     assert "<title>Segmentation from gaze: ablations</title>" in html
 
 
-def test_the_page_shows_the_numbers_and_says_what_they_mean(world):
-    html = page(world)
+def test_the_page_shows_and_explains_the_numbers(files):
+    html = page(files)
     # Dice of `full`: (0 + … + 0.5) / 6 = 0.25 and 0.26 with the two seeds.
     assert "<td>0.255 ± 0.007</td>" in html
     assert "<td>+0.200 [+0.200, +0.200]</td>" in html
@@ -241,45 +254,45 @@ def test_the_page_shows_the_numbers_and_says_what_they_mean(world):
         assert words in re.sub(r"<.*?>|\s+", " ", html).replace("  ", " "), words
 
 
-def test_the_best_of_those_that_learned_from_gaze_is_bold(world):
-    bold = re.findall(r"<td><strong>(.*?)</strong>", page(world))
-    # `odd`, not `masks`, in Dice and IoU; both that learned from gaze are alike in the distances.
-    alike = ["1.0 ± 0.0 px", "0.50 ± 0.00 px"]
-    assert bold == [*alike, "0.455 ± 0.007", "0.228 ± 0.004", *alike] * 2
+def test_the_best_experiment_trained_on_gaze_is_bold(files):
+    bold = re.findall(r"<td><strong>(.*?)</strong>", page(files))
+    # Dice, IoU: `odd`, because `masks` has no gaze. Distances: `full` and `odd` are equal.
+    equal = ["1.0 ± 0.0 px", "0.50 ± 0.00 px"]
+    assert bold == [*equal, "0.455 ± 0.007", "0.228 ± 0.004", *equal] * 2
 
 
-def test_the_same_table_gives_the_same_page(world):
-    assert page(world) == page(world)
+def test_the_same_table_gives_the_same_page(files):
+    assert page(files) == page(files)
 
 
-def test_without_masks_the_page_has_dashes(world):
-    for file in world.metrics:
+def test_without_masks_the_page_has_dashes(files):
+    for file in files.metrics:
         write(file, row("1", "p", NAN, NAN))
-    html = page(world)
+    html = page(files)
     assert not re.search(r"\bnan\b", html, re.I)
     assert "<td>–</td>" in html
     assert "<strong>–" not in html
 
 
-def test_a_data_set_without_a_title_is_refused(world):
+def test_a_data_set_without_a_title_is_refused(files):
     with pytest.raises(BadInput, match=r"column dataset\n.*\['a', 'b'\]"):
-        page(world, datasets=())
+        page(files, datasets=())
 
 
-def test_a_table_that_is_none_is_refused(world):
-    world.table.write_text("dataset\nb\n")
+def test_an_invalid_table_is_refused(files):
+    files.table.write_text("dataset\nb\n")
     with pytest.raises(BadInput, match=r"table\.csv: table(.|\n)*snakemake"):
-        tabulate(world.table, world.folder / "t.html", TabulateSettings(table="t", datasets=()))
+        tabulate(files.table, files.folder / "t.html", TabulateSettings(table="t", datasets=()))
 
 
-def test_values_as_they_read():
+def test_formatted_values():
     ends = {"dice_difference": -0.01, "dice_difference_low": NAN, "dice_difference_high": NAN}
-    assert difference(ends) == "-0.010"
-    assert difference(ends | {"dice_difference_low": -0.02, "dice_difference_high": 0.03}) == (
-        "-0.010 [-0.020, +0.030]"
-    )
-    assert difference(dict.fromkeys(ends, NAN)) == "–"
-    assert [probability(p) for p in (0.00099, 0.001, 0.5, NAN)] == [
+    assert format_difference(ends) == "-0.010"
+    assert format_difference(
+        ends | {"dice_difference_low": -0.02, "dice_difference_high": 0.03}
+    ) == ("-0.010 [-0.020, +0.030]")
+    assert format_difference(dict.fromkeys(ends, NAN)) == "–"
+    assert [format_p_value(p) for p in (0.00099, 0.001, 0.5, NAN)] == [
         "< 0.001",
         "0.001",
         "0.500",
@@ -287,12 +300,12 @@ def test_values_as_they_read():
     ]
 
 
-def test_command_lines(world):
-    arguments = ["--metrics", *map(str, world.metrics), "--gaze", *map(str, world.gaze)]
-    arguments += ["--output", str(world.table), "--settings", world.settings().model_dump_json()]
+def test_command_lines(files):
+    arguments = ["--metrics", *map(str, files.metrics), "--gaze", *map(str, files.gaze)]
+    arguments += ["--output", str(files.table), "--settings", files.settings().model_dump_json()]
     cli.run(compare, arguments)
-    html = world.folder / "t.html"
+    html = files.folder / "t.html"
     titles = [ReportDataset(name=name, title=name) for name in "ab"]
     settings = TabulateSettings(table="t", datasets=titles).model_dump_json()
-    cli.run(tabulate, ["--table", str(world.table), "--output", str(html), "--settings", settings])
+    cli.run(tabulate, ["--table", str(files.table), "--output", str(html), "--settings", settings])
     assert html.read_text().startswith("<!doctype html>")

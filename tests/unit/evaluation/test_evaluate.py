@@ -1,4 +1,4 @@
-"""From probabilities at the working size to a row per image at its own."""
+"""Metrics at the original size from probability maps at the working size."""
 
 import math
 
@@ -16,10 +16,10 @@ WIDE = [[0, 1, 1, 1]] * 4
 
 @pytest.fixture
 def prepared(tmp_path):
-    """One training sample and four to evaluate; the masks differ in size, one is absent."""
+    """Write one training sample and four to evaluate; mask sizes differ, one mask is absent."""
     path = tmp_path / "prepared.h5"
     masks = {name: np.zeros((8, 16), np.uint8) for name in SAMPLES if name != "no mask"}
-    # Upsampled from 4 columns to 16, 0 1 1 1 crosses one half at (j + 0.5) / 4 − 0.5 = 0.5.
+    # Upsampled from 4 columns to 16, 0 1 1 1 reaches 0.5 where (j + 0.5) / 4 − 0.5 = 0.5.
     masks["wide"][:, 4:] = 1
     masks["tall"] = np.zeros((12, 6), np.uint8)
     masks["tall"][:6] = 1
@@ -51,10 +51,10 @@ def read(path):
 
 @pytest.fixture
 def table(prepared, tmp_path):
-    top = [[1] * 4] * 2 + [[0] * 4] * 2
+    upper_half = [[1] * 4] * 2 + [[0] * 4] * 2
     upper_quarter = [[1] * 4] + [[0] * 4] * 3
     student = [WIDE, np.zeros((4, 4)), WIDE, upper_quarter]
-    teacher = [np.zeros((4, 4)), WIDE, WIDE, top]
+    teacher = [np.zeros((4, 4)), WIDE, WIDE, upper_half]
     predictions = write_predictions(
         tmp_path / "predictions.h5", SAMPLES[1:], probability=student, teacher_probability=teacher
     )
@@ -63,7 +63,7 @@ def table(prepared, tmp_path):
     return read(output)
 
 
-def test_a_row_per_model_and_sample_in_their_order(table):
+def test_one_row_per_model_and_sample_in_order(table):
     assert list(table.columns) == COLUMNS
     assert list(table["model"]) == ["student"] * 4 + ["teacher"] * 4
     assert list(table["sample_id"]) == SAMPLES[1:] * 2
@@ -72,7 +72,7 @@ def test_a_row_per_model_and_sample_in_their_order(table):
 
 
 def test_probability_is_upsampled_with_half_pixel_centres(table):
-    # With the corners aligned instead, columns 3 and later would be foreground: Dice < 1.
+    # With aligned corners, the foreground would start at column 3: Dice < 1.
     row = table.iloc[0]
     assert (row["dice"], row["iou"], row["hd95"], row["asd"]) == (1, 1, 0, 0)
     assert row["unit"] == "px"
@@ -81,10 +81,11 @@ def test_probability_is_upsampled_with_half_pixel_centres(table):
 
 def test_spacing_is_applied_along_its_own_axis(table):
     # 4 rows to 12: (i + 0.5) / 3 − 0.5 <= 0.5 keeps rows 0–2 of 0–5. Dice 2·3 / (3 + 6). Rows are
-    # 0.5 mm apart. Surfaces: the whole of rows 0 to 2 but for the inner 4 of row 1; rows 0 to 5
-    # but for the inner 4 of rows 1 to 4. Forth, row 2's inner 4 are 2 rows from row 0, for the
-    # columns are 2 mm apart: 4 × 1 mm, else 0. Back, row 5's 6 pixels are 3 rows from row 2, the
-    # ends of rows 3 and 4 1 and 2: 6 × 1.5 + 2 × 0.5 + 2 × 1 = 12 mm. 14 and 20 pixels.
+    # 0.5 mm apart, columns 2 mm. Surface of the prediction: rows 0 to 2 without the inner 4 pixels
+    # of row 1 (14 pixels); of the mask: rows 0 to 5 without the inner 4 of rows 1 to 4 (20 pixels).
+    # Prediction to mask: the inner 4 pixels of row 2 are 2 rows from row 0: 4 × 1 mm; the others
+    # are at 0. Mask to prediction: the 6 pixels of row 5 are 3 rows from row 2, the ends of rows 3
+    # and 4 are 1 and 2 rows from it: 6 × 1.5 + 2 × 0.5 + 2 × 1 = 12 mm.
     row = table.iloc[3]
     assert row["dice"] == pytest.approx(2 / 3, rel=1e-5)
     assert row["asd"] == pytest.approx((4 + 12) / 34, rel=1e-5)
@@ -101,7 +102,7 @@ def test_empty_masks_are_noted(table):
     assert (table.iloc[1][["dice", "hd95"]] == [1, 0]).all()
 
 
-def test_a_sample_without_mask_keeps_its_row_without_numbers(table):
+def test_a_sample_without_mask_has_a_row_without_numbers(table):
     rows = table[table["sample_id"] == "no mask"]
     assert len(rows) == 2
     assert rows[["dice", "iou", "hd95", "asd", "diagonal"]].isna().all(axis=None)
@@ -109,7 +110,7 @@ def test_a_sample_without_mask_keeps_its_row_without_numbers(table):
 
 @pytest.mark.parametrize(("probability", "dice"), [(0.5, 2 / 3), (0.499, 0)])
 def test_a_pixel_is_foreground_from_one_half(prepared, tmp_path, probability, dice):
-    # The upper half of "tall" is foreground: all of it predicted gives 2·36 / (36 + 72), none 0.
+    # The upper half of "tall" is foreground: a full prediction has Dice 2·36 / (36 + 72), none 0.
     predictions = write_predictions(
         tmp_path / "predictions.h5", ["tall"], probability=np.full((1, 4, 4), probability)
     )
@@ -117,7 +118,7 @@ def test_a_pixel_is_foreground_from_one_half(prepared, tmp_path, probability, di
     assert read(tmp_path / "metrics.csv")["dice"][0] == pytest.approx(dice, rel=1e-5)
 
 
-def test_foreign_predictions_are_refused(prepared, tmp_path):
+def test_predictions_of_unknown_samples_are_refused(prepared, tmp_path):
     predictions = write_predictions(
         tmp_path / "predictions.h5", ["wide", "other"], probability=[WIDE, WIDE]
     )

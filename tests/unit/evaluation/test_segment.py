@@ -1,4 +1,4 @@
-"""A deployed student: its masks are the pipeline's own, of images of any size and kind."""
+"""A deployed student: its masks equal those of the pipeline, for images of any size and kind."""
 
 import h5py
 import numpy as np
@@ -21,7 +21,7 @@ SIZE = (32, 48)
 
 
 def make_student(folder, channels):
-    """Write a student whose answers differ from pixel to pixel."""
+    """Write a student whose probabilities differ between pixels."""
     architecture = models.Architecture(
         role="student", channels=channels, size=SIZE, widths=(8,) * 6, head_width=8
     )
@@ -32,15 +32,15 @@ def make_student(folder, channels):
 
 
 @pytest.mark.parametrize(("layout", "channels"), [("kvasir", 3), ("nci_isbi", 1)])
-def test_a_mask_is_what_the_pipeline_predicts(layout, channels, request, tmp_path):
+def test_a_mask_equals_the_prediction_of_the_pipeline(layout, channels, request, tmp_path):
     raw, student = request.getfixturevalue(layout), make_student(tmp_path, channels)
     prepared, predictions = tmp_path / "prepared.h5", tmp_path / "predictions.h5"
     prepare(raw, prepared, PrepareSettings(layout=layout, size=SIZE), 1)
     predict(prepared, student, predictions, PredictSettings(), 1, 0)
     segment_folder(student, raw / "images", tmp_path / "masks")
-    with h5py.File(prepared) as truth, h5py.File(predictions) as said:
+    with h5py.File(prepared) as truth, h5py.File(predictions) as predicted:
         position = {name: i for i, name in enumerate(io.read_strings(truth, "sample_id"))}
-        for name, small in zip(io.read_strings(said, "sample_id"), said["probability"]):
+        for name, small in zip(io.read_strings(predicted, "sample_id"), predicted["probability"]):
             size = truth["original_size"][position[name]].tolist()
             probability = resize(small.astype(np.float32), size)
             with Image.open(tmp_path / "masks" / f"{name}.png") as file:
@@ -48,13 +48,13 @@ def test_a_mask_is_what_the_pipeline_predicts(layout, channels, request, tmp_pat
                 assert file.text == {"student": io.sha256(student)}
             assert mask.shape == tuple(size)
             assert set(np.unique(mask)) == {0, 255}
-            # Predictions are kept in float16.
-            sure = abs(probability - THRESHOLD) > 1e-3
-            assert ((mask > 0) == (probability >= THRESHOLD))[sure].all()
-            assert sure.mean() > 0.9
+            # Predictions are stored in float16.
+            clear = abs(probability - THRESHOLD) > 1e-3
+            assert ((mask > 0) == (probability >= THRESHOLD))[clear].all()
+            assert clear.mean() > 0.9
 
 
-def test_slices_of_volumes_have_a_mask_each(own_volumes, tmp_path):
+def test_each_slice_of_a_volume_has_a_mask(own_volumes, tmp_path):
     student = make_student(tmp_path, channels=1)
     segment_folder(student, own_volumes / "images", tmp_path / "masks")
     prepared = tmp_path / "prepared.h5"
@@ -64,13 +64,13 @@ def test_slices_of_volumes_have_a_mask_each(own_volumes, tmp_path):
     assert {path.stem for path in (tmp_path / "masks").iterdir()} == ids
 
 
-def test_a_gpu_convolves_in_float32_as_for_the_pipelines_predictions(kvasir, tmp_path, monkeypatch):
+def test_a_gpu_convolves_in_float32_like_the_pipeline(kvasir, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     segment_folder(make_student(tmp_path, channels=3), kvasir / "images", tmp_path / "masks")
     assert not torch.backends.cudnn.allow_tf32
 
 
-def test_what_cannot_be_segmented_is_told_and_costs_no_other_mask(kvasir, nci_isbi, tmp_path):
+def test_images_that_fail_are_reported_and_the_others_are_segmented(kvasir, nci_isbi, tmp_path):
     student, images = make_student(tmp_path, channels=3), kvasir / "images"
     (images / "broken.png").write_bytes(b"no picture")
     (nci_isbi / "images/case1_1.dcm").rename(images / "scan.dcm")
@@ -84,7 +84,7 @@ def test_what_cannot_be_segmented_is_told_and_costs_no_other_mask(kvasir, nci_is
     assert masks == [f"frame {i}.png" for i in range(6)]
 
 
-def test_masks_never_take_the_place_of_images(tmp_path):
+def test_masks_never_replace_images(tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     Image.new("RGB", (48, 64)).save(images / "frame.png")
@@ -95,7 +95,7 @@ def test_masks_never_take_the_place_of_images(tmp_path):
     assert (images / "frame.png").read_bytes() == before
 
 
-def test_only_masks_of_a_student_are_replaced(kvasir, tmp_path):
+def test_only_masks_that_a_student_wrote_are_replaced(kvasir, tmp_path):
     student, masks = make_student(tmp_path, channels=3), tmp_path / "masks"
     segment_folder(student, kvasir / "images", masks)
     Image.new("L", (64, 48)).save(masks / "frame 2.png")
@@ -104,15 +104,15 @@ def test_only_masks_of_a_student_are_replaced(kvasir, tmp_path):
     with pytest.raises(BadInput, match="2 problems") as raised:
         segment_folder(student, kvasir / "images", masks)
     assert "frame 2.png: file" in str(raised.value)
-    assert "one that no student wrote" in str(raised.value)
+    assert "a file that no student wrote" in str(raised.value)
     with Image.open(masks / "frame 2.png") as drawn:
         assert drawn.getextrema() == (0, 0)
     assert (masks / "frame 3.png").read_bytes() == b"no picture"
     assert (masks / "frame 4.png").exists()
 
 
-@pytest.mark.parametrize("found", ["none", "a file"])
-def test_a_folder_of_images_that_is_none_is_told_by_its_option(found, tmp_path):
+@pytest.mark.parametrize("found", ["nothing", "a file"])
+def test_an_invalid_image_folder_is_reported_with_its_option(found, tmp_path):
     images = tmp_path / "frame.png"
     if found == "a file":
         Image.new("RGB", (48, 64)).save(images)
@@ -122,13 +122,13 @@ def test_a_folder_of_images_that_is_none_is_told_by_its_option(found, tmp_path):
     assert "config.yaml" not in str(raised.value)
 
 
-def test_an_empty_folder_of_images_is_told(tmp_path):
+def test_an_empty_image_folder_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(BadInput, match="images\n  found:    no file\n"):
         segment_folder(make_student(tmp_path, channels=3), tmp_path / "images", tmp_path / "masks")
 
 
-def test_a_folder_of_masks_that_cannot_be_made_is_told_before_any_work(kvasir, tmp_path):
+def test_an_output_folder_that_cannot_be_created_is_refused_before_any_work(kvasir, tmp_path):
     (tmp_path / "masks").touch()
     for output in (tmp_path / "masks", tmp_path / "masks/new"):
         with pytest.raises(BadInput, match="name another folder in --output"):
@@ -139,8 +139,8 @@ def test_a_folder_of_masks_that_cannot_be_made_is_told_before_any_work(kvasir, t
     "image",
     [np.zeros((9, 9, 3), np.float32), np.zeros((9, 9, 1), np.float32), np.zeros((9, 9), np.uint8)],
 )
-def test_an_image_of_another_kind_is_refused(image, tmp_path):
-    # Scaled in other ways, it would get a mask that looks like one.
+def test_an_image_unlike_the_training_images_is_refused(image, tmp_path):
+    # It is normalised differently, so its mask would look plausible and be wrong.
     student = models.load(make_student(tmp_path, channels=3), "student")
     with pytest.raises(ValueError, match="uint8, found"):
         segment(student, image)

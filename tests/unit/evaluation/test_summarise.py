@@ -1,4 +1,4 @@
-"""Aggregates worked out by hand."""
+"""Aggregates against values computed by hand."""
 
 import math
 
@@ -9,7 +9,7 @@ import pytest
 from stages.core import cli, io
 from stages.core.cli import BadInput
 from stages.evaluation.summarise import COLUMNS, aggregate, summarise
-from stages.settings.evaluation import Run, SummariseSettings
+from stages.settings.evaluation import SummariseSettings, TrainingRun
 
 HEADER = ["sample_id", "subject_id", "split", "model",
           "dice", "iou", "hd95", "asd", "diagonal", "unit", "note"]  # fmt: skip
@@ -38,7 +38,7 @@ def write_gaze(path, dwell_ms, origin="recorded"):
 
 
 def run(dataset="a", experiment="full", seed=0, labels="pseudomask", mask_seconds=None):
-    return Run(dataset=dataset, experiment=experiment, seed=seed, labels=labels,
+    return TrainingRun(dataset=dataset, experiment=experiment, seed=seed, labels=labels,
                mask_seconds=mask_seconds)  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_two_seeds_of_three_images_of_two_patients():
     # Dice 0.4, 0.6, 0.8 and 0.6, 0.8, 1.0: mean 4.2 / 6 = 0.7, squared deviations
     # 0.09 + 0.01 + 0.01 + 0.01 + 0.01 + 0.09 = 0.22, std √(0.22 / 5).
     # Patient p: (0.4 + 0.6 + 0.6 + 0.8) / 4 = 0.6, q: (0.8 + 1) / 2 = 0.9: mean 0.75 (not 0.7),
-    # std √(2 · 0.15²) = 0.15 √2. HD95 2, 4, –, 0, 2, 2: mean 10 / 5, with the diagonal 20 / 6.
+    # std √(2 · 0.15²) = 0.15 √2. HD95 2, 4, –, 0, 2, 2: mean 10 / 5, with diagonal 10: 20 / 6.
     table = frame(
         row("1", "p", 0.4, 2), row("2", "p", 0.6, 4), row("3", "q", 0.8, NAN),
         row("1", "p", 0.6, 0), row("2", "p", 0.8, 2), row("3", "q", 1.0, 2),
@@ -65,24 +65,24 @@ def test_two_seeds_of_three_images_of_two_patients():
     )  # fmt: skip
 
 
-def test_missing_a_case_makes_the_penalised_distance_worse():
-    # The plain mean improves from 5 to 2 when the hard case is missed altogether.
-    hard = [row("1", "p", 0.9, 2), row("2", "q", 0.3, 8)]
-    missed = [hard[0], row("2", "q", 0.0, NAN)]
-    before, after = (aggregate(frame(*rows), seeds=1) for rows in (hard, missed))
+def test_an_empty_prediction_makes_the_penalised_distance_worse():
+    # The plain mean improves from 5 to 2 if the hard case has an empty prediction.
+    hit = [row("1", "p", 0.9, 2), row("2", "q", 0.3, 8)]
+    missed = [hit[0], row("2", "q", 0.0, NAN)]
+    before, after = (aggregate(frame(*rows), seeds=1) for rows in (hit, missed))
     assert (before["hd95_mean"], after["hd95_mean"]) == (5, 2)
     assert (before["hd95_penalised"], after["hd95_penalised"]) == (5, 6)
     assert (before["undefined"], after["undefined"]) == (0, 1)
 
 
-def test_rows_without_a_mask_are_left_out():
+def test_rows_without_a_mask_are_ignored():
     found = aggregate(frame(row("1", "p", 0.5, 1), row("2", "q", NAN, NAN)), seeds=1)
     assert (found["n"], found["undefined"], found["dice_mean"]) == (1, 0, 0.5)
     assert found["dice_patient_mean"] == 0.5
     assert math.isnan(found["dice_std"])
 
 
-def test_the_unit_is_that_of_the_rows_with_a_mask():
+def test_only_rows_with_a_mask_decide_the_unit():
     masked = [row("1", "p", 0.5, 1, unit="mm"), row("2", "q", 0.7, 3, unit="mm")]
     found = aggregate(frame(*masked, row("3", "r", NAN, NAN)), seeds=1)
     assert (found["unit"], found["hd95_mean"]) == ("mm", 2)
@@ -98,7 +98,7 @@ def test_mm_and_px_are_not_averaged():
 
 @pytest.fixture
 def summary(tmp_path):
-    """Two data sets; of the first a gaze run of two seeds with a teacher, and a mask run."""
+    """Summarise data set a (gaze, two seeds, with a teacher; masks, one seed) and data set b."""
     models = [
         row("1", "NA", 0.8, 1), row("v", "p", 0.6, 1, split="val"),
         row("1", "NA", 0.2, 1, model="teacher"), row("v", "p", 0.4, 1, "val", "teacher"),
@@ -140,8 +140,8 @@ def test_a_patient_may_be_called_na(summary):
     assert summary["dice_patient_mean"][1] == pytest.approx(0.85)
 
 
-def test_annotation_time_is_of_what_the_student_learned_from(summary):
-    # Data set a: (2 + 5) s over the two images that somebody looked at; b: nobody looked.
+def test_annotation_time_depends_on_the_training_labels(summary):
+    # Data set a: (2 + 5) s over the two images with fixations. Data set b has no fixations.
     seconds = summary["annotation_seconds_per_image"]
     assert list(seconds[:5]) == [3.5] * 4 + [74.8]
     assert math.isnan(seconds[5])
@@ -170,12 +170,12 @@ def test_an_unstated_mask_time_is_empty(tmp_path):
         ([run()], ["b"], r"gaze\n.*\['b'\]\n.*also 'a'"),
     ],
 )
-def test_settings_that_do_not_fit_the_files_are_refused(tmp_path, runs, gaze, message):
+def test_settings_that_do_not_match_the_files_are_refused(tmp_path, runs, gaze, message):
     metrics = [write(tmp_path / "0.csv", row("1", "p", 0.5, 1))]
-    looked = [write_gaze(tmp_path / "gaze.h5", [1])]
+    gaze_files = [write_gaze(tmp_path / "gaze.h5", [1])]
     settings = SummariseSettings(runs=tuple(runs), gaze=tuple(gaze))
     with pytest.raises(BadInput, match=message):
-        summarise(metrics, looked, tmp_path / "summary.csv", settings)
+        summarise(metrics, gaze_files, tmp_path / "summary.csv", settings)
 
 
 def test_a_training_named_twice_is_refused(tmp_path):
@@ -185,7 +185,7 @@ def test_a_training_named_twice_is_refused(tmp_path):
         summarise([file, file], [], tmp_path / "summary.csv", settings)
 
 
-def test_seeds_of_different_samples_are_refused(tmp_path):
+def test_seeds_with_different_samples_are_refused(tmp_path):
     files = [
         write(tmp_path / "0.csv", row("1", "p", 0.5, 1)),
         write(tmp_path / "1.csv", row("2", "p", 0.5, 1)),
@@ -196,7 +196,7 @@ def test_seeds_of_different_samples_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "sample_id,dice\n1,0.5\n", None])
-def test_a_table_that_is_no_metrics_csv_is_refused(tmp_path, text):
+def test_an_invalid_metrics_csv_is_refused(tmp_path, text):
     file = tmp_path / "0.csv"
     if text is not None:
         file.write_text(text)

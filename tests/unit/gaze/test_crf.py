@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.core import parallel
-from stages.gaze.crf import _cells, _Lattice, _number, refine
+from stages.gaze.crf import _cell_keys, _Lattice, _unique_inverse, refine
 
 DEFAULTS = {"sxy": (4.0, 5.0), "srgb": 20.0, "compat": 1.0, "iterations": 10}
 
@@ -54,14 +54,14 @@ def exact_mean_field(image, probability, *, sxy, srgb, compat, iterations):
     ("sxy", "srgb", "compat"),
     [((4, 5), 20, 1), ((4, 5), 60, 2), ((3, 3), 40, 1), ((8, 2), 30, 2), ((1.5, 1.5), 13, 1)],
 )
-def test_it_is_the_exact_mean_field_up_to_the_lattice(seed, sxy, srgb, compat):
+def test_matches_exact_mean_field_within_lattice_error(seed, sxy, srgb, compat):
     image, probability = scene(seed)
     options = {"sxy": sxy, "srgb": srgb, "compat": compat, "iterations": 10}
     found = refine(image, probability, **options)
     exact = exact_mean_field(image, probability, **options)
     error = abs(found - exact)
     assert error.mean() < 0.006
-    # The CRF moves the map several times further than we are off.
+    # The CRF changes the map several times as much as this error.
     assert error.mean() < 0.15 * abs(exact - probability).mean()
     for threshold in (0.3, 0.5):
         assert ((found >= threshold) == (exact >= threshold)).mean() >= 0.98
@@ -71,25 +71,25 @@ def test_merging_pixels_into_cells_changes_little(monkeypatch):
     image, probability = scene(0, (70, 90))
     options = DEFAULTS | {"sxy": (12.0, 13.0)}
     merged = refine(image, probability, **options)
-    monkeypatch.setattr("stages.gaze.crf._CELL_POSITION", 0)
-    monkeypatch.setattr("stages.gaze.crf._CELL_COLOUR", 0)
+    monkeypatch.setattr("stages.gaze.crf._CELL_SIDE_POSITION", 0)
+    monkeypatch.setattr("stages.gaze.crf._CELL_SIDE_COLOUR", 0)
     single = refine(image, probability, **options)
     assert 0 < abs(merged - single).mean() < 0.002
     assert ((merged >= 0.5) == (single >= 0.5)).mean() > 0.995
 
 
-def test_cells_leave_a_rough_probability_its_pixels(monkeypatch):
-    """Zeros and ones among any other value in one cell."""
+def test_cells_keep_the_detail_of_a_rough_probability(monkeypatch):
+    """A cell may hold zeros, ones and any value between."""
     image, probability = scene(0, (60, 80))
     rough = np.random.default_rng(0).uniform(-0.4, 0.4, probability.shape)
     probability = np.clip(probability + rough, 0, 1)
     options = DEFAULTS | {"sxy": (12.0, 13.0), "compat": 2.0}
     merged = refine(image, probability, **options)
-    monkeypatch.setattr("stages.gaze.crf._CELL_POSITION", 0)
-    monkeypatch.setattr("stages.gaze.crf._CELL_COLOUR", 0)
+    monkeypatch.setattr("stages.gaze.crf._CELL_SIDE_POSITION", 0)
+    monkeypatch.setattr("stages.gaze.crf._CELL_SIDE_COLOUR", 0)
     single = refine(image, probability, **options)
     assert abs(merged - single).mean() < 0.003
-    # The CRF moves the map 30 times as far.
+    # The CRF changes the map 30 times as much.
     assert abs(merged - single).mean() < abs(single - probability).mean() / 30
 
 
@@ -105,8 +105,8 @@ def test_cells_leave_a_rough_probability_its_pixels(monkeypatch):
         ([0.9, 0.5], 2, [0.938578, 0.629336]),
     ],
 )
-def test_pixels_in_one_place_and_colour_worked_out_by_hand(pixels, iterations, expected):
-    """Two pixels 1e-5 stds apart."""
+def test_two_identical_pixels_match_values_computed_by_hand(pixels, iterations, expected):
+    """Two pixels that are only 1e-5 stds apart, so their kernel value is 1."""
     image = np.full((1, 2, 3), 100, np.uint8)
     found = refine(
         image, np.array([pixels]), sxy=(1e5, 1e5), srgb=13, compat=1, iterations=iterations
@@ -119,9 +119,9 @@ def test_pixels_in_one_place_and_colour_worked_out_by_hand(pixels, iterations, e
     keys=st.lists(st.integers(0, 2**40), min_size=1, max_size=50),
     dtype=st.sampled_from([torch.int32, torch.int64]),
 )
-def test_keys_are_numbered_in_ascending_order(keys, dtype):
+def test_unique_inverse_matches_numpy(keys, dtype):
     keys = torch.tensor(keys) % (2**31 if dtype == torch.int32 else 2**62)
-    distinct, number = _number(keys.to(dtype))
+    distinct, number = _unique_inverse(keys.to(dtype))
     expected = np.unique(keys.numpy(), return_inverse=True)
     np.testing.assert_array_equal(distinct.numpy(), expected[0])
     np.testing.assert_array_equal(number.numpy(), expected[1])
@@ -135,42 +135,42 @@ def test_a_simplex_contains_its_point(seed, d, n, ties):
     if ties:
         features = features.round()
     lattice = _Lattice(features)
-    weight = lattice._weight
+    weight = lattice._barycentric
     torch.testing.assert_close(weight.sum(dim=0), torch.ones(n))
     assert (weight >= -1e-6).all()
-    # Corner k has the k largest fractions raised: its coordinates are the floor's plus ones.
+    # Corner k is the floor plus 1 at the k largest fractions.
     points = lattice._basis @ features
     corners = points.floor() + torch.zeros(d + 1, d + 1, n)
     for k in range(1, d + 1):
-        corners[k] = corners[k - 1].scatter_add(0, lattice._raised[k - 1 : k], torch.ones(1, n))
+        corners[k] = corners[k - 1].scatter_add(0, lattice._axis_order[k - 1 : k], torch.ones(1, n))
     mixed = (weight[:, None] * corners).sum(dim=0)
-    # Equal up to a multiple of the diagonal.
+    # Both are equal up to a multiple of the diagonal.
     torch.testing.assert_close(
         mixed - mixed.mean(dim=0), points - points.mean(dim=0), atol=1e-5, rtol=0
     )
     # Fractions in descending order; the axis that comes first wins a tie.
-    fraction = (points - points.floor()).gather(0, lattice._raised)
+    fraction = (points - points.floor()).gather(0, lattice._axis_order)
     assert (fraction[:-1] >= fraction[1:] - 1e-6).all()
     if ties and d == 1:
         same = fraction[0] == fraction[1]
-        assert (lattice._raised[0][same] == 0).all()
+        assert (lattice._axis_order[0][same] == 0).all()
 
 
-def test_the_lattice_finds_each_neighbour_both_ways():
+def test_neighbours_are_found_in_both_directions():
     features = torch.tensor(np.random.default_rng(0).uniform(-2, 2, (5, 300)), dtype=torch.float32)
     lattice = _Lattice(features)
-    m = lattice._vertices
+    m = lattice._vertex_count
     for forward, back in lattice._neighbours:
-        there = forward < m
-        assert 0 < there.sum() < m
-        assert (back[forward[there]] == torch.arange(m)[there]).all()
-        assert there.sum() == (back < m).sum()
+        exists = forward < m
+        assert 0 < exists.sum() < m
+        assert (back[forward[exists]] == torch.arange(m)[exists]).all()
+        assert exists.sum() == (back < m).sum()
 
 
-def test_the_filter_is_the_gaussian_sum():
-    """Σⱼ exp(−½ |fᵢ − fⱼ|²) vⱼ, up to one factor for all, which the CRF divides out.
+def test_filter_approximates_the_gaussian_sum():
+    """Compare with Σⱼ exp(−½ |fᵢ − fⱼ|²) vⱼ up to a common factor, which the CRF divides out.
 
-    Not closely: along each axis of the lattice the blur is a hat of the same variance, no bell.
+    Only roughly: along each lattice axis the blur is a triangle of that variance, not a Gaussian.
     """
     rng = np.random.default_rng(0)
     features = rng.uniform(0, 4, (2, 2000)).astype(np.float32)
@@ -184,26 +184,26 @@ def test_the_filter_is_the_gaussian_sum():
     assert error.max() < 0.06
 
 
-def test_the_slope_is_the_filters_derivative():
+def test_gradient_is_the_derivative_of_the_filter():
     rng = np.random.default_rng(1)
     features = torch.tensor(rng.uniform(0, 3, (3, 400)), dtype=torch.float32)
     values = torch.tensor(rng.uniform(size=400), dtype=torch.float32)
-    # Points without weight, moved a little, read the map that the others make.
+    # The moved points have no weight; they only read the values that the other points produce.
     moved = features + 1e-3
     lattice = _Lattice(torch.cat([features, moved], dim=1))
-    value, slope = lattice.filter_with_slope(torch.cat([values, torch.zeros(400)]))
+    value, slope = lattice.filter_with_gradient(torch.cat([values, torch.zeros(400)]))
     torch.testing.assert_close(value, lattice.filter(torch.cat([values, torch.zeros(400)])))
     found = (slope[:, :400] * 1e-3).sum(dim=0)
     change = value[400:] - value[:400]
-    # Where both lie in one simplex the map is linear between them.
+    # The map is linear between two points in one simplex.
     close = abs(found - change) < 0.1 * abs(change) + 1e-3
     assert close.float().mean() > 0.97
 
 
-def test_cells_are_alike_in_place_and_colour():
+def test_pixels_of_a_cell_are_similar_in_position_and_colour():
     image, _ = scene(3, (40, 50))
     levels = torch.tensor(image).permute(2, 0, 1).float()
-    keys = _cells(levels, (20.0, 30.0), 20.0).view(40, 50)
+    keys = _cell_keys(levels, (20.0, 30.0), 20.0).view(40, 50)
     y, x = np.indices((40, 50))
     # 0.3 of the spatial stds: 6 and 9 px; 0.7 of the colour's: 14 levels.
     expected = np.stack([y // 6, x // 9, *(image // 14).transpose(2, 0, 1)]).reshape(5, -1)
@@ -211,10 +211,10 @@ def test_cells_are_alike_in_place_and_colour():
     assert together == len(keys.unique()) == np.unique(expected, axis=1).shape[1]
 
 
-def test_keys_that_need_64_bits():
-    """A pixel of its own place and colour: 40 · 50 · 257³ keys."""
+def test_large_key_ranges_use_64_bits():
+    """One cell per pixel and grey level: 40 · 50 · 257³ possible keys."""
     levels = torch.arange(3 * 2000).view(3, 40, 50) % 256.0
-    keys = _cells(levels, (1.0, 1.0), 1.0)
+    keys = _cell_keys(levels, (1.0, 1.0), 1.0)
     assert keys.dtype == torch.int64
     assert (keys >= 0).all()
     assert len(keys.unique()) == 2000
@@ -228,11 +228,11 @@ def test_a_thread_pool_gives_the_serial_results_bit_for_bit():
     scenes = [scene(i, size) for i, size in enumerate(sizes())] * 3
     threads = torch.get_num_threads()
     try:
-        # As the stage does: over more threads, an operation adds up in another order.
+        # As in the stage: with several threads, an operation adds in another order.
         torch.set_num_threads(1)
         serial = [refine(*arrays, **DEFAULTS) for arrays in scenes]
         for _ in range(2):
-            pool = parallel.ordered(lambda arrays: refine(*arrays, **DEFAULTS), scenes, 2)
+            pool = parallel.ordered_map(lambda arrays: refine(*arrays, **DEFAULTS), scenes, 2)
             for one, other in zip(serial, pool, strict=True):
                 np.testing.assert_array_equal(one, other)
     finally:
@@ -240,7 +240,7 @@ def test_a_thread_pool_gives_the_serial_results_bit_for_bit():
 
 
 def test_the_number_of_threads_changes_last_bits_at_most():
-    # Large enough for PyTorch to share its operations out.
+    # The image is large enough for PyTorch to use several threads.
     image, probability = scene(0, (260, 300))
     rng = np.random.default_rng(0)
     image = np.clip(image + rng.integers(-20, 21, image.shape), 0, 255).astype(np.uint8)
@@ -256,8 +256,8 @@ def test_the_number_of_threads_changes_last_bits_at_most():
     np.testing.assert_array_equal(found[1], found[2])
 
 
-def test_its_operations_leave_pythons_lock():
-    """A thread that wants to run every millisecond can, on a second core or a shared one."""
+def test_refinement_releases_the_python_lock():
+    """A second thread can run every millisecond, on its own core or on a shared one."""
     image = np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8)
     heat = np.linspace(0, 1, 200_000).reshape(400, 500)
     options = {"sxy": (80.0, 80.0), "srgb": 13.0, "compat": 1.0, "iterations": 10}
@@ -278,12 +278,12 @@ def test_its_operations_leave_pythons_lock():
     finally:
         done.set()
         clock.join()
-    # Held all the while, the lock would change hands every 5 ms at best.
+    # If the code held the lock all the time, threads would switch every 5 ms at best.
     assert len(waits) > 0.25 * spent / 0.001
 
 
-def test_every_tensor_is_made_on_the_device_asked_for():
-    """One made elsewhere is on `meta` here, where mixing it in raises."""
+def test_every_tensor_is_created_on_the_requested_device():
+    """A tensor on any other device would be on `meta` here, and an operation with it raises."""
     image, probability = scene(0)
     expected = refine(image, probability, **DEFAULTS)
     with torch.device("meta"):
@@ -293,7 +293,7 @@ def test_every_tensor_is_made_on_the_device_asked_for():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("size", [(14, 17), (120, 150)])
-def test_a_gpu_gives_the_cpus_map(size):
+def test_gpu_result_matches_cpu(size):
     image, probability = scene(0, size)
     cpu = refine(image, probability, **DEFAULTS)
     gpu = refine(image, probability, device=torch.device("cuda"), **DEFAULTS)
@@ -313,13 +313,13 @@ def test_a_gpu_gives_the_cpus_map(size):
     ids=["plain", "columns first", "flipped view", "big-endian", "read-only"],
 )
 @pytest.mark.filterwarnings("error")
-def test_how_an_array_lies_in_memory_does_not_matter(change):
+def test_memory_layout_of_the_input_does_not_matter(change):
     image, probability = scene(4)
     found = refine(change(image), change(probability), **DEFAULTS)
     np.testing.assert_array_equal(found, refine(image, probability, **DEFAULTS))
 
 
-def test_a_result_keeps_nothing_else_alive():
+def test_result_does_not_keep_other_memory_alive():
     image, probability = scene(5)
     found = refine(image, probability, **DEFAULTS)
     assert torch.from_numpy(found).untyped_storage().nbytes() == found.nbytes
@@ -347,12 +347,10 @@ def test_the_map_snaps_to_the_edge_of_a_two_coloured_image():
     iterations=st.integers(0, 6),
     dtype=st.sampled_from([np.float16, np.float32, np.float64]),
 )
-def test_any_image_gives_marginals_the_same_each_time(
-    seed, size, sxy, srgb, compat, iterations, dtype
-):
+def test_any_image_gives_reproducible_marginals(seed, size, sxy, srgb, compat, iterations, dtype):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (*size, 3), np.uint8)
-    # Exact zeros and ones among them.
+    # The values include exact zeros and ones.
     probability = np.clip(rng.uniform(-0.3, 1.3, size), 0, 1).astype(dtype)
     options = {"sxy": sxy, "srgb": srgb, "compat": compat, "iterations": iterations}
     before = image.copy(), probability.copy()
@@ -379,7 +377,7 @@ def test_swapping_the_labels_swaps_the_result(seed, compat):
 @settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), axis=st.integers(0, 1))
 def test_a_flipped_image_gives_the_flipped_map(seed, axis):
-    """Up to the lattice and the cells, which are not symmetric."""
+    """The tolerance is for the lattice and the cells, which are not symmetric."""
     image, probability = scene(seed)
     found = refine(image, probability, **DEFAULTS)
     flipped = refine(np.flip(image, axis), np.flip(probability, axis), **DEFAULTS)
@@ -397,7 +395,7 @@ def test_more_evidence_never_means_less_foreground(seed, raised):
 
 
 @pytest.mark.parametrize("off", [{"compat": 0.0}, {"iterations": 0}])
-def test_without_a_pairwise_term_the_probability_comes_back(off):
+def test_without_pairwise_term_the_probability_is_unchanged(off):
     image, probability = scene(1)
     probability[0, 0], probability[0, 1] = 0, 1
     found = refine(image, probability, **DEFAULTS | off)

@@ -1,4 +1,4 @@
-"""From fixations to the heatmap and its levels."""
+"""Heatmaps from fixations."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from stages.gaze.heatmap import CANVAS, draw_heatmap, draw_published_heatmap
+from stages.gaze.heatmap import CANVAS_SIDE, draw_heatmap, draw_published_heatmap
 
 
 def fixations(*rows):
@@ -34,7 +34,7 @@ def test_one_fixation_is_a_gaussian_at_the_pixel_centres():
     # 1 / (1 + e).
     edge = 1 / (1 + math.e)
     expected = [[0, edge, edge, 0], [edge, 1, 1, edge], [edge, 1, 1, edge], [0, edge, edge, 0]]
-    heat = draw(fixations((0.5, 0.5, 123)), (4, 4), CANVAS / 4)
+    heat = draw(fixations((0.5, 0.5, 123)), (4, 4), CANVAS_SIDE / 4)
     assert heat.dtype == np.float32
     assert heat == pytest.approx(np.array(expected), abs=1e-6)
 
@@ -53,14 +53,14 @@ def test_a_fixation_on_the_border_does_not_wrap_to_the_opposite_one(x, nearest):
     assert along[-1] < 1e-6
 
 
-def test_a_fixation_weighs_what_it_lasts():
-    # 0.6 of 768 px apart, 6.6 std: neither reaches the other.
+def test_fixations_are_weighted_by_duration():
+    # The distance is 0.6 of 768 px, or 6.6 std, so the two do not overlap.
     heat = draw(fixations((0.2, 0.5, 100), (0.8, 0.5, 300)), (50, 50), 70)
     assert heat.max() == heat[24:26, 39:41].max() == 1
     assert heat[24:26, 9:11].max() == pytest.approx(1 / 3, rel=1e-3)
 
 
-def test_one_long_fixation_is_many_short_ones_at_the_place():
+def test_one_long_fixation_equals_several_short_ones():
     long = draw(fixations((0.3, 0.4, 600), (0.7, 0.6, 150)), (20, 20), 70)
     short = draw(fixations(*[(0.3, 0.4, 200)] * 3, (0.7, 0.6, 150)), (20, 20), 70)
     assert long == pytest.approx(short, abs=1e-6)
@@ -71,7 +71,7 @@ def test_one_long_fixation_is_many_short_ones_at_the_place():
     [([], 70), ([(0.5, 0.5, 0)], 70), ([(0.5, 0.5, 200)], 1e12)],
     ids=["empty", "no duration", "constant"],
 )
-def test_a_map_without_any_difference_is_empty(rows, sigma):
+def test_constant_map_becomes_zero(rows, sigma):
     heat = draw(fixations(*rows), (5, 7), sigma)
     assert heat.dtype == np.float32
     assert heat.shape == (5, 7)
@@ -82,7 +82,7 @@ points = st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(50, 5000))
 
 
 @given(st.lists(points, min_size=1, max_size=6), st.integers(2, 20), st.floats(20, 300))
-def test_any_map_runs_from_0_to_1_and_is_mirrored_with_its_fixations(rows, side, sigma):
+def test_map_spans_0_to_1_and_mirrors_with_its_fixations(rows, side, sigma):
     scan = fixations(*rows)
     heat = draw(scan, (side, 2 * side), sigma)
     assert (heat.min(), heat.max()) == (0, 1)
@@ -90,7 +90,7 @@ def test_any_map_runs_from_0_to_1_and_is_mirrored_with_its_fixations(rows, side,
     assert draw(mirrored, (side, 2 * side), sigma) == pytest.approx(heat[:, ::-1], abs=1e-6)
 
 
-def test_a_fixation_is_as_wide_as_high_whatever_the_images_aspect():
+def test_gaussians_are_round_at_any_aspect_ratio():
     # An image of 100 × 400 scaled to the area of 768 × 768 is 384 × 1536, and the map has one pixel
     # to eight of it along both axes.
     heat = draw(fixations((0.5, 0.5, 100)), (48, 192), 60, original_size=(100, 400))
@@ -100,11 +100,11 @@ def test_a_fixation_is_as_wide_as_high_whatever_the_images_aspect():
     assert heat[23, 108] == pytest.approx(math.exp(-0.5 * (100 / 60) ** 2), abs=0.01)
 
 
-def test_it_is_the_published_map_but_for_the_border():
+def test_matches_published_map_except_at_the_border():
     rows = [(0.4, 0.5, 300), (0.55, 0.45, 500), (0.5, 0.6, 200)]
-    canvas = np.zeros((CANVAS, CANVAS), np.float32)
+    canvas = np.zeros((CANVAS_SIDE, CANVAS_SIDE), np.float32)
     for x, y, duration in rows:
-        canvas[round(y * CANVAS) - 1, round(x * CANVAS) - 1] += duration
+        canvas[round(y * CANVAS_SIDE) - 1, round(x * CANVAS_SIDE) - 1] += duration
     canvas = ndimage.gaussian_filter(canvas, 70, mode="constant")
     # The centre of a pixel of 12 lies between the canvas's sixth and seventh.
     near = [canvas[i::12, j::12] for i in (5, 6) for j in (5, 6)]
@@ -118,14 +118,14 @@ def test_it_is_the_published_map_but_for_the_border():
 
 
 def test_the_published_map_follows_the_notebook():
-    """Its steps, written down once more: add, blur, normalise, resize, store."""
+    """Compare with an independent version of its steps: add, blur, normalise, resize, store."""
     rows = [(0.4, 0.5, 300), (0.55, 0.45, 500), (0.5, 0.6, 200)]
-    canvas = np.zeros((CANVAS, CANVAS))
+    canvas = np.zeros((CANVAS_SIDE, CANVAS_SIDE))
     for x, y, duration in rows:
-        canvas[round(y * CANVAS) - 1, round(x * CANVAS) - 1] += duration
+        canvas[round(y * CANVAS_SIDE) - 1, round(x * CANVAS_SIDE) - 1] += duration
     canvas = ndimage.gaussian_filter(canvas, 70)
     canvas = (canvas - canvas.min()) / np.ptp(canvas)
-    # Shown at twice the canvas's size, and worked on at that size: bicubic hardly changes it.
+    # Image and working size are twice the canvas, so bicubic resizing hardly changes the map.
     near = canvas[np.arange(1536) // 2][:, np.arange(1536) // 2]
     found = draw_published(fixations(*rows), (1536, 1536), original_size=(1536, 1536))
     assert found.dtype == np.float32
@@ -133,7 +133,7 @@ def test_the_published_map_follows_the_notebook():
     assert np.array_equal(found * 255, np.rint(found * 255)), "stored in 8 bit"
 
 
-def test_the_published_map_is_laid_over_the_image_and_stretched_with_it():
+def test_published_map_is_stretched_with_the_image():
     square = draw_published(fixations((0.3, 0.6, 100)), (48, 48))
     wide = draw_published(fixations((0.3, 0.6, 100)), (48, 48), original_size=(100, 400))
     assert wide == pytest.approx(square, abs=0.01)
@@ -148,7 +148,7 @@ def test_a_published_fixation_on_the_border_stays_there(x):
 
 
 @pytest.mark.parametrize("rows", [[], [(0.5, 0.5, 0)]], ids=["empty", "no duration"])
-def test_a_published_map_without_any_difference_is_empty(rows):
+def test_constant_published_map_becomes_zero(rows):
     assert (draw_published(fixations(*rows), (8, 8)) == 0).all()
 
 

@@ -1,4 +1,4 @@
-"""From fixations to pseudomasks: the map, the levels, and the file that a training reads."""
+"""From fixations to gaze.h5: heatmaps, refined maps and pseudomasks."""
 
 import json
 
@@ -21,8 +21,8 @@ from stages.settings.scanpath import ScanSettings
 SIZE = (32, 48)
 
 
-def make_gaze(prepared, output, settings, fixations=None, threads=2):
-    stage.make_gaze(prepared, output, settings, threads, 0, fixations)
+def make_pseudomasks(prepared, output, settings, fixations=None, threads=2):
+    stage.make_pseudomasks(prepared, output, settings, threads, 0, fixations)
 
 
 # The stage
@@ -30,18 +30,18 @@ def make_gaze(prepared, output, settings, fixations=None, threads=2):
 
 @pytest.fixture
 def prepared(kvasir, tmp_path):
-    """Frames 0 to 3 for training, one of them for validation, 4 and 5 for test."""
+    """prepared.h5: frames 0 to 3 for training and validation, 4 and 5 for test."""
     prepare(kvasir, tmp_path / "prepared.h5", PrepareSettings(layout="kvasir", size=SIZE), 1)
     return tmp_path / "prepared.h5"
 
 
 @pytest.fixture
 def gaze(prepared, kvasir, tmp_path):
-    make_gaze(prepared, tmp_path / "gaze.h5", GazeSettings(), kvasir / "fixations.csv")
+    make_pseudomasks(prepared, tmp_path / "gaze.h5", GazeSettings(), kvasir / "fixations.csv")
     return tmp_path / "gaze.h5"
 
 
-def test_the_contract(gaze, prepared, kvasir):
+def test_file_has_the_documented_datasets_and_attributes(gaze, prepared, kvasir):
     with h5py.File(gaze) as file:
         assert {name: (file[name].shape, file[name].dtype.str) for name in file} == {
             "heatmap": ((6, 32, 48), "<f2"),
@@ -77,7 +77,7 @@ def test_the_contract(gaze, prepared, kvasir):
             assert file["sample_id"][()].tolist() == source["sample_id"][()].tolist()
 
 
-def test_values_are_those_of_the_fixations(gaze):
+def test_stored_values_match_the_fixations(gaze):
     with h5py.File(gaze) as file:
         assert file["fixation_count"][()].tolist() == [3, 3, 3, 3, 0, 0]
         assert file["fixation_offset"][()].tolist() == [0, 3, 6, 9, 12, 12, 12]
@@ -101,14 +101,14 @@ def test_maps_lie_in_0_to_1_and_pseudomasks_are_their_levels(gaze):
             assert np.array_equal(levels, cut_levels(refined, (0.3, 0.5)))
 
 
-def test_samples_that_nobody_looked_at_stay_empty(gaze):
+def test_samples_without_gaze_have_empty_maps(gaze):
     with h5py.File(gaze) as file:
         for name in ("heatmap", "refined", "pseudomask"):
             touched = file[name][()].reshape(6, -1).any(axis=1)
             assert touched.tolist() == [True] * 4 + [False] * 2
 
 
-def test_the_pseudomask_covers_what_was_looked_at(gaze, prepared):
+def test_pseudomask_overlaps_the_fixated_mask(gaze, prepared):
     with h5py.File(gaze) as file, h5py.File(prepared) as source:
         for broad, mask in zip(file["pseudomask"][:4, -1], source["mask"][:4]):
             assert 2 * (broad & mask).sum() / (broad.sum() + mask.sum()) > 0.6
@@ -116,29 +116,27 @@ def test_the_pseudomask_covers_what_was_looked_at(gaze, prepared):
 
 def test_more_levels_are_stored_from_precise_to_broad(prepared, kvasir, tmp_path):
     several = GazeSettings(thresholds=(0.5, 0.3, 0.4))
-    make_gaze(prepared, tmp_path / "gaze.h5", several, kvasir / "fixations.csv")
+    make_pseudomasks(prepared, tmp_path / "gaze.h5", several, kvasir / "fixations.csv")
     with h5py.File(tmp_path / "gaze.h5") as file:
         assert file["threshold"][()].tolist() == pytest.approx([0.5, 0.4, 0.3])
         area = file["pseudomask"][:4].sum(axis=(2, 3))
         assert (np.diff(area.astype(int), axis=1) >= 0).all()
 
 
-def test_the_crfs_reach_is_the_same_part_of_the_image_at_any_working_size(
-    prepared, kvasir, tmp_path, monkeypatch
-):
+def test_crf_std_scales_with_the_working_size(prepared, kvasir, tmp_path, monkeypatch):
     seen = []
 
     monkeypatch.setattr(
         "stages.gaze.crf.refine", lambda image, heat, *, sxy, **_: seen.append(sxy) or heat
     )
-    make_gaze(prepared, tmp_path / "gaze.h5", GazeSettings(), kvasir / "fixations.csv")
+    make_pseudomasks(prepared, tmp_path / "gaze.h5", GazeSettings(), kvasir / "fixations.csv")
     # Frame 2 is 68 × 84; its 80 px are 80 · 32 / 68 and 80 · 48 / 84 at the working size.
     assert (80 * 32 / 68, 80 * 48 / 84) in [pytest.approx(sxy) for sxy in seen]
 
 
-def test_short_fixations_are_left_out_of_the_map_and_of_the_dwell_time(prepared, kvasir, tmp_path):
+def test_short_fixations_do_not_count_for_map_and_dwell_time(prepared, kvasir, tmp_path):
     shortest = GazeSettings(min_fixation_ms=250)
-    make_gaze(prepared, tmp_path / "gaze.h5", shortest, kvasir / "fixations.csv")
+    make_pseudomasks(prepared, tmp_path / "gaze.h5", shortest, kvasir / "fixations.csv")
     with h5py.File(tmp_path / "gaze.h5") as file:
         assert file["fixation_count"][0] == 2
         assert file["short_count"][0] == 1
@@ -148,19 +146,21 @@ def test_short_fixations_are_left_out_of_the_map_and_of_the_dwell_time(prepared,
 def test_bad_fixations_leave_no_file(prepared, tmp_path):
     (tmp_path / "bad.csv").write_text("IMAGE\n")
     with pytest.raises(BadInput, match=r"bad\.csv"):
-        make_gaze(prepared, tmp_path / "out/gaze.h5", GazeSettings(), tmp_path / "bad.csv")
+        make_pseudomasks(prepared, tmp_path / "out/gaze.h5", GazeSettings(), tmp_path / "bad.csv")
     assert not list((tmp_path / "out").glob("*"))
 
 
 def test_one_thread_and_four_write_the_same_bytes(prepared, kvasir, tmp_path):
     for name, threads in (("a.h5", 1), ("b.h5", 4)):
-        make_gaze(prepared, tmp_path / name, GazeSettings(), kvasir / "fixations.csv", threads)
+        make_pseudomasks(
+            prepared, tmp_path / name, GazeSettings(), kvasir / "fixations.csv", threads
+        )
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
-def test_the_published_canvas_is_a_choice(prepared, kvasir, tmp_path):
+def test_published_canvas_can_be_selected(prepared, kvasir, tmp_path):
     published = GazeSettings(canvas="published")
-    make_gaze(prepared, tmp_path / "gaze.h5", published, kvasir / "fixations.csv")
+    make_pseudomasks(prepared, tmp_path / "gaze.h5", published, kvasir / "fixations.csv")
     with h5py.File(tmp_path / "gaze.h5") as file:
         heat = draw_published_heatmap(
             file["fixation"][:3].astype(float), SIZE, original_size=(60, 80), sigma=70
@@ -174,17 +174,17 @@ def drop_gaze(kvasir, name):
     table.write_text("\n".join(kept) + "\n")
 
 
-def test_training_images_without_fixations_stop_unless_the_settings_allow_them(kvasir, tmp_path):
+def test_training_images_need_gaze_unless_partial_is_set(kvasir, tmp_path):
     whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
     prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
     drop_gaze(kvasir, "frame 2")
     table = kvasir / "fixations.csv"
     with pytest.raises(BadInput) as error:
-        make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", GazeSettings(), table)
+        make_pseudomasks(tmp_path / "prepared.h5", tmp_path / "gaze.h5", GazeSettings(), table)
     for words in (str(table), "none for 1 of 4: frame 2", "record them", "gaze.partial: true"):
         assert words in str(error.value)
     partial = GazeSettings(partial=True)
-    make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial, table)
+    make_pseudomasks(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial, table)
     with h5py.File(tmp_path / "gaze.h5") as file:
         assert file["has_gaze"][:4].tolist() == [True, True, False, True]
     for name in ("frame 0", "frame 1", "frame 3"):
@@ -192,11 +192,11 @@ def test_training_images_without_fixations_stop_unless_the_settings_allow_them(k
     with table.open("a") as file:
         file.write("frame 4.jpg,1,0.5,0.5,200,900,0\n")
     with pytest.raises(BadInput, match="none for 4 of 4") as error:
-        make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial, table)
+        make_pseudomasks(tmp_path / "prepared.h5", tmp_path / "gaze.h5", partial, table)
     assert "gaze.partial" not in str(error.value)
 
 
-def test_gaze_that_was_dropped_is_not_called_absent(kvasir, tmp_path):
+def test_message_counts_dropped_fixations_of_samples_without_gaze(kvasir, tmp_path):
     whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
     prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
     drop_gaze(kvasir, "frame 0")
@@ -206,7 +206,7 @@ def test_gaze_that_was_dropped_is_not_called_absent(kvasir, tmp_path):
 
     def message():
         with pytest.raises(BadInput) as error:
-            make_gaze(tmp_path / "prepared.h5", tmp_path / "gaze.h5", settings, table)
+            make_pseudomasks(tmp_path / "prepared.h5", tmp_path / "gaze.h5", settings, table)
         return str(error.value)
 
     with table.open("a") as file:
@@ -221,12 +221,12 @@ def test_gaze_that_was_dropped_is_not_called_absent(kvasir, tmp_path):
     assert "screen of gaze.recording, and gaze.min_fixation_ms; or record them" in text
 
 
-# Maps that were made elsewhere
+# Maps from other software
 
 
 @pytest.fixture
 def maps(kvasir):
-    """A map per training frame: a ramp from 0 at the left to 1 at the right."""
+    """One map per training frame: a ramp from 0 at the left to 1 at the right."""
     folder = kvasir / "maps"
     folder.mkdir()
     for i in range(4):
@@ -237,7 +237,7 @@ def maps(kvasir):
 
 def test_refined_maps_are_only_cut(prepared, maps, tmp_path):
     refined = GazeSettings(recording={"format": "refined"})
-    make_gaze(prepared, tmp_path / "gaze.h5", refined, maps)
+    make_pseudomasks(prepared, tmp_path / "gaze.h5", refined, maps)
     with h5py.File(tmp_path / "gaze.h5") as file:
         assert file["has_gaze"][()].tolist() == [True] * 4 + [False] * 2
         assert file["fixation_count"][()].tolist() == [0] * 6
@@ -251,7 +251,7 @@ def test_refined_maps_are_only_cut(prepared, maps, tmp_path):
 
 def test_heatmaps_are_refined_and_cut(prepared, maps, tmp_path):
     heatmaps = GazeSettings(recording={"format": "heatmaps"})
-    make_gaze(prepared, tmp_path / "gaze.h5", heatmaps, maps)
+    make_pseudomasks(prepared, tmp_path / "gaze.h5", heatmaps, maps)
     with h5py.File(tmp_path / "gaze.h5") as file:
         assert file["heatmap"][0].max() == pytest.approx(0.995, abs=0.001)
         changed = abs(file["refined"][0].astype(float) - file["heatmap"][0]).mean()
@@ -263,7 +263,7 @@ def test_heatmaps_are_refined_and_cut(prepared, maps, tmp_path):
 
 
 def simulate(prepared, output, **changes):
-    make_gaze(prepared, output, GazeSettings(**{"simulate": ScanSettings()} | changes))
+    make_pseudomasks(prepared, output, GazeSettings(**{"simulate": ScanSettings()} | changes))
     return output
 
 
@@ -273,7 +273,7 @@ def values(path):
 
 
 def scans(path):
-    """Sample id → its fixations."""
+    """Return sample id → fixations."""
     found = values(path)
     parts = np.split(found["fixation"], found["fixation_offset"][1:-1])
     return {name.decode(): part.tolist() for name, part in zip(found["sample_id"], parts)}
@@ -299,7 +299,7 @@ def test_masks_of_the_other_splits_are_not_read(prepared, tmp_path):
         np.testing.assert_array_equal(after[name], expected, name)
 
 
-def test_a_training_image_without_a_mask_is_not_looked_at(kvasir, tmp_path):
+def test_simulation_needs_masks_of_training_images(kvasir, tmp_path):
     (kvasir / "masks/frame 1.jpg").unlink()
     whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
     prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
@@ -312,18 +312,18 @@ def test_a_training_image_without_a_mask_is_not_looked_at(kvasir, tmp_path):
     prepare(kvasir, tmp_path / "prepared.h5", whole, 1)
     with pytest.raises(BadInput, match=r"none for 4 of 4: .*\n.*\n.*draw masks") as error:
         simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5")
-    assert "name recorded gaze: fixations instead of gaze.simulate" in str(error.value)
+    assert "use recorded gaze: set `fixations` and remove gaze.simulate" in str(error.value)
     assert "gaze.partial" not in str(error.value)
 
 
-def test_a_seed_fixes_the_bytes_and_another_changes_the_gaze(prepared, tmp_path):
+def test_same_seed_gives_same_bytes_and_another_seed_other_gaze(prepared, tmp_path):
     first = simulate(prepared, tmp_path / "a.h5", seed=1)
     second = simulate(prepared, tmp_path / "b.h5", seed=1)
     assert first.read_bytes() == second.read_bytes()
     assert scans(first) != scans(simulate(prepared, tmp_path / "c.h5", seed=2))
 
 
-def test_the_gaze_on_an_image_does_not_depend_on_which_others_there_are(kvasir, tmp_path):
+def test_simulated_gaze_does_not_depend_on_other_images(kvasir, tmp_path):
     whole = PrepareSettings(layout="kvasir", size=SIZE, val_fraction=0)
     prepare(kvasir, tmp_path / "all.h5", whole, 1)
     (kvasir / "train.txt").write_text("frame 3\nframe 1\n")
@@ -333,13 +333,13 @@ def test_the_gaze_on_an_image_does_not_depend_on_which_others_there_are(kvasir, 
     assert of_some["frame 1"] == of_all["frame 1"] != of_all["frame 3"] == of_some["frame 3"]
 
 
-def test_simulated_fixations_keep_to_the_shortest_duration(prepared, tmp_path):
+def test_simulated_fixations_have_the_minimum_duration(prepared, tmp_path):
     found = values(simulate(prepared, tmp_path / "gaze.h5", min_fixation_ms=300))
     assert len(found["fixation"]) > 0
     assert found["fixation"][:, 2].min() >= 300
 
 
-def test_grey_scans_with_physical_intensities_are_looked_at_too(nci_isbi, tmp_path):
+def test_simulation_works_on_float_images_of_one_channel(nci_isbi, tmp_path):
     prepare(nci_isbi, tmp_path / "prepared.h5", PrepareSettings(layout="nci_isbi", size=SIZE), 1)
     found = values(simulate(tmp_path / "prepared.h5", tmp_path / "gaze.h5"))
     looked = found["fixation_count"] > 0

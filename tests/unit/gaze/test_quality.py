@@ -1,4 +1,4 @@
-"""Numbers of a sample's gaze against values worked out by hand, and which limits flag it."""
+"""Measures of a sample's gaze against values computed by hand, and the limits that flag it."""
 
 import math
 
@@ -14,18 +14,25 @@ from pydantic import ValidationError
 from stages.core import cli, io
 from stages.core.cli import BadInput
 from stages.gaze import quality
-from stages.gaze.quality import count_reasons, flags, judge, measure, measure_quality, table
-from stages.gaze.recordings.scan import Scan
+from stages.gaze.quality import (
+    count_reasons,
+    flag_reasons,
+    flag_sample,
+    measure_quality,
+    measure_sample,
+    quality_table,
+)
+from stages.gaze.recordings.scan import Scanpath
 from stages.settings.quality import QualitySettings
 
 NAN = float("nan")
 LEVELS = (0.5, 0.3)
-# 10 × 20 pixels: the precise level takes 4 of 200, the broad one 40.
+# 10 × 20 pixels: the precise level covers 4 of 200, the broad level 40.
 SIZE = (10, 20)
 PSEUDOMASK = np.zeros((2, *SIZE), np.uint8)
 PSEUDOMASK[0, 4:6, 4:6] = 1
 PSEUDOMASK[1, 2:10, 2:7] = 1
-# 40 pixels: the precise level is within, the broad one shares three of its five columns.
+# 40 pixels: it contains the precise level, and shares three of five columns with the broad one.
 TRUTH = np.zeros(SIZE, np.uint8)
 TRUTH[2:10, 4:9] = 1
 
@@ -37,20 +44,20 @@ ROW = {
 
 
 def scan(*fixations, off_image=0, short=0):
-    return Scan(np.array(fixations, np.float64).reshape(-1, 4), off_image, short)
+    return Scanpath(np.array(fixations, np.float64).reshape(-1, 4), off_image, short)
 
 
-def measured(found, truth=TRUTH, original_size=(100, 100)):
-    return measure(found, PSEUDOMASK, truth, LEVELS, original_size)
+def measures_of(scanpath, truth=TRUTH, original_size=(100, 100)):
+    return measure_sample(scanpath, PSEUDOMASK, truth, LEVELS, original_size)
 
 
-def test_every_measure_of_a_scan():
-    # Pixels 4 and 10 of 20 columns, row 5 of 10: on the truth and beside it.
-    row = measured(
+def test_every_measure_of_a_scanpath():
+    # Columns 4 and 10 of 20, row 5 of 10: the first is on the truth, the second is not.
+    row = measures_of(
         scan((0.2, 0.5, 300, 100), (0.5, 0.5, 100, 500), off_image=1, short=5), original_size=(3, 4)
     )
     assert (row["fixations"], row["off_image"], row["short"]) == (2, 1, 5)
-    # 2 of the 3 that last long enough.
+    # Of the 3 fixations that are long enough, 2 are on the image.
     assert row["on_image"] == pytest.approx(2 / 3)
     assert row["dwell_ms"] == 400
     # From 100 to 500 + 100.
@@ -66,61 +73,63 @@ def test_every_measure_of_a_scan():
     assert row["on_target_count"] == 0.5
 
 
-def test_dispersion_heeds_the_aspect_of_the_image():
+def test_dispersion_depends_on_the_aspect_ratio():
     pair = ((0.5, 0.0, 100, 0), (0.5, 1.0, 100, 200))
     # Half the height of the image, over its diagonal.
-    assert measured(scan(*pair), original_size=(300, 400))["dispersion"] == pytest.approx(0.3)
-    assert measured(scan(*pair), original_size=(400, 300))["dispersion"] == pytest.approx(0.4)
+    assert measures_of(scan(*pair), original_size=(300, 400))["dispersion"] == pytest.approx(0.3)
+    assert measures_of(scan(*pair), original_size=(400, 300))["dispersion"] == pytest.approx(0.4)
 
 
-def test_dispersion_of_gaze_all_over_the_image_is_what_the_settings_say():
+def test_dispersion_of_uniform_gaze_matches_the_settings_description():
     x, y = np.meshgrid((np.arange(100) + 0.5) / 100, (np.arange(100) + 0.5) / 100)
     grid = np.stack([x.ravel(), y.ravel(), np.full(x.size, 200), np.zeros(x.size)], axis=1)
-    found = measured(Scan(grid, 0, 0), original_size=(30, 80))["dispersion"]
+    found = measures_of(Scanpath(grid, 0, 0), original_size=(30, 80))["dispersion"]
     assert found == pytest.approx(math.sqrt(1 / 12), rel=1e-3)
     assert f"{found:.2f}" in QualitySettings.model_fields["max_dispersion"].description
 
 
-def test_the_image_s_corners_belong_to_its_last_pixels():
+def test_positions_at_the_border_belong_to_the_outermost_pixels():
     truth = np.zeros(SIZE, np.uint8)
     truth[-1, -1] = 1
-    assert measured(scan((1, 1, 200, 0)), truth)["on_target"] == 1
-    assert measured(scan((0, 0, 200, 0)), truth)["on_target"] == 0
+    assert measures_of(scan((1, 1, 200, 0)), truth)["on_target"] == 1
+    assert measures_of(scan((0, 0, 200, 0)), truth)["on_target"] == 0
     # Column 18 of 0 to 19, at 0.949; column 19 from 0.95.
-    assert measured(scan((0.949, 0.95, 200, 0)), truth)["on_target"] == 0
-    assert measured(scan((0.951, 0.95, 200, 0)), truth)["on_target"] == 1
+    assert measures_of(scan((0.949, 0.95, 200, 0)), truth)["on_target"] == 0
+    assert measures_of(scan((0.951, 0.95, 200, 0)), truth)["on_target"] == 1
 
 
-def test_without_a_mask_there_are_no_numbers_against_it():
-    row = measured(scan((0.2, 0.5, 300, 0)), truth=None)
+def test_without_a_mask_its_measures_are_nan():
+    row = measures_of(scan((0.2, 0.5, 300, 0)), truth=None)
     missing = {name for name, value in row.items() if math.isnan(value)}
     assert missing == {"dice_0.5", "dice_0.3", "on_target", "on_target_count"}
 
 
 def test_a_map_has_only_areas_and_dice():
-    row = measured(None)
+    row = measures_of(None)
     known = {name for name, value in row.items() if not math.isnan(value)}
     assert known == {"area_0.5", "area_0.3", "dice_0.5", "dice_0.3"}
 
 
-def test_an_image_that_nobody_looked_at_has_no_numbers():
-    row = measured(scan())
+def test_image_without_gaze_has_only_counts():
+    row = measures_of(scan())
     known = {name: value for name, value in row.items() if not math.isnan(value)}
     assert known == {"fixations": 0, "off_image": 0, "short": 0}
 
 
-def test_a_scan_of_which_nothing_was_kept():
-    row = measure(scan(off_image=4, short=2), np.zeros_like(PSEUDOMASK), TRUTH, LEVELS, (100, 100))
+def test_scanpath_with_only_dropped_fixations():
+    row = measure_sample(
+        scan(off_image=4, short=2), np.zeros_like(PSEUDOMASK), TRUTH, LEVELS, (100, 100)
+    )
     assert row["on_image"] == row["dwell_ms"] == row["span_ms"] == row["area_0.3"] == 0
     assert math.isnan(row["dispersion"])
     assert math.isnan(row["on_target"])
     assert row["dice_0.3"] == 0
-    # All were too short: of none it is known whether it was on the image.
-    assert math.isnan(measured(scan(short=2))["on_image"])
+    # All fixations are too short, and short ones do not count for this share.
+    assert math.isnan(measures_of(scan(short=2))["on_image"])
 
 
-def test_fixations_without_duration_weigh_nothing():
-    row = measured(scan((0.2, 0.5, 0, 0), (0.5, 0.5, 0, 10)))
+def test_fixations_with_zero_duration():
+    row = measures_of(scan((0.2, 0.5, 0, 0), (0.5, 0.5, 0, 10)))
     assert math.isnan(row["dispersion"])
     assert math.isnan(row["on_target"])
     assert row["on_target_count"] == 0.5
@@ -135,19 +144,19 @@ def test_shares_are_shares_and_dispersion_is_at_most_half(position, original_siz
     spent = st.floats(1, 5000)
     duration = data.draw(arrays.arrays(np.float64, len(position), elements=spent))
     fixations = np.column_stack([position, duration, np.cumsum(duration)])
-    row = measured(Scan(fixations, 1, 0), original_size=original_size)
-    # Nothing on a line through the image is further from its middle than half of the diagonal.
+    row = measures_of(Scanpath(fixations, 1, 0), original_size=original_size)
+    # The distance from the centre has a root mean square of at most half the diagonal.
     assert 0 <= row["dispersion"] <= 0.5 + 1e-9
     for name in ("on_image", "on_target", "on_target_count"):
         assert 0 <= row[name] <= 1
     assert row["span_ms"] >= duration[-1] * (1 - 1e-9)
     # The order of the fixations does not matter.
-    again = measured(Scan(fixations[::-1], 1, 0), original_size=original_size)
+    again = measures_of(Scanpath(fixations[::-1], 1, 0), original_size=original_size)
     assert again == pytest.approx(row, abs=1e-9)
 
 
 def test_good_gaze_is_not_flagged():
-    assert flags(ROW, QualitySettings()) == []
+    assert flag_reasons(ROW, QualitySettings()) == []
 
 
 @pytest.mark.parametrize(
@@ -162,31 +171,31 @@ def test_good_gaze_is_not_flagged():
     ],
 )
 def test_each_limit_has_its_reason(values, reason):
-    assert flags(ROW | values, QualitySettings()) == [reason]
+    assert flag_reasons(ROW | values, QualitySettings()) == [reason]
 
 
-def test_a_value_at_its_limit_is_not_beyond_it():
+def test_value_equal_to_its_limit_is_not_flagged():
     at = {"fixations": 3.0, "dwell_ms": 500.0, "on_image": 0.7, "dispersion": 0.25,
           "area_0.3": 0.5}  # fmt: skip
-    assert flags(ROW | at, QualitySettings()) == []
+    assert flag_reasons(ROW | at, QualitySettings()) == []
 
 
-def test_without_a_limit_nothing_is_beyond_it():
+def test_limit_none_flags_nothing():
     free = QualitySettings(max_dispersion=None, max_area=None)
-    assert flags(ROW | {"dispersion": 0.5, "area_0.3": 1.0}, free) == []
+    assert flag_reasons(ROW | {"dispersion": 0.5, "area_0.3": 1.0}, free) == []
 
 
-def test_what_does_not_exist_is_not_flagged():
-    assert flags(measured(scan()), QualitySettings()) == []
-    assert flags(measured(None), QualitySettings()) == []
-    assert flags(measured(None) | {"area_0.5": 0.0}, QualitySettings()) == [
+def test_nan_measures_are_not_flagged():
+    assert flag_reasons(measures_of(scan()), QualitySettings()) == []
+    assert flag_reasons(measures_of(None), QualitySettings()) == []
+    assert flag_reasons(measures_of(None) | {"area_0.5": 0.0}, QualitySettings()) == [
         "empty precise pseudomask"
     ]
 
 
-def test_all_reasons_of_a_scan_of_which_nothing_was_kept():
-    nothing = measure(scan(off_image=4), np.zeros_like(PSEUDOMASK), None, LEVELS, (100, 100))
-    assert flags(nothing, QualitySettings()) == [
+def test_reasons_of_a_scanpath_with_only_dropped_fixations():
+    nothing = measure_sample(scan(off_image=4), np.zeros_like(PSEUDOMASK), None, LEVELS, (100, 100))
+    assert flag_reasons(nothing, QualitySettings()) == [
         "fewer than 3 fixations (0)",
         "dwell below 500 ms (0 ms)",
         "below 0.7 of the fixations on the image (0.00)",
@@ -194,23 +203,29 @@ def test_all_reasons_of_a_scan_of_which_nothing_was_kept():
     ]
 
 
-masked = st.floats(0, 1) | st.just(NAN)
+share_or_nan = st.floats(0, 1) | st.just(NAN)
 
 
-@given(masked, masked, masked, masked, st.sampled_from([{}, {"fixations": 1.0}]))
-def test_the_masks_decide_nothing(a, b, c, d, values):
+@given(
+    share_or_nan,
+    share_or_nan,
+    share_or_nan,
+    share_or_nan,
+    st.sampled_from([{}, {"fixations": 1.0}]),
+)
+def test_measures_against_masks_do_not_influence_the_flags(a, b, c, d, values):
     against = {"dice_0.5": a, "dice_0.3": b, "on_target": c, "on_target_count": d}
     settings = QualitySettings(leave_out=True)
-    assert judge(ROW | values | against, settings) == judge(ROW | values, settings)
+    assert flag_sample(ROW | values | against, settings) == flag_sample(ROW | values, settings)
 
 
-def test_only_flagged_samples_are_left_out_and_only_if_asked():
+def test_flagged_samples_are_left_out_only_with_leave_out():
     poor = ROW | {"fixations": 1.0, "dwell_ms": 90.0}
     text = "fewer than 3 fixations (1); dwell below 500 ms (90 ms)"
-    assert judge(poor, QualitySettings()) == {"flags": text, "left_out": False}
+    assert flag_sample(poor, QualitySettings()) == {"flags": text, "left_out": False}
     strict = QualitySettings(leave_out=True)
-    assert judge(poor, strict) == {"flags": text, "left_out": True}
-    assert judge(ROW, strict) == {"flags": "", "left_out": False}
+    assert flag_sample(poor, strict) == {"flags": text, "left_out": True}
+    assert flag_sample(ROW, strict) == {"flags": "", "left_out": False}
 
 
 def test_reasons_are_counted_without_their_values():
@@ -229,13 +244,13 @@ def test_reasons_are_counted_without_their_values():
 
 def rows():
     for i, found in enumerate([scan((0.2, 0.5, 300, 0)), scan(), None]):
-        row = measured(found)
+        row = measures_of(found)
         name = {"sample_id": f"NA{i}", "subject_id": "NA", "split": "train"}
-        yield judge(row, QualitySettings(leave_out=True)) | row | name
+        yield flag_sample(row, QualitySettings(leave_out=True)) | row | name
 
 
-def test_the_table_as_it_is_stored(tmp_path):
-    made = table(rows(), LEVELS)
+def test_stored_table(tmp_path):
+    made = quality_table(rows(), LEVELS)
     assert list(made) == [
         "sample_id", "subject_id", "split", "fixations", "off_image", "short", "on_image",
         "dwell_ms", "span_ms", "dispersion", "area_0.5", "area_0.3", "dice_0.5", "dice_0.3",
@@ -251,13 +266,13 @@ def test_the_table_as_it_is_stored(tmp_path):
     ]
 
 
-def test_thresholds_of_32_bits_name_the_same_columns():
-    assert quality.columns(np.array(LEVELS, np.float32)) == quality.columns(LEVELS)
+def test_float32_thresholds_give_the_same_column_names():
+    assert quality.table_columns(np.array(LEVELS, np.float32)) == quality.table_columns(LEVELS)
 
 
 def test_a_row_of_other_columns_is_refused():
     with pytest.raises(ValueError, match=r"\['area_0.3', 'area_0.4', 'dice_0.3', 'dice_0.4'\]"):
-        table(rows(), (0.5, 0.4))
+        quality_table(rows(), (0.5, 0.4))
 
 
 @pytest.mark.parametrize(
@@ -272,12 +287,12 @@ def test_a_row_of_other_columns_is_refused():
         {"min_dice": 0.5},
     ],
 )
-def test_settings_that_cannot_be(values):
+def test_invalid_settings_are_rejected(values):
     with pytest.raises(ValidationError, match=next(iter(values))):
         QualitySettings(**values)
 
 
-# Two seen, one of them poorly; one unseen; one as a map; one all off the image; then val, test.
+# Good gaze, poor gaze, no gaze, a map, all fixations off the image; then validation and test.
 IDS = ("good", "poor", "unseen", "map", "off", "val", "test")
 SPLITS = ("train",) * 5 + ("val", "test")
 GOOD = [[0.2, 0.5, 300, 0], [0.25, 0.5, 300, 400], [0.3, 0.5, 300, 800]]
@@ -286,7 +301,7 @@ SCANS = (GOOD, GOOD[:1], [], [], [], GOOD, GOOD)
 
 @pytest.fixture
 def files(tmp_path):
-    """prepared.h5 and gaze.h5 of the samples above."""
+    """Write prepared.h5 and gaze.h5 of the samples above."""
     counts = [len(fixations) for fixations in SCANS]
     seen = np.array([True, True, False, True, False, True, True])
     n = len(IDS)
@@ -310,7 +325,7 @@ def files(tmp_path):
 
 
 def measure_all(files, **limits):
-    """The table of `files`, by sample id."""
+    """Run the stage; return its table with the sample id as index."""
     measure_quality(**files, settings=QualitySettings(**limits))
     return pd.read_csv(files["output"], keep_default_na=False, dtype=str).set_index("sample_id")
 
@@ -325,13 +340,13 @@ def test_each_sample_has_its_row(files):
     assert table["short"].tolist() == ["0", "2", "0", "", "0", "0", "0"]
     assert table["on_image"].tolist() == ["0.75", "1", "", "", "0", "1", "1"]
     assert table["area_0.3"].tolist() == ["0.2", "0.2", "", "0.2", "0", "0.2", "0.2"]
-    # 20 and 20 px to either side of the middle one, of a diagonal of 500 px.
+    # The outer fixations are 20 px from the middle one; the diagonal is 500 px.
     assert float(table["dispersion"]["good"]) == pytest.approx(20 * math.sqrt(2 / 3) / 500, 1e-4)
 
 
 def test_only_masks_of_the_training_split_are_read(files):
     with h5py.File(files["prepared"], "a") as file:
-        # Anything at all: it must make no difference.
+        # The values of these masks must make no difference.
         file["mask"][5:] = 255
     table = measure_all(files)
     for column in ("dice_0.5", "dice_0.3", "on_target", "on_target_count"):

@@ -1,4 +1,4 @@
-"""Recordings as eye trackers, spreadsheets and the GazeMedSeg release write them."""
+"""Tables from eye trackers, from spreadsheets and from the GazeMedSeg release."""
 
 import csv
 import os
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.core.cli import BadInput, ManyBad, Problems
-from stages.gaze.recordings import read_scans, table
+from stages.core.cli import BadInput, BadInputGroup, Problems
+from stages.gaze.recordings import read_scanpaths, table
 from stages.settings.recording import RecordingSettings
 
 SIZES = {"a": (60, 80), "b": (60, 80)}
@@ -25,8 +25,10 @@ def file(tmp_path):
 def read(file, ids=SIZES, shortest=50, **settings):
     sizes = ids if isinstance(ids, dict) else dict.fromkeys(ids, (60, 80))
     problems = Problems()
-    found = read_scans(file, sizes, RecordingSettings.model_validate(settings), shortest, problems)
-    problems.stop()
+    found = read_scanpaths(
+        file, sizes, RecordingSettings.model_validate(settings), shortest, problems
+    )
+    problems.raise_all()
     return found
 
 
@@ -36,8 +38,8 @@ def message(file, **options):
     return str(error.value)
 
 
-# The GazeMedSeg release. The rows of `Prostate3T` are of its kind: a file name without a folder,
-# the number of the fixation, fractions of the image, milliseconds.
+# The GazeMedSeg release: a file name without a folder, the number of the fixation, fractions of the
+# image, milliseconds.
 
 COLUMNS = [
     "IMAGE", "CURRENT_FIX_INDEX", "CURRENT_FIX_X", "CURRENT_FIX_Y", "CURRENT_FIX_DURATION",
@@ -53,7 +55,7 @@ def write(file, *rows, columns=COLUMNS, separator=",", encoding="utf-8", end="\n
     file.write_bytes((end.join(lines) + end).encode(encoding))
 
 
-def test_fixations_come_by_sample_with_position_duration_and_start(file):
+def test_fixations_are_grouped_by_sample(file):
     write(file, A, B, LATER_A)
     scans = read(file)
     assert sorted(scans) == ["a", "b"]
@@ -63,8 +65,8 @@ def test_fixations_come_by_sample_with_position_duration_and_start(file):
     assert [scan[1:] for scan in scans.values()] == [(0, 0), (0, 0)]
 
 
-def test_what_may_have_been_exported_twice_is_told(file, caplog):
-    # Behind the whole first export a part of it again; another start is another fixation.
+def test_repeated_fixations_are_reported(file, caplog):
+    # The file repeats a part of the first export; a row with another start is another fixation.
     later = A.replace(",200,0,", ",200,500,")
     write(file, A, later, B, later, B)
     read(file)
@@ -75,7 +77,7 @@ def test_what_may_have_been_exported_twice_is_told(file, caplog):
     assert "twice" not in caplog.text
 
 
-def test_a_row_of_the_release(file):
+def test_row_of_the_gazemedseg_release(file):
     row = "Prostate3T-01-0027_14.jpg,1,0.4846041666666668,0.4931510416666668,770,2484,7,320.0,320.0"
     write(file, row)
     size = (320, 320)
@@ -86,7 +88,7 @@ def test_a_row_of_the_release(file):
     ]
 
 
-def test_the_order_is_that_of_the_file(file, monkeypatch):
+def test_fixations_keep_the_order_of_the_file(file, monkeypatch):
     monkeypatch.setattr(table, "CHUNK_ROWS", 4)
     rows = [f"{name}.jpg,1,0.5,0.5,{100 + i},{1000 - i},900,60,80" for i, name in
             enumerate("abbaab")]  # fmt: skip
@@ -97,18 +99,18 @@ def test_the_order_is_that_of_the_file(file, monkeypatch):
     }
 
 
-def test_a_sample_that_nobody_looked_at_is_absent(file):
+def test_sample_without_rows_is_absent(file):
     write(file, A)
     assert list(read(file)) == ["a"]
 
 
-def test_rows_of_other_images_are_left_out_and_counted(file, caplog):
+def test_rows_of_other_images_are_ignored_and_counted(file, caplog):
     write(file, A, B, LATER_A, ",1,0.25,0.5,200,0,900,60,80")
     assert list(read(file, ids=["b"])) == ["b"]
-    assert "2 rows are of no readable image of the data set, such as a.jpg" in caplog.text
+    assert "2 rows belong to no readable image of the data set, such as a.jpg" in caplog.text
 
 
-def test_the_edges_belong_to_the_image_and_what_is_dropped_is_counted(file):
+def test_border_is_on_the_image_and_dropped_fixations_are_counted(file):
     rows = ["0,0,50", "1,1,60", "-0.001,0.5,100", "0.5,1.001,100", "0.5,0.5,49.9", "0.5,0.5,70",
             "2,2,49"]  # fmt: skip
     write(file, *(f"a.jpg,1,{row},0,900,60,80" for row in rows))
@@ -117,7 +119,7 @@ def test_the_edges_belong_to_the_image_and_what_is_dropped_is_counted(file):
     assert (scan.off_image, scan.short) == (2, 2)
 
 
-def test_a_scan_of_which_every_fixation_is_dropped_says_so(file):
+def test_scanpath_counts_dropped_fixations(file):
     write(file, A, B)
     scans = read(file, shortest=250)
     assert scans["a"].fixations.shape == (0, 4)
@@ -128,12 +130,12 @@ def test_a_scan_of_which_every_fixation_is_dropped_says_so(file):
 @pytest.mark.parametrize(
     "form", ["{}.jpg", "{}.PNG", "{}.nii.gz", "{}", "images/{}.tif", r"C:\gaze\{}.dcm", "  {}.jpg"]
 )
-def test_the_names_of_an_image(file, sample_id, form):
+def test_image_names_with_folders_and_suffixes(file, sample_id, form):
     write(file, A.replace("a.jpg", form.format(sample_id)))
     assert list(read(file, ids=[sample_id])) == [sample_id]
 
 
-def test_an_id_may_look_like_a_file_and_an_unknown_ending_is_no_ending(file):
+def test_id_may_look_like_a_file_name_and_unknown_suffix_is_part_of_it(file):
     write(file, A.replace("a.jpg", "a.png"), B.replace("b.jpg", "b.1"))
     assert list(read(file, ids=["a.png", "b.1"])) == ["a.png", "b.1"]
     assert "found:    ['a.png', 'b.1']" in message(file, ids=["b", "A", "a.p"])
@@ -158,14 +160,14 @@ def test_decimal_commas(file, separator, quote):
     assert read(file)["a"].fixations.tolist() == [[0.25, 0.5, 200.5, 0]]
 
 
-def test_more_columns_in_another_order_and_nameless_ones_do_not_matter(file):
+def test_extra_reordered_and_unnamed_columns_do_not_matter(file):
     columns = ["", "TRIAL", "CURRENT_FIX_START", "CURRENT_FIX_DURATION", "", "CURRENT_FIX_Y",
                "CURRENT_FIX_X", "IMAGE"]  # fmt: skip
     write(file, "0,x,0,200,7,0.5,0.25,a.jpg", columns=columns)
     assert read(file)["a"].fixations.tolist() == [[0.25, 0.5, 200, 0]]
 
 
-def test_a_separator_behind_every_line_does_not_matter(file):
+def test_trailing_separator_does_not_matter(file):
     write(file, A + ",", B + ",")
     assert sorted(read(file)) == ["a", "b"]
 
@@ -181,7 +183,7 @@ def test_an_absent_column_is_named(file, column):
 
 @pytest.mark.parametrize("value", [".", "", "0;25", "0.25 px", "nan", "inf", "-inf", "True"])
 @pytest.mark.parametrize("rows", [2, 500_000])
-def test_a_value_that_is_no_number_is_shown_with_its_line(file, value, rows, monkeypatch):
+def test_value_that_is_not_a_number_is_reported_with_its_line(file, value, rows, monkeypatch):
     monkeypatch.setattr(table, "CHUNK_ROWS", rows)
     write(file, A, B, A, A.replace("0.25", value))
     text = message(file)
@@ -192,7 +194,7 @@ def test_a_value_that_is_no_number_is_shown_with_its_line(file, value, rows, mon
 
 
 @pytest.mark.parametrize("separator", [",", "\t"])
-def test_a_line_that_ends_early_lacks_a_value(file, separator):
+def test_short_line_has_missing_values(file, separator):
     rows = [row.replace(",", separator) for row in (A, "b.jpg,1,0.5")]
     write(file, *rows, separator=separator)
     text = message(file)
@@ -200,13 +202,13 @@ def test_a_line_that_ends_early_lacks_a_value(file, separator):
     assert "column CURRENT_FIX_Y, line 3\n  found:    ''\n  expected: a number" in text
 
 
-def test_a_line_is_found_though_the_number_hides_behind_decimal_commas(file):
+def test_bad_number_with_decimal_comma_is_reported_with_its_line(file):
     rows = [row.replace(",", ";").replace(".5", ",5") for row in (A, B, A.replace("0.5", "o.5"))]
     write(file, *rows, separator=";")
     assert "column CURRENT_FIX_Y, line 4\n  found:    'o,5'" in message(file)
 
 
-def test_blank_lines_are_no_fixations_and_count_as_lines(file):
+def test_blank_lines_are_skipped_but_count_as_lines(file):
     write(file, A, "", ",,,,,,,,", B, "")
     assert sorted(read(file)) == ["a", "b"]
     write(file, A, "", "", B.replace("300", "long"))
@@ -214,7 +216,7 @@ def test_blank_lines_are_no_fixations_and_count_as_lines(file):
 
 
 @pytest.mark.parametrize("duration", ["0", "-5"])
-def test_a_fixation_lasts(file, duration):
+def test_duration_must_be_above_0(file, duration):
     write(file, A, B.replace("300", duration))
     assert message(file) == (
         f"{file}: column CURRENT_FIX_DURATION, line 3\n  found:    {duration} ms\n"
@@ -240,15 +242,15 @@ def test_pixels_are_not_taken_for_fractions(file):
     assert scans["b"].fixations.tolist() == [[64 / 80, 12 / 60, 300, 10]]
 
 
-def test_other_images_do_not_count_for_what_lies_off_the_image(file):
+def test_other_images_do_not_count_as_off_the_image(file):
     write(file, A, *[B.replace("0.1,0.2", "64,12")] * 3)
     assert list(read(file, ids=["a"])) == ["a"]
 
 
-def test_all_that_is_wrong_is_said_at_once(file):
+def test_all_problems_are_reported_at_once(file):
     far = A.replace("0.25", "25")
     write(file, A.replace("200", "long"), A.replace("0.5", "up"), B.replace("300", "0"), far, far)
-    with pytest.raises(ManyBad) as error:
+    with pytest.raises(BadInputGroup) as error:
         read(file)
     texts = [str(problem) for problem in error.value.problems]
     assert len(texts) == 4
@@ -271,35 +273,35 @@ def test_all_that_is_wrong_is_said_at_once(file):
         ),
     ],
 )
-def test_a_file_that_is_no_table_is_refused(file, content, words):
+def test_file_that_is_not_a_table_is_rejected(file, content, words):
     file.write_bytes(content)
     text = message(file)
     assert words in text
     assert "expected: a table in UTF-8 or UTF-16, with tabs, commas or semicolons" in text
 
 
-def test_a_file_that_is_not_there_and_a_column_that_is_there_twice(file):
+def test_absent_file_and_repeated_column(file):
     assert "No such file" in message(file)
     write(file, A, columns=[*COLUMNS[:-1], "IMAGE"])
-    assert "line 1\n  found:    twice the column 'IMAGE'" in message(file)
+    assert "line 1\n  found:    the column 'IMAGE' twice" in message(file)
 
 
-def test_a_folder_is_no_table_and_may_hold_maps(tmp_path):
+def test_folder_in_place_of_a_table(tmp_path):
     assert message(tmp_path) == (
         f"{tmp_path}: file\n  found:    a folder\n"
-        "  expected: a table, as gaze.recording.format says\n"
-        "  to mend:  name the table in it; where it holds maps, set gaze.recording.format: "
-        "heatmaps or refined"
+        "  expected: a table (gaze.recording.format: gazemedseg)\n"
+        "  to mend:  give the path of the table; if the folder holds maps, set "
+        "gaze.recording.format to heatmaps or refined"
     )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_table_that_this_user_may_not_read(file):
+def test_table_without_read_permission(file):
     write(file, A)
     file.chmod(0)
     text = message(file)
     assert "Permission denied" in text
-    assert text.endswith("to mend:  let this user read it")
+    assert text.endswith("to mend:  give this user permission to read it")
 
 
 @pytest.mark.parametrize("row", [f"{B},1,2", "b.jpg,1,0,25,0,5,200,0,900,60,80", f"{B},1"])
@@ -307,9 +309,9 @@ def test_a_line_with_too_many_values(file, row):
     write(file, A, row)
     assert message(file) == (
         f"{file}: line 3\n  found:    more values than columns\n"
-        "  expected: 9 values, as line 1 has names\n"
-        "  to mend:  put values with a separator inside, such as 0,5, into quotes, or correct "
-        "the line"
+        "  expected: at most 9 values, the number of columns in line 1\n"
+        "  to mend:  put values that contain the separator, such as 0,5, in quotation marks, or "
+        "correct the line"
     )
 
 
@@ -323,7 +325,7 @@ def test_a_table_without_a_named_image(rows, file):
 
 @pytest.mark.parametrize("separator", [",", "\t"])
 @pytest.mark.parametrize("behind", ["{0}junk", "{0}{0}junk", "{0}{0}{0} 1 {0}"])
-def test_values_behind_empty_ones_beyond_the_header_are_not_dropped(file, separator, behind):
+def test_values_after_the_last_column_are_not_dropped(file, separator, behind):
     rows = [row.replace(",", separator) for row in (A, B, LATER_A)]
     write(file, rows[0], rows[1] + 3 * separator, rows[2], separator=separator)
     assert sorted(read(file)) == ["a", "b"]
@@ -332,7 +334,7 @@ def test_values_behind_empty_ones_beyond_the_header_are_not_dropped(file, separa
     assert f"{file}: line 3\n  found:    more values than columns" in message(file)
 
 
-# Quotation marks. Two notes that begin with one used to swallow the rows between them.
+# Quotation marks: two notes that begin with one must not hide the rows between them.
 
 NOTED = [*COLUMNS, "NOTE"]
 
@@ -342,7 +344,7 @@ def noted(separator, notes):
     return [row.replace(",", separator) + separator + note for row, note in zip(rows, notes)]
 
 
-def test_between_tabs_a_quotation_mark_is_a_character(file):
+def test_single_quotation_mark_in_a_table_with_tabs(file):
     rows = noted("\t", ['"5 mm lesion', "", '"x', 'a 5" one'])
     write(file, *rows, columns=NOTED, separator="\t")
     assert {name: len(scan.fixations) for name, scan in read(file).items()} == {"a": 2, "b": 2}
@@ -352,7 +354,7 @@ def test_between_tabs_a_quotation_mark_is_a_character(file):
     assert "column CURRENT_FIX_X, line 3\n  found:    '0.1\"'" in message(file)
 
 
-def test_between_tabs_a_pair_around_a_value_is_taken_off(file):
+def test_quotation_marks_around_a_value_are_removed_in_a_table_with_tabs(file):
     row = "\t".join(f'"{value}"' for value in A.split(","))
     lost = row.replace('"0.25"', '"."')
     write(file, row, columns=[f'"{c}"' for c in COLUMNS], separator="\t")
@@ -363,7 +365,7 @@ def test_between_tabs_a_pair_around_a_value_is_taken_off(file):
 
 
 @pytest.mark.parametrize("separator", [",", ";"])
-def test_elsewhere_a_quotation_mark_has_its_partner_on_its_line(file, separator):
+def test_quotation_must_close_on_its_line_without_tabs(file, separator):
     good = ['"a, b; c"', '"say ""5"""', 'a 5" one', ""]
     write(file, *noted(separator, good), columns=NOTED, separator=separator)
     assert {name: len(scan.fixations) for name, scan in read(file).items()} == {"a": 2, "b": 2}
@@ -373,13 +375,13 @@ def test_elsewhere_a_quotation_mark_has_its_partner_on_its_line(file, separator)
             assert "line 3\n  found:    a quotation mark" in message(file)
         else:
             assert message(file) == (
-                f"{file}: line 3\n  found:    a quotation mark without its partner\n"
+                f"{file}: line 3\n  found:    a quotation mark without a closing one\n"
                 "  expected: quotation marks in pairs around a value, both on one line\n"
-                "  to mend:  delete the mark, or the line break behind it"
+                "  to mend:  delete the mark, or the line break after it"
             )
 
 
-def test_a_line_break_inside_a_value_shows_its_line(file, monkeypatch):
+def test_line_break_inside_a_value_is_reported_with_its_line(file, monkeypatch):
     monkeypatch.setattr(table, "CHUNK_ROWS", 2)
     rows = noted(",", ["", "", '"two\nlines"', ""])
     write(file, *rows, columns=NOTED)
@@ -388,7 +390,7 @@ def test_a_line_break_inside_a_value_shows_its_line(file, monkeypatch):
     assert "line 1\n  found:    a quotation mark" in message(file)
 
 
-# What a person may type, within a line.
+# Any text that a person may type in one line.
 notes = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12)
 
 
@@ -396,7 +398,7 @@ notes = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), m
     st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 999), notes), min_size=1, max_size=9),
     st.sampled_from([",", ";", "\t"]),
 )
-def test_notes_neither_add_nor_take_rows(tmp_path_factory, rows, separator):
+def test_notes_do_not_change_the_rows(tmp_path_factory, rows, separator):
     file = tmp_path_factory.mktemp("noted") / "recording.txt"
     lines = [[*COLUMNS[:6], "NOTE"]]
     lines += [[f"{name}.jpg", "1", "0.5", "0.25", "300", str(n), note] for name, n, note in rows]
@@ -423,7 +425,7 @@ def test_a_column_has_one_decimal_sign(file, rows, monkeypatch):
     assert message(file) == (
         f"{file}: column CURRENT_FIX_X, line 5\n"
         "  found:    '0,75', while line 2 has '0.25'\n"
-        "  expected: one decimal sign in a column, and none between thousands\n"
+        "  expected: one decimal sign per column, and no thousands separators\n"
         "  to mend:  write all decimals with points, or all with commas"
     )
     # Another column may have another sign.
@@ -432,21 +434,21 @@ def test_a_column_has_one_decimal_sign(file, rows, monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [2, 500_000])
-def test_a_comma_between_thousands_is_none_before_decimals(file, rows, monkeypatch):
+def test_thousands_separator_is_not_a_decimal_comma(file, rows, monkeypatch):
     monkeypatch.setattr(table, "CHUNK_ROWS", rows)
     durations = ["200", "340", '"1,250"', "300"]
     write(file, *(A.replace("200", duration) for duration in durations))
     assert message(file) == (
         f"{file}: column CURRENT_FIX_DURATION, line 4\n"
         "  found:    '1,250', which may mean 1250 or 1.250\n"
-        "  expected: no sign between thousands\n"
-        "  to mend:  take it out; where it is a decimal comma, write decimals with points"
+        "  expected: no thousands separators\n"
+        "  to mend:  remove the comma; if it is a decimal comma, write decimals with points"
     )
     for decimals in (['"200,125"', '"340,50"'], ["200", '"340,5"', '"1,250"'], ['"0,125"', "90"]):
         write(file, *(A.replace("200", duration) for duration in decimals))
         found = read(file, shortest=0)["a"].fixations[:, 2].tolist()
         assert found == [float(text.strip('"').replace(",", ".")) for text in decimals]
-    # Where other columns have decimal points, all of this one may be thousands.
+    # If other columns have decimal points, all commas of this column may separate thousands.
     write(file, A.replace("0.5", '"1,024"'), A.replace("0.5", '"1,500"'))
     assert "line 2\n  found:    '1,024', which may mean 1024 or 1.024" in message(file)
     write(file, A.replace("200", '"1,250,500"'))
@@ -454,9 +456,7 @@ def test_a_comma_between_thousands_is_none_before_decimals(file, rows, monkeypat
 
 
 @pytest.mark.parametrize("rows", [1, 500_000])
-def test_a_comma_that_can_only_be_decimal_tells_what_those_of_other_columns_are(
-    file, rows, monkeypatch
-):
+def test_unambiguous_decimal_comma_settles_other_columns(file, rows, monkeypatch):
     monkeypatch.setattr(table, "CHUNK_ROWS", rows)
     place = {"format": "eyelink", "unit": "px", "screen": {"size": (1920, 1080)}}
 
@@ -468,16 +468,16 @@ def test_a_comma_that_can_only_be_decimal_tells_what_those_of_other_columns_are(
         export(x, 250)
         found = read(file, **place)["a"].fixations[:, 1] * 1080
         assert found.tolist() == pytest.approx([496.241, 0])
-    # Whole numbers and other commas of that kind say nothing, and points say the contrary.
+    # Whole numbers and other ambiguous commas do not settle it; decimal points contradict it.
     for x, time in (("812", 250), ("812,250", 250), ("1171,835", 250.5)):
         export(x, time)
         assert "line 2\n  found:    '496,241', which may mean" in message(file, **place)
 
 
-# Which picture a row is of
+# Image names
 
 
-def test_pictures_of_two_folders_are_not_one_sample(file):
+def test_images_in_two_folders_are_not_one_sample(file):
     rows = ["patA/1.png" + A[5:], "1.png" + B[5:]]
     write(file, *rows, "patA/1.dcm" + B[5:])
     assert len(read(file, ids=["1"])["1"].fixations) == 3
@@ -485,13 +485,13 @@ def test_pictures_of_two_folders_are_not_one_sample(file):
     assert message(file, ids=["1"]) == (
         f"{file}: column IMAGE\n"
         "  found:    'patA/1.png', 'patB\\\\1.png' for the sample '1'\n"
-        "  expected: pictures of one folder: those of two may be different ones\n"
-        "  to mend:  delete the rows of the other pictures; where they are the same, take the "
-        "folders off their names"
+        "  expected: one folder per sample: files in two folders may be different images\n"
+        "  to mend:  delete the rows of the other images; if the images are the same, remove the "
+        "folders from their names"
     )
 
 
-def test_of_many_pictures_in_two_folders_some_are_named(file):
+def test_message_names_only_some_images_in_two_folders(file):
     names = [f"{folder}/{i}.png" for i in range(5) for folder in "xy"]
     write(file, *(name + A[5:] for name in names))
     text = message(file, ids=[str(i) for i in range(5)])
@@ -499,7 +499,7 @@ def test_of_many_pictures_in_two_folders_some_are_named(file):
     assert "'3'" not in text
 
 
-def test_an_image_that_was_shown_in_another_size_is_not_the_data_sets(file):
+def test_image_shown_in_another_size_is_rejected(file):
     near = A.replace("60,80", "61,79")
     unsaid = B.replace("60,80", ",.")
     write(file, A, near, unsaid)
@@ -507,12 +507,12 @@ def test_an_image_that_was_shown_in_another_size_is_not_the_data_sets(file):
     write(file, A, near, B.replace("60,80", "480.0,640.0"), A.replace("60,80", "60,82"))
     assert message(file) == (
         f"{file}: columns IMAGE_HEIGHT and IMAGE_WIDTH, line 4\n"
-        "  found:    480 and 640 for the sample 'b', and other sizes of 1 more samples\n"
+        "  found:    480 and 640 for the sample 'b'; 1 more with another size\n"
         "  expected: 60 and 80, the size of its image\n"
-        "  to mend:  give the data set the images that were shown; where they were only scaled "
-        "since, delete the two columns"
+        "  to mend:  use the images that were shown; if the images were only scaled afterwards, "
+        "delete the two columns"
     )
-    # A user's own report may have variables of that name; half of a size says nothing.
+    # A user's own report may have variables of these names; one of the two columns is not enough.
     write(file, B.replace("60,80", "480,640"))
     assert list(read(file, format="eyelink", unit="fraction")) == ["b"]
     write(file, B.replace("60,80", "480,640"), columns=[*COLUMNS[:-1], "OTHER"])
@@ -528,20 +528,20 @@ def test_an_image_that_was_shown_in_another_size_is_not_the_data_sets(file):
         (
             [0.25, 0.2, 1.5],
             "found:    3 fixations of 0.2 to 1.5 ms, with a median of 0.25 ms\n"
-            "  expected: some of 50 ms (gaze.min_fixation_ms) or longer\n"
-            "  to mend:  the durations look like seconds: give them in milliseconds",
+            "  expected: fixations of 50 ms (gaze.min_fixation_ms) or longer\n"
+            "  to mend:  the durations look like seconds: convert them to milliseconds",
         ),
         (
             [250_000, 30_000, 1_500_000],
             "found:    3 fixations of 30000 to 1.5e+06 ms, with a median of 250000 ms\n"
             "  expected: a median of at most 20000 ms\n"
-            "  to mend:  the durations look like microseconds: give them in milliseconds",
+            "  to mend:  the durations look like microseconds: convert them to milliseconds",
         ),
         (
             [40, 49, 20],
             "found:    3 fixations of 20 to 49 ms, with a median of 40 ms\n"
-            "  expected: some of 50 ms (gaze.min_fixation_ms) or longer\n"
-            "  to mend:  give durations in milliseconds, or lower gaze.min_fixation_ms",
+            "  expected: fixations of 50 ms (gaze.min_fixation_ms) or longer\n"
+            "  to mend:  convert the durations to milliseconds, or lower gaze.min_fixation_ms",
         ),
     ],
 )
@@ -550,31 +550,32 @@ def test_durations_in_another_unit(file, durations, words):
     assert message(file) == f"{file}: column CURRENT_FIX_DURATION\n  {words}"
 
 
-def test_one_long_and_one_short_fixation_are_no_other_unit(file):
+def test_single_outliers_do_not_suggest_another_unit(file):
     write(file, A.replace("200", "30000"), A, A.replace("200", "0.2"))
     assert len(read(file)["a"].fixations) == 2
 
 
-def test_a_recording_of_which_nothing_is_left(file):
+def test_recording_without_usable_fixations(file):
     off = A.replace("0.25", "1.5")
     write(file, off, off, A.replace("200", "20"))
     assert message(file, max_off_image=1) == (
         f"{file}: fixations\n"
-        "  found:    none on its image for long enough: 2 off their image, 1 too short\n"
-        "  expected: some on their image, of 50 ms (gaze.min_fixation_ms) or longer\n"
-        "  to mend:  check the unit of the durations, and what recording says of x and y"
+        "  found:    no usable fixation: 2 off their image, 1 too short\n"
+        "  expected: fixations on their image, of 50 ms (gaze.min_fixation_ms) or longer\n"
+        "  to mend:  check the unit of the durations, and unit, origin and screen of "
+        "gaze.recording"
     )
-    # Where the placing is wrong already, that is enough.
+    # If the coordinates are wrong already, there is no second message.
     assert "problems" not in message(file)
 
 
-# EyeLink Data Viewer: tabs, a dot for what is missing, trial variables under names of their own.
+# EyeLink Data Viewer: tabs, a dot for a missing value, trial variables with names of the user.
 
 REPORT = [
     "RECORDING_SESSION_LABEL", "TRIAL_INDEX", "CURRENT_FIX_INDEX", "CURRENT_FIX_X",
     "CURRENT_FIX_Y", "CURRENT_FIX_DURATION", "CURRENT_FIX_START", "NEXT_SAC_AMPLITUDE", "picture",
 ]  # fmt: skip
-# On a screen of 1024 × 768 px an image of 80 × 60 px is shown 1024 × 768 px large.
+# An image of 80 × 60 px fills the screen of 1024 × 768 px.
 EYELINK = {
     "format": "eyelink",
     "unit": "px",
@@ -594,7 +595,7 @@ TRIALS = [
 def test_a_fixation_report(file, encoding):
     write(file, *TRIALS, columns=REPORT, separator="\t", encoding=encoding)
     scans = read(file, **EYELINK)
-    # Two readers' fixations of one image follow each other; a lost eye counts as off the image.
+    # The fixations of both readers follow each other; a lost eye counts as off the image.
     assert scans["a"].fixations.tolist() == [[0.5, 0.5, 212, 4], [0.75, 0.75, 140, 66]]
     assert scans["a"][1:] == (1, 1)
     assert scans["b"].fixations.tolist() == [[0.25, 0.25, 96, 8]]
@@ -606,20 +607,20 @@ def test_a_localised_report_with_quotes(file):
     assert read(file, **EYELINK)["a"].fixations[:, 0].tolist() == [0.5, 0.75]
 
 
-def test_the_column_of_the_image_has_another_name(file):
+def test_image_column_with_another_name(file):
     write(file, *TRIALS, columns=REPORT, separator="\t")
     text = message(file, **EYELINK | {"image_column": ""})
     assert "expected: also ['IMAGE']" in text
     assert "'picture'" in text
-    assert "where another column names the image, say which: recording.image_column" in text
+    assert "if another column names the image, set recording.image_column" in text
 
 
-def test_a_report_has_a_duration_in_every_row(file):
+def test_report_needs_a_duration_in_every_row(file):
     write(file, TRIALS[0], TRIALS[1].replace("180", "."), columns=REPORT, separator="\t")
     assert "column CURRENT_FIX_DURATION, line 3\n  found:    '.'" in message(file, **EYELINK)
 
 
-def test_a_report_of_a_tracker_that_lost_the_eye(file):
+def test_report_with_too_many_lost_fixations(file):
     write(file, TRIALS[0], TRIALS[1], TRIALS[1], columns=REPORT, separator="\t")
     text = message(file, **EYELINK)
     assert "67% of 3 fixations off their image, 67% without a position" in text
@@ -640,10 +641,10 @@ NORM = {"format": "tobii", "unit": "fraction"}
 
 
 def tobii_rows(reader="P1", recording="R1", start=1000, scale=1):
-    """Two fixations on a, one on b that began on a, one on b in the lower right quarter."""
+    """Rows of one fixation on a, one that begins on a and ends on b, and one on b."""
 
     def row(step, image="", kind="", duration="", index="", x=None, y=None):
-        # On the screen of 800 × 600 px the image of 80 × 60 px is shown tenfold.
+        # On the screen of 800 × 600 px the image of 80 × 60 px is enlarged ten times.
         point = ["", ""] * 3 if x is None else [x, y, x / 10, y / 10, x / 800, y / 600]
         values = [(start + 100 * step) * scale, "Eye Tracker", reader, recording, "", image, kind,
                   duration, index, *point]  # fmt: skip
@@ -653,7 +654,7 @@ def tobii_rows(reader="P1", recording="R1", start=1000, scale=1):
         row(0),
         row(1, "a.png", "Saccade", 100, 1),
         *(row(i, "a.png", "Fixation", 300, 1, 200, 300) for i in (2, 3)),
-        # The mouse moved: a row without gaze in the midst of a fixation.
+        # A mouse event: a row without gaze in the middle of a fixation.
         row(3.5, "a.png"),
         row(4, "a.png", "Fixation", 300, 1, 200, 300),
         row(5, "a.png", "EyesNotFound", 100, 1),
@@ -684,7 +685,7 @@ def test_an_export_of_pro_lab(file, settings, rows, monkeypatch):
     [("Recording timestamp [μs]", 1000), ("Recording timestamp [µs]", 1000),
      ("Recording timestamp", 1000), ("Recording timestamp", 1)],
 )  # fmt: skip
-def test_the_unit_of_a_timestamp_is_in_its_name_or_shows_in_the_durations(file, stamp, scale):
+def test_timestamp_unit_follows_from_name_or_durations(file, stamp, scale):
     write_tobii(file, *tobii_rows(scale=scale), columns=[stamp, *EXPORT[1:]], encoding="utf-16")
     assert read(file, **MCS)["a"].fixations[:, 3].tolist() == pytest.approx([100, 500])
 
@@ -706,7 +707,7 @@ def test_an_older_export(file):
         np.testing.assert_allclose(scan.fixations, [[0.75, 0.75, 100, 200]])
 
 
-def test_a_newer_name_of_the_duration_and_decimal_commas(file):
+def test_newer_duration_column_and_decimal_commas(file):
     newer = [name.replace("Gaze event", "Eye movement event") for name in EXPORT]
     write_tobii(file, *(row.replace(".", ",").replace(",png", ".png") for row in tobii_rows()),
                 columns=newer)  # fmt: skip
@@ -721,7 +722,7 @@ def test_another_column_may_name_the_image(file):
     assert "expected: also ['TOI']" in message(file, image_column="TOI", **MCS)
 
 
-def test_a_fixation_that_left_the_stimulus_has_no_place_on_it(file):
+def test_fixation_off_the_stimulus_counts_as_off_image(file):
     rows = [row if "400" not in row else "\t".join(row.split("\t")[:11] + [""] * 4)
             for row in tobii_rows()]  # fmt: skip
     write_tobii(file, *rows)
@@ -733,12 +734,12 @@ def test_coordinates_that_were_not_exported(file):
     write_tobii(file, *("\t".join(row.split("\t")[:11]) for row in tobii_rows()), columns=plain)
     text = message(file, **MCS)
     assert "also ['Fixation point X [MCS px]', 'Fixation point Y [MCS px]']" in text
-    assert "recording.unit and recording.screen say which coordinates are read" in text
+    assert "recording.unit and recording.screen decide which coordinates are read" in text
     assert sorted(read(file, **DACS)) == ["a", "b"]
 
 
 @pytest.mark.parametrize("rows", [1, 4, 500_000])
-def test_without_columns_of_readers_a_time_that_goes_back_begins_another(file, rows, monkeypatch):
+def test_decreasing_time_starts_another_recording(file, rows, monkeypatch):
     monkeypatch.setattr(table, "CHUNK_ROWS", rows)
     plain = [name for name in EXPORT if name not in ("Participant name", "Recording name")]
 
@@ -757,7 +758,7 @@ def test_without_columns_of_readers_a_time_that_goes_back_begins_another(file, r
     )
     scans = read(file, **MCS)
     assert scans["a"].fixations[:, 2:].tolist() == [[300, 0]]
-    # The third begins later than the second ended, but not the recording that it is of.
+    # The third fixation begins after the second has ended, but its recording begins earlier.
     assert scans["b"].fixations[:, 2:].tolist() == [[400, 0], [300, 0]]
 
 
@@ -788,17 +789,17 @@ def test_a_fixation_without_a_duration(file):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"format": "eyelink"}, "recording.unit must be stated for the format eyelink"),
+        ({"format": "eyelink"}, "recording.unit must be set for the format eyelink"),
         (
             {"format": "samples", "unit": "px"},
-            "recording.detection must be stated for the format samples: rate_hz, screen_mm and ",
+            "recording.detection must be set for the format samples: rate_hz, screen_mm and ",
         ),
         (
             {"detection": {"rate_hz": 500, "screen_mm": (500, 400), "distance_mm": 600}},
-            "recording.detection says nothing about the format gazemedseg",
+            "recording.detection does not apply to the format gazemedseg",
         ),
         ({**DACS, "unit": "fraction"}, "recording.unit must be px for the format tobii"),
-        ({"format": "refined", "unit": "px"}, "recording.unit says nothing about the format ref"),
+        ({"format": "refined", "unit": "px"}, "recording.unit does not apply to the format ref"),
         ({"screen": {"size": (800, 600), "area": (10, 0, 800, 600)}}, "reaches beyond screen.size"),
     ],
 )
@@ -813,8 +814,8 @@ def test_settings_survive_json():
         assert RecordingSettings.model_validate_json(settings.model_dump_json()) == settings
 
 
-def test_a_table_of_pandas_reads_the_same(file):
-    """Every column that is read, against a plain reader."""
+def test_matches_a_plain_pandas_reader(file):
+    """Compare every column with a plain pandas reader."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""Maps that were made elsewhere."""
+"""Maps from other software."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_a_jpeg(tmp_path, name):
     np.testing.assert_allclose(found, np.full((8, 4), 128 / 255))
 
 
-def test_a_map_has_the_working_size(tmp_path):
+def test_map_is_resized_to_the_working_size(tmp_path):
     save(tmp_path, "a.png", np.repeat(np.repeat(GREY, 4, axis=0), 8, axis=1))
     found = read_map(tmp_path, "a", (2, 4), (8, 16))
     assert found.shape == (2, 4)
@@ -59,12 +59,12 @@ def test_a_map_has_the_working_size(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "P"])
-def test_grey_in_colours_is_grey(tmp_path, mode):
+def test_grey_image_in_a_colour_mode_is_accepted(tmp_path, mode):
     Image.fromarray(GREY).convert("RGB").convert(mode).save(tmp_path / "a.png")
     np.testing.assert_allclose(read_map(tmp_path, "a", SIZE, SIZE), GREY / 255, atol=1e-6)
 
 
-def test_a_stem_is_matched_as_it_is(tmp_path):
+def test_file_stem_is_matched_literally(tmp_path):
     for name in ("1.png", "11.png", "case.1.png", "[1].png", "case.1.png.txt"):
         (tmp_path / name).touch()
     save(tmp_path, "1.jpg")
@@ -89,7 +89,7 @@ def test_maps_of_other_samples_are_counted(tmp_path, caplog):
     for name in ("a", "b", "c"):
         save(tmp_path, f"{name}.png")
     assert list_maps(tmp_path, ["b", "z"]) == ["b"]
-    assert "2 maps are of no readable image of the data set" in caplog.text
+    assert "2 maps belong to no readable image of the data set" in caplog.text
 
 
 def test_a_folder_of_another_data_set_is_refused(tmp_path):
@@ -100,16 +100,16 @@ def test_a_folder_of_another_data_set_is_refused(tmp_path):
     assert "expected: a folder of maps" in message(list_maps, tmp_path / "a.png", ["a"])
 
 
-def test_a_picture_in_colours_is_no_map(tmp_path):
+def test_coloured_map_is_rejected(tmp_path):
     save(tmp_path, "a.png", np.dstack([GREY, GREY, 255 - GREY]))
     assert message(read_map, tmp_path, "a", SIZE, SIZE) == (
         f"{tmp_path / 'a.png'}: pixels\n  found:    colours\n"
         "  expected: 8-bit grey, 0 to 255\n"
-        "  to mend:  save the map itself, not a picture of it in colours or in another depth"
+        "  to mend:  export the map as 8-bit grey values, not in colours or with more bits"
     )
 
 
-def test_another_depth(tmp_path):
+def test_16_bit_map_is_rejected(tmp_path):
     save(tmp_path, "a.png", GREY.astype(np.uint16) * 200)
     text = message(read_map, tmp_path, "a", SIZE, SIZE)
     assert "found:    grey of more than 8 bits\n  expected: 8-bit grey" in text
@@ -117,7 +117,7 @@ def test_another_depth(tmp_path):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_damaged_file_is_named(tmp_path, seed):
-    """Whatever a parser makes of it: a map, or a message with the file."""
+    """A damaged file gives an error message that names the file."""
     file = tmp_path / "a.png"
     rng = np.random.default_rng(seed)
     save(tmp_path, file.name, rng.integers(0, 255, (16, 16)).astype(np.uint8))
@@ -142,12 +142,12 @@ def test_a_file_that_is_no_image(tmp_path):
     assert "expected: a readable PNG, JPEG, TIFF or BMP file" in text
 
 
-def test_a_map_that_is_0_everywhere_is_none(tmp_path):
+def test_map_that_is_0_everywhere_is_rejected(tmp_path):
     save(tmp_path, "a.png", GREY * 0)
     assert message(read_map, tmp_path, "a", SIZE, SIZE) == (
         f"{tmp_path / 'a.png'}: pixels\n  found:    0 everywhere\n"
-        "  expected: a map of where somebody looked\n"
-        "  to mend:  delete the file: its image then counts as one without gaze"
+        "  expected: a map with values above 0\n"
+        "  to mend:  delete the file: its image then counts as an image without gaze"
     )
 
 
@@ -161,20 +161,20 @@ def scaled(tmp_path, shape, original):
     return read_map(tmp_path, "a", WORKING, original)
 
 
-def test_a_map_of_another_aspect_is_not_stretched(tmp_path):
+def test_map_of_another_aspect_ratio_is_rejected(tmp_path):
     with pytest.raises(BadInput) as error:
         scaled(tmp_path, (64, 48), (48, 64))
     assert str(error.value) == (
         f"{tmp_path / 'a.png'}: size\n  found:    (64, 48) (height, width)\n"
-        "  expected: the aspect of the image's (48, 64), or the working size (24, 24)\n"
-        "  to mend:  make the map of the image alone, without a border, and do not stretch it"
+        "  expected: the aspect ratio of the image, (48, 64), or the working size (24, 24)\n"
+        "  to mend:  export the map of the image only, without a border, and do not stretch it"
     )
 
 
-# By hand: beside a long side of 128 px the short one is 128 × 529 / 622 = 108.86 px.
+# For a long side of 128 px the exact short side is 128 × 529 / 622 = 108.86 px.
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize(("short", "fits"), [(107, False), (108, True), (109, True), (110, False)])
-def test_the_aspect_is_the_images_within_a_pixel_of_the_maps_own(tmp_path, short, fits, turned):
+def test_aspect_ratio_may_differ_by_one_pixel_of_the_map(tmp_path, short, fits, turned):
     turn = -1 if turned else 1
     shape, original = (short, 128)[::turn], (529, 622)[::turn]
     if fits:
@@ -190,5 +190,5 @@ def test_an_image_scaled_as_a_whole_keeps_its_aspect(tmp_path_factory, height, w
     maps._check_shape(tmp_path_factory.getbasetemp(), shape, (height, width), WORKING)
 
 
-def test_the_working_size_is_the_size_of_our_own_export(tmp_path):
+def test_map_of_the_working_size_is_accepted(tmp_path):
     assert (scaled(tmp_path, WORKING, (1000, 24)) == np.float32(9 / 255)).all()

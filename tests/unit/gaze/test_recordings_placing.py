@@ -1,4 +1,4 @@
-"""From x and y as recorded to a place on the image, and what is said where that fails."""
+"""Conversion of recorded x and y to positions on the image, and messages about wrong ones."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.core.cli import BadInput
-from stages.gaze.recordings.placing import check_placement, on_image, to_image
+from stages.gaze.recordings.placing import check_placement, is_on_image, to_image_fractions
 from stages.settings.recording import RecordingSettings
 
 SCREEN = {"size": (1000, 800)}
@@ -17,7 +17,9 @@ def settings(**values):
 
 
 def place(x, y, image=(400, 200), **values):
-    found = to_image(np.array([[x, y]], float), np.array([image], float), settings(**values))
+    found = to_image_fractions(
+        np.array([[x, y]], float), np.array([image], float), settings(**values)
+    )
     return found[0].tolist()
 
 
@@ -33,7 +35,7 @@ def place(x, y, image=(400, 200), **values):
         ("fraction", "centre", -0.25, 0.3),
     ],
 )
-def test_a_place_on_the_image(unit, origin, x, y):
+def test_position_relative_to_the_image(unit, origin, x, y):
     assert place(x, y, unit=unit, origin=origin) == pytest.approx([0.25, 0.2])
 
 
@@ -53,7 +55,7 @@ def test_a_place_on_the_image(unit, origin, x, y):
 )
 @pytest.mark.parametrize("unit", ["px", "fraction"])
 @pytest.mark.parametrize("origin", ["top-left", "bottom-left", "centre"])
-def test_a_place_on_the_screen(shown, area, x, y, unit, origin):
+def test_position_relative_to_the_screen(shown, area, x, y, unit, origin):
     x, y = {"top-left": (x, y), "bottom-left": (x, 800 - y), "centre": (x - 500, 400 - y)}[origin]
     if unit == "fraction":
         x, y = x / 1000, y / 800
@@ -61,28 +63,28 @@ def test_a_place_on_the_screen(shown, area, x, y, unit, origin):
     assert place(x, y, unit=unit, origin=origin, screen=screen) == pytest.approx([0.25, 0.2])
 
 
-def record(fraction, image, how):
-    """Where a tracker would have recorded a place on an image: the way back, written anew."""
+def record(fraction, image, recording):
+    """Return the coordinates that a tracker records for a position: the inverse conversion."""
     frame = image
     pixels = fraction * image
-    if how.screen is not None:
-        frame = np.array(how.screen.size, float)
-        area = np.array(how.screen.area or (0, 0, *frame), float)
-        scale = min(area[2:] / image) if how.screen.shown == "fit" else 1
+    if recording.screen is not None:
+        frame = np.array(recording.screen.size, float)
+        area = np.array(recording.screen.area or (0, 0, *frame), float)
+        scale = min(area[2:] / image) if recording.screen.shown == "fit" else 1
         middle = area[:2] + area[2:] / 2
         pixels = middle + (fraction - 0.5) * image * scale
-    if how.origin != "top-left":
+    if recording.origin != "top-left":
         pixels = np.array([pixels[0], frame[1] - pixels[1]])
-    if how.origin == "centre":
+    if recording.origin == "centre":
         pixels = pixels - frame / 2
-    return pixels / frame if how.unit == "fraction" else pixels
+    return pixels / frame if recording.unit == "fraction" else pixels
 
 
 sides = st.integers(16, 3000)
 
 
 @st.composite
-def readings(draw):
+def recordings(draw):
     screen = None
     if draw(st.booleans()):
         size = (draw(sides), draw(sides))
@@ -97,57 +99,59 @@ def readings(draw):
 
 
 @given(
-    how=readings(),
+    recording=recordings(),
     image=st.tuples(sides, sides),
     fraction=st.tuples(st.floats(-1, 2), st.floats(-1, 2)),
 )
-def test_there_and_back(how, image, fraction):
+def test_conversion_inverts_a_recording(recording, image, fraction):
     image, fraction = np.array(image, float), np.array(fraction)
-    recorded = record(fraction, image, how)
-    found = to_image(recorded[None], image[None], how)
+    recorded = record(fraction, image, recording)
+    found = to_image_fractions(recorded[None], image[None], recording)
     np.testing.assert_allclose(found[0], fraction, atol=1e-6)
 
 
-def test_what_was_recorded_stays_as_it_is():
+def test_input_positions_are_not_modified():
     position = np.array([[0.5, 0.5]])
-    to_image(position, np.array([[10.0, 10.0]]), settings(unit="fraction", origin="centre"))
+    to_image_fractions(
+        position, np.array([[10.0, 10.0]]), settings(unit="fraction", origin="centre")
+    )
     assert position.tolist() == [[0.5, 0.5]]
 
 
-def test_the_borders_are_on_the_image_and_a_lost_eye_is_not():
+def test_border_is_on_the_image_and_nan_is_not():
     places = np.array([[0, 0], [1, 1], [-1e-9, 0.5], [0.5, 1.0001], [np.nan, 0.5]])
-    assert on_image(places).tolist() == [True, True, False, False, False]
+    assert is_on_image(places).tolist() == [True, True, False, False, False]
 
 
-# Causes
+# Messages
 
 IMAGE = np.array([300.0, 400.0])
 
 
-def looked(n=200):
-    """Fractions of the image from the top left, all over it."""
+def random_positions(n=200):
+    """Return (n, 2) random positions on the whole image, as fractions from the top left."""
     return np.random.default_rng(0).uniform(0.02, 0.98, (n, 2))
 
 
-def advice(recorded, **values):
+def message(recorded, **values):
     image = np.broadcast_to(IMAGE, (len(recorded), 2))
     with pytest.raises(BadInput) as error:
         check_placement("f.csv", "columns X, Y", recorded, image, settings(**values), "fixations")
     return str(error.value)
 
 
-def mend(*arguments, **values):
-    return advice(*arguments, **values).split("to mend:  ")[1]
+def correction(*arguments, **values):
+    return message(*arguments, **values).split("to mend:  ")[1]
 
 
-def made(**values):
-    how = settings(**values)
-    return np.array([record(place, IMAGE, how) for place in looked()])
+def recorded_positions(**values):
+    recording = settings(**values)
+    return np.array([record(place, IMAGE, recording) for place in random_positions()])
 
 
 def test_the_whole_message():
     recorded = np.array([[0.5, 0.5], [20, 390.5], [290, 30], [150, 200]])
-    assert advice(recorded, unit="fraction") == (
+    assert message(recorded, unit="fraction") == (
         "f.csv: columns X, Y\n"
         "  found:    75% of 4 fixations off their image; x from 0.5 to 290, y from 0.5 to 390.5\n"
         "  expected: at most 50% (recording.max_off_image), in fractions of the image from the "
@@ -156,83 +160,85 @@ def test_the_whole_message():
     )
 
 
-def test_fractions_taken_for_pixels_are_on_the_image_and_still_refused():
-    recorded = made(unit="fraction")
-    assert on_image(to_image(recorded, IMAGE, settings())).all()
-    text = advice(recorded, unit="px")
+def test_fractions_read_as_pixels_are_rejected():
+    recorded = recorded_positions(unit="fraction")
+    assert is_on_image(to_image_fractions(recorded, IMAGE, settings())).all()
+    text = message(recorded, unit="px")
     assert "found:    0% of 200 fixations off their image; x from 0.02" in text
     assert "look like fractions, not pixels: set recording.unit: fraction" in text
 
 
-def test_fractions_from_the_centre_taken_for_pixels():
-    assert mend(made(unit="fraction", origin="centre"), unit="px") == (
+def test_fractions_from_the_centre_read_as_pixels():
+    assert correction(recorded_positions(unit="fraction", origin="centre"), unit="px") == (
         "x and y look like fractions, not pixels, and measured from the centre: "
         "set recording.unit: fraction and set recording.origin: centre"
     )
 
 
 @pytest.mark.parametrize("unit", ["px", "fraction"])
-def test_an_origin_at_the_centre(unit):
-    assert mend(made(unit=unit, origin="centre"), unit=unit) == (
+def test_suggests_origin_centre(unit):
+    assert correction(recorded_positions(unit=unit, origin="centre"), unit=unit) == (
         "x and y look measured from the centre: set recording.origin: centre"
     )
 
 
 @pytest.mark.parametrize("unit", ["px", "fraction"])
-def test_an_origin_that_is_not_at_the_centre(unit):
-    text = mend(made(unit=unit), unit=unit, origin="centre")
+def test_suggests_origin_top_left(unit):
+    text = correction(recorded_positions(unit=unit), unit=unit, origin="centre")
     assert text == "x and y look measured from the top left: set recording.origin: top-left"
 
 
-def test_an_origin_at_the_bottom_shows_where_images_were_not_in_the_middle_of_the_screen():
+def test_suggests_origin_bottom_left_for_images_off_the_screen_centre():
     screen = {"size": (1000, 1000), "area": (0, 0, 1000, 400)}
-    assert mend(made(origin="bottom-left", screen=screen), screen=screen) == (
+    assert correction(recorded_positions(origin="bottom-left", screen=screen), screen=screen) == (
         "x and y look measured from the bottom left: set recording.origin: bottom-left"
     )
 
 
-def test_x_and_y_exchanged():
-    # Wide images, at whose right people looked: there x exceeds the height.
-    image, places = np.array([400.0, 200.0]), looked() * [0.4, 1] + [0.6, 0]
+def test_suggests_swapping_x_and_y():
+    # Gaze at the right of wide images, where x exceeds the height.
+    image, places = np.array([400.0, 200.0]), random_positions() * [0.4, 1] + [0.6, 0]
     recorded = (places * image)[:, ::-1]
     with pytest.raises(BadInput) as error:
         check_placement(
             "f.csv", "columns", recorded, np.tile(image, (200, 1)), settings(), "fixations"
         )
-    assert "to mend:  x and y look exchanged: exchange the two columns" in str(error.value)
+    assert "to mend:  x and y look swapped: swap the two columns" in str(error.value)
 
 
-def test_coordinates_of_the_image_taken_for_those_of_the_screen():
+def test_image_coordinates_read_as_screen_coordinates():
     screen = {"size": (1920, 1080), "shown": "native"}
-    assert mend(made(), screen=screen) == (
-        "x and y look measured on the image, not on the screen: leave recording.screen out"
+    assert correction(recorded_positions(), screen=screen) == (
+        "x and y look measured on the image, not on the screen: remove recording.screen"
     )
 
 
 @pytest.mark.parametrize(("unit", "also"), [("px", ""), ("fraction", "recording.unit: px and ")])
-def test_coordinates_of_the_screen_taken_for_those_of_the_image(unit, also):
+def test_screen_coordinates_read_as_image_coordinates(unit, also):
     screen = {"size": (1920, 1080), "shown": "native"}
-    assert mend(made(screen=screen), unit=unit) == (
-        "x and y look like pixels of the screen, not of the image: state "
+    assert correction(recorded_positions(screen=screen), unit=unit) == (
+        "x and y look like pixels of the screen, not of the image: set "
         f"{also}recording.screen, with the screen's size"
     )
 
 
-def test_nothing_that_is_known():
+def test_unexplained_coordinates_get_general_advice():
     recorded = np.random.default_rng(0).normal(0, 1e5, (100, 2))
-    assert mend(recorded).startswith("hold some rows against their images: recording.unit")
+    assert correction(recorded).startswith(
+        "compare some rows with their images, then correct recording.unit"
+    )
 
 
 def test_a_lost_eye_has_its_own_advice():
-    recorded = made()
+    recorded = recorded_positions()
     recorded[:120] = np.nan
-    text = advice(recorded)
+    text = message(recorded)
     assert "found:    60% of 200 fixations off their image, 60% without a position\n" in text
     assert text.endswith("complete the recording, or raise recording.max_off_image")
 
 
-def test_what_may_lie_off_the_image_is_a_setting():
-    recorded = made()
+def test_max_off_image_sets_the_allowed_share():
+    recorded = recorded_positions()
     recorded[:50, 0] += 300
     image = np.tile(IMAGE, (200, 1))
     check_placement("f", "c", recorded, image, settings(max_off_image=0.25), "fixations")

@@ -1,11 +1,11 @@
-"""Fixations in raw samples: synthetic traces with known fixations, and tables of samples."""
+"""Fixations in raw gaze samples: synthetic traces with known fixations, and tables of samples."""
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from stages.core.cli import BadInput, Problems
-from stages.gaze.recordings import detection, read_scans, table
+from stages.gaze.recordings import detection, read_scanpaths, table
 from stages.settings.recording import RecordingSettings
 
 # A screen of 1000 × 800 px on which a pixel is 0.5 mm, seen from 600 mm: near its middle
@@ -31,14 +31,14 @@ def settings(method="velocity", rate=500, unit="px", origin="top-left", **detect
     )  # fmt: skip
 
 
-# Where the eye rests, px, and for how long, ms. Saccades of 20 ms lie between: the shortest,
-# 100 px, goes at 4.8 degrees in 20 ms, eight times the velocity threshold.
+# Known fixations: x and y in px, duration in ms, with saccades of 20 ms between them. The shortest
+# saccade has 100 px, or 4.8 degrees in 20 ms, which is eight times the velocity threshold.
 KNOWN = [(500, 400, 300), (600, 400, 120), (300, 250, 420), (320, 600, 200), (700, 500, 80)]
 SACCADE_MS = 20
 
 
 def trace(rate=500, noise_px=0.3, known=KNOWN):
-    """(N,) times, (N, 2) positions, and the known fixations as x, y, duration, start."""
+    """Return (N,) times, (N, 2) positions, and the known fixations as x, y, duration, start."""
     step, parts, expected = 1000 / rate, [], []
     for i, (x, y, duration) in enumerate(known):
         expected.append((x, y, duration, sum(map(len, parts)) * step))
@@ -57,7 +57,7 @@ def file(tmp_path):
 
 
 def write(file, *blocks, columns="image,reader,time_ms,x,y", separator=","):
-    """Blocks of (image, reader, times, positions)."""
+    """Write a table from blocks of (image, reader, times, positions)."""
     lines = [columns.replace(",", separator)]
     for image, reader, times, positions in blocks:
         for t, (x, y) in zip(times, positions):
@@ -67,7 +67,7 @@ def write(file, *blocks, columns="image,reader,time_ms,x,y", separator=","):
 
 
 def read(file, shortest=50, sizes=SIZES, **values):
-    return read_scans(file, sizes, settings(**values), shortest, Problems())
+    return read_scanpaths(file, sizes, settings(**values), shortest, Problems())
 
 
 def message(file, **values):
@@ -78,66 +78,81 @@ def message(file, **values):
 
 @pytest.mark.parametrize("method", ["velocity", "dispersion"])
 @pytest.mark.parametrize("rate", [250, 500, 1000])
-def test_known_fixations_are_found_in_number_place_and_time(file, method, rate):
+def test_known_fixations_are_found(file, method, rate):
     times, positions, expected = trace(rate)
     write(file, ("a.png", "r1", times, positions))
     scan = read(file, method=method, rate=rate)["a"]
     assert scan[1:] == (0, 0)
     found = scan.fixations * [1000, 800, 1, 1]
     assert len(found) == len(expected)
-    # Position: the mean of 15 samples or more, with noise of 0.3 px and a little of the saccades.
-    # Time: a velocity is taken over 20 ms, so a fixation loses up to 10 at each end, while a
-    # dispersion takes in up to 4 ms of a saccade.
+    # Position: the mean of at least 15 samples with noise of 0.3 px, and a part of the saccades.
+    # Time: the velocity window of 20 ms takes up to 10 ms from each end of a fixation; the
+    # dispersion method adds up to 4 ms of a saccade.
     np.testing.assert_allclose(found[:, :2], expected[:, :2], atol=1)
     duration, start = np.abs(found[:, 2:] - expected[:, 2:]).max(axis=0)
     assert duration < {"velocity": 20.1, "dispersion": 4.1}[method]
     assert start < {"velocity": 10.1, "dispersion": 4.1}[method]
 
 
-def test_the_distance_to_the_screen_counts():
-    """Half as far the same pixels are twice the degrees: a threshold just met is met no more."""
+def test_screen_distance_changes_the_velocity():
+    """At half the distance the same pixels are twice the degrees, above the velocity threshold."""
     times = np.arange(0, 400, 2.0)
     # 100 px a second: 4.8 degrees a second from 600 mm, 9.5 from 300.
     drift = np.stack([500 + 0.1 * times, np.full(len(times), 400.0)], axis=1)
     for distance, found in ((600, 1), (300, 0)):
-        how = settings(distance_mm=distance, max_velocity=100 * DEGREES_PER_PX * 1.5)
-        edges = detection.detect(times, drift, how.screen, how.detection, 50)
+        recording = settings(distance_mm=distance, max_velocity=100 * DEGREES_PER_PX * 1.5)
+        edges = detection.detect_in_sequence(
+            times, drift, recording.screen, recording.detection, 50
+        )
         assert len(edges) == found
 
 
-def test_centimetres_are_not_taken_for_millimetres():
+def test_distance_in_centimetres_is_rejected():
     with pytest.raises(ValidationError, match=r"distance_mm\n.*greater than or equal to 200"):
         settings(distance_mm=65)
 
 
-def test_a_screen_in_centimetres_is_refused():
+def test_screen_size_in_centimetres_is_rejected():
     with pytest.raises(ValidationError, match=r"screen_mm.*\n.*greater than or equal to 100"):
         settings(screen_mm=(50, 40))
 
 
 @pytest.mark.parametrize("method", ["velocity", "dispersion"])
-def test_fixations_of_two_samples_ends_and_edges(method):
+def test_minimum_duration_and_empty_input(method):
     times, positions = np.arange(0, 100, 2.0), np.full((50, 2), 400.0)
-    how = settings(method)
-    assert detection.detect(times, positions, how.screen, how.detection, 100).tolist() == [[0, 49]]
-    assert detection.detect(times, positions, how.screen, how.detection, 102).tolist() == []
-    none = detection.detect(times[:0], positions[:0], how.screen, how.detection, 50)
+    recording = settings(method)
+    assert detection.detect_in_sequence(
+        times, positions, recording.screen, recording.detection, 100
+    ).tolist() == [[0, 49]]
+    assert (
+        detection.detect_in_sequence(
+            times, positions, recording.screen, recording.detection, 102
+        ).tolist()
+        == []
+    )
+    none = detection.detect_in_sequence(
+        times[:0], positions[:0], recording.screen, recording.detection, 50
+    )
     assert none.shape == (0, 2)
 
 
-def test_a_dispersion_leaves_out_the_sample_that_broke_it():
+def test_dispersion_excludes_the_sample_that_exceeds_the_limit():
     times, positions = np.arange(0, 200, 2.0), np.full((100, 2), 400.0)
     positions[60:] = 900
-    how = settings("dispersion")
-    found = detection.detect(times, positions, how.screen, how.detection, 50)
+    recording = settings("dispersion")
+    found = detection.detect_in_sequence(
+        times, positions, recording.screen, recording.detection, 50
+    )
     assert found[0].tolist() == [0, 59]
 
 
-def test_the_sample_that_broke_a_dispersion_begins_the_next_fixation():
-    """Three places, each looked at for just as long as a fixation must last: 25 samples."""
+def test_sample_that_exceeds_the_dispersion_starts_the_next_fixation():
+    """Three positions, each with the minimum of 25 samples."""
     positions = np.repeat([[400.0, 400.0], [900.0, 400.0], [400.0, 700.0]], 25, axis=0)
-    how = settings("dispersion")
-    found = detection.detect(np.arange(0, 150, 2.0), positions, how.screen, how.detection, 50)
+    recording = settings("dispersion")
+    found = detection.detect_in_sequence(
+        np.arange(0, 150, 2.0), positions, recording.screen, recording.detection, 50
+    )
     assert found.tolist() == [[0, 24], [25, 49], [50, 74]]
 
 
@@ -162,14 +177,14 @@ def test_absent_samples_end_a_fixation(file, method):
     assert fixations[:, 2:].tolist() == [[200, 0], [220, 280]]
 
 
-def test_times_that_tremble_are_no_gaps(file):
+def test_jitter_of_the_times_is_not_a_gap(file):
     times = np.arange(0, 500, 2.0) + np.random.default_rng(0).uniform(-0.4, 0.4, 250)
     write(file, ("a", "r1", times, np.full((250, 2), 400.0)))
     assert len(read(file)["a"].fixations) == 1
 
 
 def test_a_sequence_is_one_reader_and_one_image(file, monkeypatch):
-    """One place, and nobody's fixation goes on in another's, even where rows alternate."""
+    """At one position, fixations of different readers or images do not merge."""
     monkeypatch.setattr(table, "CHUNK_ROWS", 70)
     times, positions = np.arange(5000, 5100, 2.0), np.full((50, 2), 400.0)
     halves = [(n, r, times[h], positions[h]) for h in (slice(0, 25), slice(25, 50))
@@ -180,11 +195,11 @@ def test_a_sequence_is_one_reader_and_one_image(file, monkeypatch):
     assert scans["b"].fixations.tolist() == [[0.4, 0.5, 100, 0]]
 
 
-def test_without_readers_there_is_one_and_the_image_may_be_named_elsewhere(file):
+def test_reader_column_is_optional_and_image_column_can_be_set(file):
     times, positions = np.arange(0, 100, 2.0), np.full((50, 2), 400.0)
     write(file, ("a", "x", times, positions), columns="picture,more,time_ms,x,y", separator="\t")
-    how = settings().model_copy(update={"image_column": "picture"})
-    assert len(read_scans(file, SIZES, how, 50, Problems())["a"].fixations) == 1
+    recording = settings().model_copy(update={"image_column": "picture"})
+    assert len(read_scanpaths(file, SIZES, recording, 50, Problems())["a"].fixations) == 1
     text = message(file)
     assert "also ['image']" in text
     assert "recording.image_column" in text
@@ -210,7 +225,7 @@ def read_all(file, times, positions):
 
 
 @pytest.mark.parametrize("lost", ["", "NaN", "nan", "NA", ".", "-", "NULL", "null"])
-def test_how_a_lost_eye_is_written(file, lost):
+def test_missing_values_mark_a_lost_eye(file, lost):
     rows = [f"a,{t},{lost if 100 <= t < 200 else 400},400" for t in range(0, 400, 2)]
     file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
     assert read(file)["a"].fixations[:, 2].tolist() == [100, 200]
@@ -232,7 +247,7 @@ def test_a_column_may_say_which_samples_are_valid(file, no, yes, rows, monkeypat
 @pytest.mark.parametrize("unit", ["px", "fraction"])
 @pytest.mark.parametrize("origin", ["top-left", "bottom-left"])
 def test_samples_at_exactly_0_0_are_lost_and_counted(file, unit, origin, caplog):
-    """Half a second at the corner would be the longest fixation of all."""
+    """Otherwise the half second at the corner would be the longest fixation."""
     place = (400, 400) if unit == "px" else (0.4, 0.5)
     at = [(0, 0) if 200 <= t < 700 else place for t in range(0, 1000, 2)]
     rows = [f"a,{2 * i},{x},{y}" for i, (x, y) in enumerate(at)] + ["c,0,0,0"]
@@ -241,7 +256,7 @@ def test_samples_at_exactly_0_0_are_lost_and_counted(file, unit, origin, caplog)
     assert f"{file}: 250 of 500 samples lie exactly at (0, 0), and count as lost" in caplog.text
 
 
-def test_a_zero_alone_and_the_centre_of_the_screen_are_places(file, caplog):
+def test_single_zero_and_screen_centre_are_valid_positions(file, caplog):
     rows = [f"a,{t},0,400" for t in range(0, 100, 2)]
     file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
     assert read(file)["a"].fixations[:, 0].tolist() == [0]
@@ -258,7 +273,7 @@ def test_validity_is_0_or_1_or_true_or_false(file, other):
     assert message(file) == (
         f"{file}: column valid, line 7\n  found:    {other!r}\n"
         "  expected: 1 or true, or 0 or false where the eye was lost\n"
-        "  to mend:  translate the tracker's own words or numbers into these"
+        "  to mend:  convert the tracker's own words or numbers to these values"
     )
 
 
@@ -266,42 +281,42 @@ def test_validity_is_0_or_1_or_true_or_false(file, other):
 
 
 @pytest.mark.parametrize(("back", "found"), [(40, "40 after 48"), (48, "48 after 48")])
-def test_times_grow(file, back, found):
+def test_times_must_increase(file, back, found):
     rows = [*(f"a,{t},400,400" for t in range(0, 50, 2)), f"a,{back},500,400", "a,60,400,400"]
     file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
     text = message(file)
     assert f"column time_ms, line 27\n  found:    {found}\n" in text
-    assert "tell them apart in a column reader" in text
+    assert "distinguish them in a column reader" in text
 
 
 @pytest.mark.parametrize("place", ["400,400", ","])
-def test_of_rows_that_are_there_twice_one_is_to_go(file, place):
+def test_repeated_rows_are_reported(file, place):
     rows = [f"a,{t},{place if t == 48 else '400,400'}" for t in range(0, 60, 2)]
     file.write_text("image,time_ms,x,y\n" + "\n".join(rows[:25] + rows[24:27] + rows[26:]))
     assert message(file) == (
         f"{file}: column time_ms, line 27\n"
         "  found:    48 after 48; 2 of 32 rows repeat another\n"
-        "  expected: times that grow, for each reader and image\n"
+        "  expected: increasing times for each reader and image\n"
         "  to mend:  delete the repeated rows"
     )
 
 
-def test_two_readers_that_are_lost_at_one_time_are_not_rows_that_are_there_twice(file):
+def test_two_lost_readers_do_not_count_as_repeated_rows(file):
     both = [(t, place) for t in range(0, 60, 2) for place in ("400,400", "500,400")]
     rows = [f"a,{t},{',' if t < 10 else place}" for t, place in both]
     file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
     text = message(file)
     assert "found:    0 after 0\n" in text
-    assert "tell them apart in a column reader" in text
+    assert "distinguish them in a column reader" in text
 
 
 @pytest.mark.parametrize(
     ("scale", "words"),
     [
-        (0.001, "the times look like seconds: give them in milliseconds"),
-        (1000, "the times look like microseconds: give them in milliseconds"),
-        (1e6, "the times look like nanoseconds: give them in milliseconds"),
-        (2, "correct rate_hz: 250 would fit, if the times are milliseconds"),
+        (0.001, "the times look like seconds: convert them to milliseconds"),
+        (1000, "the times look like microseconds: convert them to milliseconds"),
+        (1e6, "the times look like nanoseconds: convert them to milliseconds"),
+        (2, "set rate_hz to 250, if the times are in milliseconds"),
     ],
 )
 def test_times_of_another_unit_or_rate(file, scale, words):
@@ -309,18 +324,18 @@ def test_times_of_another_unit_or_rate(file, scale, words):
     write(file, ("a", "r1", times, np.full((100, 2), 400.0)))
     text = message(file)
     assert "column time_ms\n" in text
-    assert "expected: about 2 ms, as recording.detection.rate_hz: 500 says" in text
+    assert "expected: about 2 ms (recording.detection.rate_hz: 500)" in text
     assert text.endswith(words)
 
 
 @pytest.mark.parametrize("scale", [1.15, 0.85])
-def test_a_rate_that_is_nearly_the_stated_one(file, scale):
+def test_small_deviation_from_the_rate_is_accepted(file, scale):
     times = np.arange(0, 200, 2.0) * scale
     write(file, ("a", "r1", times, np.full((100, 2), 400.0)))
     assert len(read(file)["a"].fixations) == 1
 
 
-def test_wrong_units_show_before_fixations_are_sought(file):
+def test_wrong_units_are_reported_before_detection(file):
     times, positions, _ = trace()
     write(file, ("a", "r1", times, positions))
     assert "set recording.unit: px" in message(file, unit="fraction")
@@ -338,6 +353,6 @@ def test_a_gaze_that_never_rests(file):
     assert "check recording.detection: threshold, rate_hz, screen_mm, distance_mm" in text
 
 
-def test_a_time_is_a_number(file):
+def test_time_must_be_a_number(file):
     file.write_text("image,time_ms,x,y\na,0,4,4\na,,4,4\n")
     assert "column time_ms, line 3\n  found:    ''" in message(file)

@@ -1,22 +1,22 @@
-"""A probability drawn to the edges of its image."""
+"""The CRF with the settings of the project."""
 
 import numpy as np
 import torch
 from conftest import disc
 
-from stages.gaze.refinement import refine
+from stages.gaze.refinement import refine_with_crf
 from stages.settings.crf import CrfSettings
 
 CPU = torch.device("cpu")
 
 
-def test_a_region_found_too_small_grows_to_where_the_image_changes():
+def test_small_region_grows_to_the_image_edge():
     truth = disc((48, 48), (24, 24), 14)
     found = disc((48, 48), (24, 24), 10)
     image = np.where(truth, 180, 60).astype(np.uint8)[..., None].repeat(3, axis=2)
-    # Sure of the middle, undecided around it.
+    # High probability in the middle, 0.5 around it.
     probability = np.where(found, 0.8, np.where(disc((48, 48), (24, 24), 20), 0.5, 0.1))
-    refined = refine(
+    refined = refine_with_crf(
         image,
         probability.astype(np.float32),
         (48, 48),
@@ -27,20 +27,22 @@ def test_a_region_found_too_small_grows_to_where_the_image_changes():
     assert np.mean((refined >= 0.5) == truth) > 0.99
 
 
-def test_the_reach_is_the_same_part_of_the_image_at_any_working_size(monkeypatch):
+def test_std_scales_with_the_working_size(monkeypatch):
     seen = []
     monkeypatch.setattr(
         "stages.gaze.crf.refine", lambda image, heat, *, sxy, **_: seen.append(sxy) or heat
     )
     image, heat = np.zeros((32, 48, 3), np.uint8), np.zeros((32, 48), np.float32)
-    refine(image, heat, (64, 192), CrfSettings(sxy=80), CPU)
+    refine_with_crf(image, heat, (64, 192), CrfSettings(sxy=80), CPU)
     # Half the height and a quarter of the width.
     assert [float(v) for v in seen[0]] == [40, 20]
 
 
-def test_a_grey_image_is_shown_from_its_darkest_to_its_brightest():
+def test_grey_image_is_scaled_to_its_full_range():
     grey = np.where(disc((32, 32), (16, 16), 8), 3.5, -1.5).astype(np.float32)[..., None]
     colour = np.where(grey > 0, 255, 0).astype(np.uint8).repeat(3, axis=2)
     heat = np.random.default_rng(0).random((32, 32), np.float32)
-    pair = [refine(image, heat, (32, 32), CrfSettings(sxy=8), CPU) for image in (grey, colour)]
+    pair = [
+        refine_with_crf(image, heat, (32, 32), CrfSettings(sxy=8), CPU) for image in (grey, colour)
+    ]
     np.testing.assert_array_equal(*pair)

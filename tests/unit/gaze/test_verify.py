@@ -1,4 +1,4 @@
-"""One report of all that is wrong with raw data, and of no more than that."""
+"""`verify`: one report that lists every problem of the raw data, and nothing else."""
 
 import shutil
 
@@ -30,7 +30,7 @@ def check(kvasir, tmp_path):
     return check
 
 
-def test_where_no_image_can_be_listed_the_gaze_is_not_called_wrong(kvasir, check):
+def test_no_gaze_error_is_reported_if_no_image_is_listed(kvasir, check):
     for name in ("train.txt", "test.txt"):
         (kvasir / name).write_text("no such image\n")
     with pytest.raises(BadInput) as caught:
@@ -39,7 +39,7 @@ def test_where_no_image_can_be_listed_the_gaze_is_not_called_wrong(kvasir, check
     assert "fixations.csv" not in str(caught.value)
 
 
-def test_gaze_that_was_dropped_is_not_called_absent(kvasir, check):
+def test_message_counts_dropped_fixations_of_samples_without_gaze(kvasir, check):
     table = kvasir / "fixations.csv"
     lines = table.read_text().splitlines()
     kept = [line for line in lines if not line.startswith("frame 1")]
@@ -50,28 +50,30 @@ def test_gaze_that_was_dropped_is_not_called_absent(kvasir, check):
     assert "to mend:  check unit, origin and screen of gaze.recording; or" in str(caught.value)
 
 
-def test_an_experiment_without_a_mask_to_learn_from_is_told_before_any_training(kvasir, check):
+def test_supervised_experiments_need_a_training_mask(kvasir, check):
     check(supervised=("supervised", "halved"))
     shutil.rmtree(kvasir / "masks")
     check()
     with pytest.raises(BadInput) as caught:
         check(supervised=("supervised", "halved"))
-    assert "masks\n  found:    none of a training image\n" in str(caught.value)
-    assert "for supervised, halved to learn from" in str(caught.value)
+    assert "masks\n  found:    no training image has a mask\n" in str(caught.value)
+    assert "expected: masks of training images for supervised, halved\n" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("turn", "said"),
+    ("change_axes", "mistake"),
     [
         (lambda x, y: (x, y), None),
-        (lambda x, y: (x, 1 - y), "y ran the other way"),
-        (lambda x, y: (1 - x, y), "x ran the other way"),
-        (lambda x, y: (1 - x, 1 - y), "x and y both ran the other way"),
-        (lambda x, y: (y, x), "x and y were exchanged"),
+        (lambda x, y: (x, 1 - y), "y were flipped"),
+        (lambda x, y: (1 - x, y), "x were flipped"),
+        (lambda x, y: (1 - x, 1 - y), "x and y were both flipped"),
+        (lambda x, y: (y, x), "x and y were swapped"),
     ],
 )
-def test_gaze_that_another_reading_would_put_on_the_masks_is_doubted(turn, said, tmp_path, caplog):
-    # No fixation is off its image: nothing but the masks can tell.
+def test_warns_if_other_axes_would_put_the_gaze_on_the_masks(
+    change_axes, mistake, tmp_path, caplog
+):
+    # No fixation is off its image: only the masks can show the mistake.
     rows, rng = [], np.random.default_rng(0)
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
@@ -82,7 +84,7 @@ def test_gaze_that_another_reading_would_put_on_the_masks_is_doubted(turn, said,
         Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(
             tmp_path / f"images/{name}.png"
         )
-        x, y = turn(0.6, 0.125)
+        x, y = change_axes(0.6, 0.125)
         rows.append(f"{name},{x},{y},300,0")
     columns = "IMAGE,CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_DURATION,CURRENT_FIX_START"
     (tmp_path / "fixations.csv").write_text("\n".join([columns, *rows]) + "\n")
@@ -95,9 +97,9 @@ def test_gaze_that_another_reading_would_put_on_the_masks_is_doubted(turn, said,
         1, tmp_path / "fixations.csv",
     )  # fmt: skip
     warnings = [r.getMessage() for r in caplog.records if "gaze lies on the masks" in r.message]
-    assert bool(warnings) == (said is not None)
-    if said:
+    assert bool(warnings) == (mistake is not None)
+    if mistake:
         assert (
-            f"0 % of the gaze lies on the masks of 6 training images; 100 % would if {said}"
+            f"0 % of the gaze lies on the masks of 6 training images; 100 % would if {mistake}"
             in (warnings[0])
         )

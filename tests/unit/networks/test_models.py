@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from stages.core.cli import BadInput
 from stages.networks import models
-from stages.networks.unet import Doubling, GroupNorm, UpCat
+from stages.networks.unet import GroupNorm, TransposedConv2x2, UpCat
 
 WIDTHS = (8, 16, 24, 32, 40, 8)
 
@@ -17,7 +17,7 @@ def architecture(role, **changes):
     return models.Architecture(**(values | changes))
 
 
-def images(*size, seed=0):
+def random_tensor(*size, seed=0):
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -26,30 +26,30 @@ def teacher():
     return models.build(architecture("teacher", text_width=6), seed=0).eval()
 
 
-def test_outputs_have_the_contracted_shapes(teacher):
-    x, text = images(2, 3, 32, 48), images(2, 5, 6)
+def test_outputs_have_the_documented_shapes(teacher):
+    x, text = random_tensor(2, 3, 32, 48), random_tensor(2, 5, 6)
     out = teacher(x, text)
     assert out.logits.shape == (2, 2, 32, 48)
     assert [tuple(f.shape[1:]) for f in out.features] == [
         (16, 16, 24), (24, 8, 12), (32, 4, 6), (40, 2, 3),
     ]  # fmt: skip
     student = models.build(architecture("student", teacher_widths=(24, 32, 40, 48)), seed=0)
-    aligned = student(x, aligned=len(x))
+    aligned = student(x, num_aligned=len(x))
     assert [f.shape[1] for f in aligned.features] == [24, 32, 40, 48]
     assert student(x).features == []
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
-def test_inside_a_network_the_channels_lie_last_in_memory(role):
+def test_features_inside_a_network_are_channels_last(role):
     model = models.build(architecture(role), 0)
-    image = images(2, 3, 32, 32)
+    image = random_tensor(2, 3, 32, 32)
     assert image.is_contiguous()
     found = [model.encoder.conv_0(image), *model.encoder.encode(image)[1]]
     assert all(scale.is_contiguous(memory_format=torch.channels_last) for scale in found)
 
 
-def test_the_text_changes_the_answer_and_zeros_are_no_text(teacher):
-    x, text = images(2, 3, 32, 48), images(2, 5, 6)
+def test_text_changes_the_output_and_zero_tokens_count_as_no_text(teacher):
+    x, text = random_tensor(2, 3, 32, 48), random_tensor(2, 5, 6)
     with_text, without = teacher(x, text).logits, teacher(x).logits
     assert not torch.allclose(with_text, without)
     text[1] = 0
@@ -58,8 +58,8 @@ def test_the_text_changes_the_answer_and_zeros_are_no_text(teacher):
     assert torch.allclose(mixed[1], without[1], atol=1e-5)
 
 
-def test_attention_is_a_share_of_each_token_at_each_position(teacher):
-    x, text = images(3, 3, 32, 48), images(3, 5, 6)
+def test_attention_weights_of_a_position_sum_to_1(teacher):
+    x, text = random_tensor(3, 3, 32, 48), random_tensor(3, 5, 6)
     text[1] = 0
     asked = teacher(x, text, attention=True)
     assert [tuple(share.shape) for share in asked.attention] == [
@@ -69,18 +69,18 @@ def test_attention_is_a_share_of_each_token_at_each_position(teacher):
         assert share.min() >= 0
         assert torch.allclose(share[[0, 2]].sum(dim=1), torch.ones(1), atol=1e-5)
         assert not share[1].any()
-        # The weights are untrained, yet positions differ.
+        # Even untrained weights make the positions differ.
         assert share[0].flatten(1).std(dim=1).min() > 0
-    silent = teacher(x, text)
-    assert silent.attention == ()
-    assert torch.allclose(asked.logits, silent.logits, atol=1e-5)
+    without_attention = teacher(x, text)
+    assert without_attention.attention == ()
+    assert torch.allclose(asked.logits, without_attention.logits, atol=1e-5)
     assert teacher(x, attention=True).attention == ()
 
 
-def test_attention_lies_where_it_belongs_and_follows_its_token(teacher):
+def test_attention_has_the_right_positions_and_token_order(teacher):
     # Eight heads of 5 channels: of each, softmax over the tokens of q · k / √5, then their mean.
     fusion = teacher.fusion_x4
-    x, text = images(1, 40, 2, 3), images(1, 5, 6)
+    x, text = random_tensor(1, 40, 2, 3), random_tensor(1, 5, 6)
     width = 40
     with torch.no_grad():
         query, key, _ = fusion.attn.in_proj_weight.split(width)
@@ -100,9 +100,9 @@ def test_attention_lies_where_it_belongs_and_follows_its_token(teacher):
     assert torch.allclose(turned, shares.flip(1), atol=1e-5)
 
 
-def test_fusion_computes_what_multi_head_attention_does(teacher):
+def test_fusion_equals_torch_multi_head_attention(teacher):
     fusion = teacher.fusion_x4
-    x, text = images(3, 40, 2, 3).requires_grad_(), images(3, 5, 6)
+    x, text = random_tensor(3, 40, 2, 3).requires_grad_(), random_tensor(3, 5, 6)
     with torch.no_grad():
         for parameter in fusion.attn.parameters():
             parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
@@ -111,7 +111,7 @@ def test_fusion_computes_what_multi_head_attention_does(teacher):
     attended, _ = fusion.attn(tokens, words, words, need_weights=False)
     expected = fusion.norm(tokens + attended).transpose(1, 2).reshape(x.shape)
     assert torch.allclose(fused, expected, atol=1e-5)
-    cotangent = images(*x.shape)
+    cotangent = random_tensor(*x.shape)
     wanted = [x, *fusion.parameters()]
     for ours, theirs in zip(
         torch.autograd.grad(fused, wanted, cotangent, retain_graph=True),
@@ -122,14 +122,14 @@ def test_fusion_computes_what_multi_head_attention_does(teacher):
 
 def test_each_scale_has_a_learned_weight_for_its_text(teacher):
     teacher.train()
-    teacher(images(2, 3, 32, 48), images(2, 5, 6)).logits.square().sum().backward()
+    teacher(random_tensor(2, 3, 32, 48), random_tensor(2, 5, 6)).logits.square().sum().backward()
     assert teacher.text_weight.shape == (4,)
     assert (teacher.text_weight.grad != 0).all()
     with torch.no_grad():
         teacher.text_weight.zero_()
     teacher.eval()
-    x = images(2, 3, 32, 48)
-    assert torch.equal(teacher(x, images(2, 5, 6)).logits, teacher(x).logits)
+    x = random_tensor(2, 3, 32, 48)
+    assert torch.equal(teacher(x, random_tensor(2, 5, 6)).logits, teacher(x).logits)
 
 
 @settings(max_examples=30)
@@ -140,8 +140,8 @@ def test_each_scale_has_a_learned_weight_for_its_text(teacher):
     text_width=st.integers(1, 9),
     tokens=st.integers(1, 3),
 )
-def test_any_image_and_any_text_run(height, width, channels, text_width, tokens):
-    x, text = images(2, channels, height, width), images(2, tokens, text_width)
+def test_images_and_texts_of_any_size_work(height, width, channels, text_width, tokens):
+    x, text = random_tensor(2, channels, height, width), random_tensor(2, tokens, text_width)
     made = architecture("teacher", channels=channels, text_width=text_width)
     out = models.build(made, seed=0).eval()(x, text, attention=True)
     assert out.logits.shape == (2, 2, height, width)
@@ -152,23 +152,23 @@ def test_any_image_and_any_text_run(height, width, channels, text_width, tokens)
     assert student(x).logits.shape == (2, 2, height, width)
 
 
-def test_another_size_changes_the_positions_by_interpolation_alone(teacher):
+def test_another_size_interpolates_the_position_embedding(teacher):
     fusion = teacher.fusion_x1
-    assert fusion.position((16, 24)) is fusion.pos_embedding
+    assert fusion.position_embedding((16, 24)) is fusion.pos_embedding
     with torch.no_grad():
         rows = torch.arange(16.0)[:, None, None].expand(16, 24, 16)
         fusion.pos_embedding.copy_(rows.flatten(0, 1))
-        finer = fusion.position((32, 48)).reshape(32, 48, 16)
+        finer = fusion.position_embedding((32, 48)).reshape(32, 48, 16)
     # Twice as many rows, centres on centres; torch's cubic kernel strays from a plane by 3/64.
     expected = (torch.arange(32.0) - 0.5) / 2
     assert torch.allclose(finer[4:-4, 7, 3], expected[4:-4], atol=0.05)
 
 
-def test_an_odd_side_repeats_the_doubled_features_edge():
-    up = UpCat(inputs=4, skip=4, outputs=4, upsampled=4)
+def test_an_odd_side_repeats_the_edge_of_the_upsampled_feature():
+    up = UpCat(in_channels=4, skip_channels=4, out_channels=4, upsampled_channels=4)
     joined = []
     up.convs.register_forward_pre_hook(lambda _, x: joined.append(x[0]))
-    x, skip = images(1, 4, 2, 3), images(1, 4, 5, 7, seed=1)
+    x, skip = random_tensor(1, 4, 2, 3), random_tensor(1, 4, 5, 7, seed=1)
     up(x, skip)
     doubled = up.upsample(x)
     assert torch.equal(joined[0][:, :4], skip)
@@ -178,32 +178,32 @@ def test_an_odd_side_repeats_the_doubled_features_edge():
     assert torch.equal(padded[:, :, :, 6], padded[:, :, :, 5])
 
 
-def test_all_of_a_teacher_learns_at_an_odd_size_from_one_token():
+def test_all_teacher_parameters_get_a_gradient_at_an_odd_size_with_one_token():
     model = models.build(architecture("teacher", channels=1, text_width=6), seed=0)
-    model(images(2, 1, 33, 47), images(2, 1, 6)).logits.square().mean().backward()
+    model(random_tensor(2, 1, 33, 47), random_tensor(2, 1, 6)).logits.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_alignment_parts_do_not_touch_the_students_answer():
+def test_alignment_layers_do_not_change_the_students_logits():
     student = models.build(architecture("student", teacher_widths=WIDTHS[1:5]), seed=0).eval()
-    x = images(1, 3, 32, 48)
-    assert torch.equal(student(x).logits, student(x, aligned=len(x)).logits)
+    x = random_tensor(1, 3, 32, 48)
+    assert torch.equal(student(x).logits, student(x, num_aligned=len(x)).logits)
 
 
-def test_the_aligned_samples_alone_make_their_features():
+def test_features_of_the_aligned_samples_do_not_depend_on_the_others():
     student = models.build(architecture("student", teacher_widths=WIDTHS[1:5]), seed=0).train()
-    x = images(5, 3, 32, 48)
-    of_five, of_two = student(x, aligned=2).features, student(x[:2], aligned=2).features
+    x = random_tensor(5, 3, 32, 48)
+    of_five, of_two = student(x, num_aligned=2).features, student(x[:2], num_aligned=2).features
     for some, alone in zip(of_five, of_two, strict=True):
         assert len(some) == 2
         assert torch.allclose(some, alone, atol=1e-5)
 
 
-def test_doubling_is_a_transposed_convolution():
-    layer = Doubling(6, 4)
-    x = images(2, 6, 3, 5).requires_grad_()
+def test_transposed_conv_2x2_equals_torch_conv_transpose():
+    layer = TransposedConv2x2(6, 4)
+    x = random_tensor(2, 6, 3, 5).requires_grad_()
     expected = functional.conv_transpose2d(x, layer.weight, layer.bias, stride=2)
-    upstream = images(2, 4, 6, 10, seed=1)
+    upstream = random_tensor(2, 4, 6, 10, seed=1)
     assert torch.allclose(layer(x), expected, atol=1e-6)
     over = [x, layer.weight, layer.bias]
     for ours, theirs in zip(
@@ -214,7 +214,7 @@ def test_doubling_is_a_transposed_convolution():
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-def test_layers_in_a_row_are_computed_as_one_with_the_same_gradients():
+def test_fused_1x1_convs_have_the_same_output_and_gradients():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 5, 3, 4, generator=generator, dtype=torch.float64)
     layers = [nn.Conv2d(5, 7, 1, dtype=torch.float64), nn.Conv2d(7, 2, 1, dtype=torch.float64)]
@@ -224,20 +224,20 @@ def test_layers_in_a_row_are_computed_as_one_with_the_same_gradients():
         return [y, *torch.autograd.grad(y.square().sum(), weights)]
 
     expected = with_gradients(layers[1](layers[0](x)))
-    torch.testing.assert_close(with_gradients(models.in_a_row(x, *layers)), expected)
+    torch.testing.assert_close(with_gradients(models.fused_1x1_convs(x, *layers)), expected)
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
-def test_head_and_classifier_are_those_of_the_file(role):
+def test_classify_equals_head_and_classifier_one_by_one(role):
     network = models.build(architecture(role), seed=0)
-    decoded = network.encoder.decode(*network.encoder.encode(images(2, 3, 32, 32)))
+    decoded = network.encoder.decode(*network.encoder.encode(random_tensor(2, 3, 32, 32)))
     one_by_one = network.classifier(network.head(network.encoder.final_conv(decoded)))
     torch.testing.assert_close(network.classify(decoded), one_by_one)
 
 
 @pytest.mark.parametrize("width, computed", [(32, torch.float32), (64, torch.bfloat16)])
-def test_thin_groups_are_normalised_in_float32(width, computed):
-    x = images(2, width, 3, 5).bfloat16()
+def test_groups_of_few_channels_are_normalised_in_float32(width, computed):
+    x = random_tensor(2, width, 3, 5).bfloat16()
     layer = GroupNorm(4, width)
     assert layer(x).dtype == computed
     expected = functional.group_norm(x.float(), 4)
@@ -256,11 +256,11 @@ def test_a_seed_fixes_the_weights_and_leaves_the_global_generator_alone():
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
 
 
-def test_a_file_is_enough_to_rebuild_the_network(teacher, tmp_path):
+def test_the_weights_file_is_enough_to_rebuild_the_network(teacher, tmp_path):
     file = tmp_path / "teacher.safetensors"
     models.save(teacher, file, {"stage": "teacher"})
     loaded = models.load(file, "teacher")
-    x, text = images(1, 3, 32, 48), images(1, 5, 6)
+    x, text = random_tensor(1, 3, 32, 48), random_tensor(1, 5, 6)
     assert torch.equal(loaded(x, text).logits, teacher(x, text).logits)
     assert not loaded.training
     written = file.read_bytes()
@@ -268,7 +268,7 @@ def test_a_file_is_enough_to_rebuild_the_network(teacher, tmp_path):
     assert file.read_bytes() == written
 
 
-def test_files_that_are_not_the_asked_network_are_refused(teacher, tmp_path):
+def test_files_of_another_role_or_format_are_refused(teacher, tmp_path):
     file = tmp_path / "teacher.safetensors"
     models.save(teacher, file, {})
     with pytest.raises(BadInput, match="role"):
@@ -278,13 +278,13 @@ def test_files_that_are_not_the_asked_network_are_refused(teacher, tmp_path):
         models.load(file, "teacher")
 
 
-def test_published_networks_compute_as_the_authors_do_and_say_so_in_their_file(tmp_path):
+def test_published_networks_compute_as_the_authors_do_and_their_file_says_so(tmp_path):
     theirs = models.build(architecture("teacher", text_width=6, published=True), seed=0).eval()
     ours = models.build(architecture("teacher", text_width=6), seed=0).eval()
     ours.load_state_dict(theirs.state_dict())
-    x, text = images(1, 3, 32, 48), images(1, 2, 6)
+    x, text = random_tensor(1, 3, 32, 48), random_tensor(1, 2, 6)
     assert not torch.allclose(theirs(x, text).logits, ours(x, text).logits, atol=1e-3)
-    # The alignment is the same function: what differs comes after it.
+    # The features for alignment are the same; only later layers differ.
     for found, expected in zip(theirs(x, text).features, ours(x, text).features, strict=True):
         assert torch.equal(found, expected)
     models.save(theirs, tmp_path / "teacher.safetensors", {})

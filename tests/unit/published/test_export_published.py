@@ -1,4 +1,4 @@
-"""A data set as the folder that the published code reads, read back by its rules and by ours."""
+"""Exported data sets, read back as the published code reads them, and with our adapters."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from stages.core import cli, io
 from stages.core.cli import BadInput
 from stages.data import datasets
 from stages.data.dicom_writer import to_16_bit
-from stages.published.export_published import check_ids, export_published, to_grey
+from stages.published.export_published import check_readable_ids, export_published, to_grey_levels
 
 SIZE, ORIGINAL = (32, 48), (48, 96)
 IDS = ["case1_1", "case1_11", "case2_1", "case3_1", "case4_1"]
@@ -35,7 +35,7 @@ MASK = {
 
 
 def make_images(form):
-    """Five images with a bright disc; the background tells them apart."""
+    """Make five images with a bright disc, each with another background."""
     masks = np.stack([disc(SIZE, (14 + i, 20 + 2 * i), 8) for i in range(len(IDS))])
     grey = 30 * (1 + np.arange(len(IDS)))[:, None, None] + 60 * masks
     if form == "nci_isbi":
@@ -44,13 +44,13 @@ def make_images(form):
 
 
 def make_maps(masks):
-    """Smooth maps from 0 to 1 as float16, as gaze.h5 has them."""
+    """Make smooth maps from 0 to 1 as float16, the format of gaze.h5."""
     blurred = ndimage.gaussian_filter(masks.astype(float), (0, 3, 3))
     return (blurred / blurred.max(axis=(1, 2), keepdims=True)).astype(np.float16)
 
 
 class Source:
-    """The three files of a data set, and how a test wants them changed."""
+    """The three input files of a data set, with the changes of a test."""
 
     def __init__(self, folder, form, width=768, **changes):
         self.folder, self.form = folder, form
@@ -100,13 +100,13 @@ class Source:
 
 
 def read_published(root, form, sample_id, folder="gaze/crf_compat1"):
-    """Read a map in the published way: grey, 0 to 1."""
+    """Read a map as the published loader does: grey, 0 to 1."""
     with Image.open(root / f"{folder}/{sample_id}{ENDING[form]}") as image:
         assert image.mode == "L"
         return np.asarray(image).astype(np.float32) / np.float32(255)
 
 
-def message(action):
+def error_message(action):
     with pytest.raises(BadInput) as error:
         action()
     return str(error.value)
@@ -117,7 +117,7 @@ def form(request):
     return request.param
 
 
-def test_samples_that_the_quality_leaves_out_are_not_exported(tmp_path, form):
+def test_samples_that_quality_excludes_are_not_exported(tmp_path, form):
     source = Source(tmp_path, form)
     whole = (source.export() / "train.txt").read_text().split()
     table = tmp_path / "gaze_quality.csv"
@@ -127,7 +127,7 @@ def test_samples_that_the_quality_leaves_out_are_not_exported(tmp_path, form):
     assert not list(root.rglob(f"{whole[0]}.*"))
 
 
-def test_the_form_is_by_default_that_of_the_images(tmp_path, form):
+def test_the_default_form_fits_the_images(tmp_path, form):
     source = Source(tmp_path, form)
     source.form = None
     masks = source.export() / "masks"
@@ -140,7 +140,7 @@ def test_the_form_is_by_default_that_of_the_images(tmp_path, form):
 def test_files_are_where_the_published_loader_looks(tmp_path, form):
     root = Source(tmp_path, form).export(explain=True)
     image = ".dcm" if form == "nci_isbi" else ".jpg"
-    # case1_11 is for training and nobody looked at it; case4_1 has no mask.
+    # case1_11 is a training sample without gaze; case4_1 has no mask.
     expected = {"train.txt", "val.txt", "test.txt", "provenance.json"}
     for name in ("case1_1", "case2_1", "case3_1", "case4_1"):
         expected |= {f"images/{name}{image}", f"embeddings/{name}.npy"}
@@ -153,33 +153,33 @@ def test_files_are_where_the_published_loader_looks(tmp_path, form):
     ]  # fmt: skip
 
 
-def test_split_files_list_what_the_published_code_can_train_on(tmp_path, form, caplog):
+def test_split_files_list_the_samples_that_the_published_code_can_train_on(tmp_path, form, caplog):
     caplog.set_level(logging.INFO, "stages")
     root = Source(tmp_path, form).export()
     assert (root / "train.txt").read_bytes() == b"case1_1\ncase2_1\n"
     assert (root / "val.txt").read_bytes() == b"case3_1\n"
     assert (root / "test.txt").read_bytes() == b"case4_1\n"
     assert (
-        "1 of 3 training samples have no gaze, or too poor, and are left out: the published code "
-        "reads a map of each"
+        "1 of 3 training samples have no gaze or poor gaze, and are excluded: the published code "
+        "reads a map of each sample"
     ) in caplog.messages
     assert (
-        "1 of 4 samples have no mask: the published code reads one of each, even where it trains "
-        "on gaze alone"
+        "1 of 4 samples have no mask: the published code reads the mask of each sample, even if it "
+        "trains only on gaze"
     ) in caplog.messages
 
 
-def test_nothing_is_said_where_nothing_is_missing(tmp_path, form, caplog):
+def test_a_complete_data_set_gives_no_warning(tmp_path, form, caplog):
     source = Source(tmp_path, form, has_gaze=np.ones(5, bool), has_mask=np.ones(5, bool))
     source.export(explain=True)
     assert [r.message for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
-def test_our_adapter_of_the_layout_reads_it_back(tmp_path, form):
+def test_our_adapter_reads_the_export(tmp_path, form):
     source = Source(tmp_path, form)
     root = source.export()
-    adapter, problems = datasets.adapter(form), cli.Problems()
-    records = {r.sample_id: r for r in adapter.index(root, problems)}
+    adapter, problems = datasets.load_adapter(form), cli.Problems()
+    records = {r.sample_id: r for r in adapter.list_records(root, problems)}
     assert problems == []
     assert {name: record.split for name, record in records.items()} == {
         "case1_1": "train", "case2_1": "train", "case3_1": "val", "case4_1": "test"
@@ -208,18 +208,18 @@ def test_colour_has_its_full_resolution(tmp_path):
     assert np.abs(read - image[0]).max() <= 4
 
 
-def test_provenance_says_what_it_was_made_from(tmp_path, form):
+def test_provenance_names_the_inputs(tmp_path, form):
     root = Source(tmp_path, form).export(explain=True)
-    told = json.loads((root / "provenance.json").read_text())
-    assert told["stage"] == "export_published"
-    assert told["params"] == {"form": form}
-    assert told["inputs"] == {
+    provenance = json.loads((root / "provenance.json").read_text())
+    assert provenance["stage"] == "export_published"
+    assert provenance["params"] == {"form": form}
+    assert provenance["inputs"] == {
         name: io.sha256(tmp_path / f"{name}.h5") for name in ("prepared", "gaze", "explanations")
     }
-    assert told["gaze_origin"] == "simulated"
-    assert told["threshold"] == [0.5, 0.3]
-    assert told["working_size"] == [32, 48]
-    assert told["versions"]["numpy"] == np.__version__
+    assert provenance["gaze_origin"] == "simulated"
+    assert provenance["threshold"] == [0.5, 0.3]
+    assert provenance["working_size"] == [32, 48]
+    assert provenance["versions"]["numpy"] == np.__version__
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path, form):
@@ -233,7 +233,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path, form):
 # Maps
 
 
-def test_heatmaps_and_refined_maps_are_told_apart(tmp_path, form):
+def test_heatmaps_and_refined_maps_are_in_their_folders(tmp_path, form):
     source = Source(tmp_path, form)
     root = source.export()
     for i in (0, 2):
@@ -251,7 +251,7 @@ def test_png_maps_give_the_pseudomasks(tmp_path):
         for threshold in THRESHOLDS:
             differs = (read >= threshold) != (refined >= threshold)
             assert (np.abs(refined[differs].astype(float) - threshold) <= 1 / 510).all()
-            # The test would say nothing of an empty level.
+            # An empty level would prove nothing.
             assert 0.05 < (read >= threshold).mean() < 0.5
 
 
@@ -259,8 +259,8 @@ def test_png_maps_give_the_pseudomasks(tmp_path):
     arrays(np.float16, (4, 5), elements=st.floats(0, 1, width=16)),
     st.floats(0.01, 0.99),
 )
-def test_a_grey_level_keeps_what_is_half_a_level_off_the_threshold(refined, threshold):
-    grey = to_grey(refined)
+def test_grey_levels_change_a_pseudomask_only_near_the_threshold(refined, threshold):
+    grey = to_grey_levels(refined)
     assert grey.dtype == np.uint8
     read = grey.astype(float) / 255
     assert np.abs(read - refined.astype(float)).max() <= 1 / 510 + 1e-7
@@ -270,7 +270,7 @@ def test_a_grey_level_keeps_what_is_half_a_level_off_the_threshold(refined, thre
 
 def test_grey_levels():
     # 127.5 rounds to the even 128; 255 · 0.3 is 76.5, and float16's 0.3 is 0.30005.
-    assert to_grey(np.array([0, 0.5, 0.3, 1], np.float16)).tolist() == [0, 128, 77, 255]
+    assert to_grey_levels(np.array([0, 0.5, 0.3, 1], np.float16)).tolist() == [0, 128, 77, 255]
 
 
 @pytest.mark.parametrize(("kind", "bound"), [("smooth", 1), ("noise", 2)])
@@ -284,10 +284,10 @@ def test_jpeg_adds_a_grey_level_to_a_map(tmp_path, kind, bound):
     for i in (0, 1, 2):
         with Image.open(root / f"gaze/crf_compat1/{IDS[i]}.jpg") as image:
             read = np.asarray(image).astype(int)
-        assert np.abs(read - to_grey(source.data["refined"][i])).max() <= bound
+        assert np.abs(read - to_grey_levels(source.data["refined"][i])).max() <= bound
 
 
-def test_a_refined_map_that_was_handed_in_has_no_heatmap(tmp_path, form):
+def test_a_supplied_refined_map_has_no_heatmap(tmp_path, form):
     root = Source(tmp_path, form, heatmap=np.zeros((5, *SIZE), np.float16)).export()
     assert list((root / "gaze/heatmap").iterdir()) == []
     assert len(list((root / "gaze/crf_compat1").iterdir())) == 2
@@ -304,7 +304,7 @@ def test_masks_are_black_and_white(tmp_path, form):
 # Embeddings
 
 
-def test_embeddings_are_arrays_of_their_own(tmp_path, form):
+def test_embeddings_are_separate_files(tmp_path, form):
     source = Source(tmp_path, form)
     root = source.export(explain=True)
     for name in ("case1_1", "case2_1", "case3_1", "case4_1"):
@@ -314,11 +314,11 @@ def test_embeddings_are_arrays_of_their_own(tmp_path, form):
     assert not (source.export() / "embeddings").exists()
 
 
-def test_a_width_that_the_published_fusion_does_not_have_is_said(tmp_path, caplog):
+def test_another_text_width_gives_a_warning(tmp_path, caplog):
     Source(tmp_path, "isic", width=384).export(explain=True)
     assert (
-        "the embeddings have 384 channels: set the text width of the published code's fusion to "
-        "that, which is 768"
+        "the embeddings have 384 channels, and the fusion of the published code expects 768: "
+        "change its text width"
     ) in caplog.messages
 
 
@@ -326,7 +326,7 @@ def test_a_width_that_the_published_fusion_does_not_have_is_said(tmp_path, caplo
 
 
 def read_dicom(path):
-    """Read a slice, every value checked against the standard."""
+    """Read a slice, and check every value against the standard."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pydicom.config.settings, "reading_validation_mode", RAISE)
         dataset = pydicom.dcmread(path)
@@ -335,8 +335,8 @@ def read_dicom(path):
     return dataset
 
 
-def test_slices_say_their_size_and_whose_they_are(tmp_path):
-    # A subject's name that DICOM does not take: over 64 characters, and parted by a backslash.
+def test_slices_state_their_pixel_spacing_and_patient(tmp_path):
+    # A name that DICOM does not allow: more than 64 characters, and a backslash.
     subjects = ["Ägir\\" * 20, "b", "Ägir\\" * 20, "c", "d"]
     root = Source(tmp_path, "nci_isbi", subject_id=subjects).export()
     first, second, other = (read_dicom(root / f"images/{IDS[i]}.dcm") for i in (0, 2, 3))
@@ -350,13 +350,13 @@ def test_slices_say_their_size_and_whose_they_are(tmp_path):
     assert [s.InstanceNumber for s in (first, second, other)] == [1, 3, 4]
 
 
-def test_an_unknown_spacing_is_not_made_up(tmp_path):
+def test_an_unknown_spacing_stays_unknown(tmp_path):
     spacing = np.full((5, 2), np.nan, np.float32)
     root = Source(tmp_path, "nci_isbi", spacing_mm=spacing).export()
     assert "PixelSpacing" not in read_dicom(root / "images/case1_1.dcm")
 
 
-def test_ct_values_below_zero_pass_as_they_are(tmp_path):
+def test_negative_ct_values_are_unchanged(tmp_path):
     image = make_images("nci_isbi")[0] * 10 - 1024
     root = Source(tmp_path, "nci_isbi", image=image).export()
     dataset = read_dicom(root / "images/case1_1.dcm")
@@ -365,7 +365,7 @@ def test_ct_values_below_zero_pass_as_they_are(tmp_path):
     assert (dataset.RescaleSlope, dataset.RescaleIntercept) == (1, 0)
 
 
-def test_fractions_come_back_through_slope_and_intercept(tmp_path):
+def test_slope_and_intercept_restore_fractions(tmp_path):
     image = np.random.default_rng(0).normal(3, 1e-3, (5, *SIZE, 1)).astype(np.float32)
     root = Source(tmp_path, "nci_isbi", image=image).export()
     dataset = read_dicom(root / "images/case1_1.dcm")
@@ -374,18 +374,18 @@ def test_fractions_come_back_through_slope_and_intercept(tmp_path):
     assert slope == pytest.approx(np.ptp(original) / 65535, rel=1e-9)
     restored = stored * slope + float(dataset.RescaleIntercept)
     assert np.abs(restored - original).max() <= slope * 0.501
-    record = datasets.adapter("nci_isbi").index(root, cli.Problems())[0]
-    read = datasets.adapter("nci_isbi").read(record).image[..., 0]
+    record = datasets.load_adapter("nci_isbi").list_records(root, cli.Problems())[0]
+    read = datasets.load_adapter("nci_isbi").read(record).image[..., 0]
     # Float32 around 3 has steps of 2⁻²².
     assert np.abs(read - original).max() <= slope * 0.501 + 2**-22
-    # The published loader sees the stored values alone, after a z-score.
+    # The published loader uses only the stored values, after a z-score.
     scores = [(x - x.mean()) / x.std() for x in (stored, original)]
     assert np.abs(scores[0] - scores[1]).max() < 2e-4
 
 
-def test_16_bits_by_hand():
-    # 1 / 65535 is 1.52590218966964e-05, with 16 characters 1.5259021897e-05: a little more, so
-    # that ½ is a little less than 32767.5 steps.
+def test_conversion_to_16_bits_by_hand():
+    # 1 / 65535 is 1.52590218966964e-05, rounded to 16 characters 1.5259021897e-05, which is a
+    # little more, so that ½ is a little less than 32767.5 steps.
     pixels, slope, intercept = to_16_bit(np.array([[2, 2.5, 3]], np.float32))
     assert (pixels.tolist(), slope, intercept) == ([[0, 32767, 65535]], 1.5259021897e-05, 2)
     for value in (0.25, 1e5):
@@ -398,9 +398,9 @@ def test_16_bits_by_hand():
 @example(np.array([[0, 65535]], np.float32))
 @example(np.array([[-1, 32768]], np.float32))
 @example(np.array([[-1e9, 1e9]], np.float32))
-# Neighbours, of which ten digits tell little: rounding must not wrap from one end to the other.
+# Neighbouring floats, equal in ten digits: rounding must not wrap around the range.
 @example(np.array([[-1.2345678e-20, np.nextafter(np.float32(-1.2345678e-20), 0)]], np.float32))
-def test_any_image_comes_back_from_16_bits(image):
+def test_any_image_can_be_restored_from_16_bits(image):
     pixels, slope, intercept = to_16_bit(image)
     restored = pixels.astype(float) * slope + intercept
     low, high = float(image.min()), float(image.max())
@@ -414,25 +414,25 @@ def test_any_image_comes_back_from_16_bits(image):
         assert error <= 0.501 * slope * (high > low) + 1e-9 * max(abs(low), abs(high))
 
 
-# What is refused
+# Rejected inputs
 
 
 @pytest.mark.parametrize(
     ("ids", "broken", "expected"),
     [
-        (["a", "frame 1", "b"], "frame 1", "without a space, where the line would be cut"),
-        (["007", "12"], "007", "that a table reader does not take for numbers or for missing"),
-        (["a", "NA"], "NA", "that a table reader does not take for numbers or for missing"),
-        (["1.50"], "1.50", "that a table reader does not take for numbers or for missing"),
+        (["a", "frame 1", "b"], "frame 1", "without a space, which separates columns"),
+        (["007", "12"], "007", "that pandas does not read as numbers or missing values"),
+        (["a", "NA"], "NA", "that pandas does not read as numbers or missing values"),
+        (["1.50"], "1.50", "that pandas does not read as numbers or missing values"),
     ],
 )
 def test_ids_that_the_published_code_would_misread(tmp_path, ids, broken, expected):
-    assert message(lambda: check_ids(ids, tmp_path)) == (
+    assert error_message(lambda: check_readable_ids(ids, tmp_path)) == (
         f"{tmp_path}: sample ids\n"
-        f"  found:    1 that the published code would not read as they are: ['{broken}']\n"
+        f"  found:    1 that the published code would read as other ids: ['{broken}']\n"
         f"  expected: ids {expected}\n"
         "  to mend:  rename these images, their masks, their recordings and their lines in the "
-        "split files, and run again"
+        "split files, and run the command again"
     )
 
 
@@ -441,10 +441,10 @@ def test_ids_that_the_published_code_would_misread(tmp_path, ids, broken, expect
 @example(["a", "007"])
 @example(["12", "7"])
 @example(["TRUE", "True"])
-def test_ids_that_pass_are_read_as_they_are(tmp_path_factory, ids):
+def test_pandas_reads_accepted_ids_unchanged(tmp_path_factory, ids):
     folder = tmp_path_factory.mktemp("ids")
     try:
-        check_ids(ids, folder)
+        check_readable_ids(ids, folder)
     except BadInput:
         return
     file = folder / "train.txt"
@@ -454,28 +454,28 @@ def test_ids_that_pass_are_read_as_they_are(tmp_path_factory, ids):
 
 
 @pytest.mark.parametrize("split", range(5))
-def test_an_id_with_a_space_is_refused_in_every_split(tmp_path, split):
+def test_an_id_with_a_space_is_rejected_in_every_split(tmp_path, split):
     ids = [*IDS[:split], "frame 1", *IDS[split + 1 :]]
     source = Source(tmp_path, "kvasir", sample_id=ids)
     if split == 1:
-        # Not exported, as nobody looked at it.
+        # This sample has no gaze, so it is not exported.
         source.export()
     else:
-        assert "['frame 1']" in message(source.export)
+        assert "['frame 1']" in error_message(source.export)
         assert not (tmp_path / "export").exists()
 
 
-def test_an_id_never_leads_out_of_the_folder(tmp_path):
+def test_an_id_cannot_leave_the_folder(tmp_path):
     source = Source(tmp_path, "kvasir", sample_id=["../../x", *IDS[1:]])
-    assert "found:    '../../x'" in message(source.export)
+    assert "found:    '../../x'" in error_message(source.export)
 
 
 def test_an_unknown_form(tmp_path):
-    assert message(lambda: Source(tmp_path, "kvasir").export("coco")) == (
+    assert error_message(lambda: Source(tmp_path, "kvasir").export("coco")) == (
         "command line: --form\n"
         "  found:    'coco'\n"
         "  expected: one of kvasir, nci_isbi, isic\n"
-        "  to mend:  name the data set whose published loader is to read the folder"
+        "  to mend:  name the data set whose published loader will read the folder"
     )
 
 
@@ -487,11 +487,11 @@ def test_an_unknown_form(tmp_path):
         ("isic", "nci_isbi", "uint8 with 3", "float32 with 1", "kvasir or isic"),
     ],
 )
-def test_a_form_that_does_not_hold_such_images(tmp_path, images, form, found, expected, mend):
-    assert message(lambda: Source(tmp_path, images).export(form)) == (
+def test_a_form_that_does_not_fit_the_images(tmp_path, images, form, found, expected, mend):
+    assert error_message(lambda: Source(tmp_path, images).export(form)) == (
         f"{tmp_path / 'prepared.h5'}: data set image\n"
         f"  found:    {found} channel(s)\n"
-        f"  expected: {expected} channel(s), as this form stores them\n"
+        f"  expected: {expected} channel(s), for this --form\n"
         f"  to mend:  use --form {mend}"
     )
 
@@ -504,11 +504,11 @@ def test_a_form_that_does_not_hold_such_images(tmp_path, images, form, found, ex
     ],
 )
 def test_a_split_that_would_be_empty(tmp_path, changes, split, wanted):
-    assert message(Source(tmp_path, "isic", **changes).export) == (
+    assert error_message(Source(tmp_path, "isic", **changes).export) == (
         f"{tmp_path / 'prepared.h5'}: split '{split}'\n"
         f"  found:    no {wanted}\n"
-        "  expected: at least one: the published code does not start without\n"
-        "  to mend:  check the split files and where the fixations come from"
+        "  expected: at least one, as the published code does not start without it\n"
+        "  to mend:  check the split files and the source of the fixations"
     )
 
 
@@ -516,24 +516,24 @@ def test_files_of_different_data_sets(tmp_path):
     source = Source(tmp_path, "kvasir")
     source.data["sample_id"] = IDS[::-1]
     source.write("gaze", "heatmap", "refined", "has_gaze", "threshold")
-    assert "data set sample_id" in message(source.export)
+    assert "data set sample_id" in error_message(source.export)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "provenance.json"])
-def test_a_folder_of_other_things_is_not_replaced(tmp_path, name):
+def test_a_folder_of_other_files_is_not_replaced(tmp_path, name):
     other = tmp_path / "export" / name
     other.parent.mkdir()
     other.write_text('{"stage": "mine"}')
-    assert message(Source(tmp_path, "kvasir").export) == (
+    assert error_message(Source(tmp_path, "kvasir").export) == (
         f"{tmp_path / 'export'}: folder\n"
-        "  found:    something that this stage did not write\n"
-        "  expected: nothing, or an earlier export\n"
-        "  to mend:  name a new folder, or delete this one"
+        "  found:    files that this stage did not write\n"
+        "  expected: no folder, or an earlier export\n"
+        "  to mend:  name another folder, or delete this one"
     )
     assert other.read_text() == '{"stage": "mine"}'
 
 
-def test_a_failure_leaves_the_earlier_export_and_nothing_else(tmp_path, monkeypatch):
+def test_a_failure_leaves_only_the_earlier_export(tmp_path, monkeypatch):
     source = Source(tmp_path, "kvasir")
     root = source.export()
     before = io.sha256(root)
@@ -557,7 +557,7 @@ def test_an_earlier_export_is_replaced_as_a_whole(tmp_path):
     assert (root / "labels/case1_1_segmentation.png").is_file()
 
 
-def test_it_is_a_command(tmp_path):
+def test_the_command_line(tmp_path):
     Source(tmp_path, "isic")
     paths = {name: str(tmp_path / f"{name}.h5") for name in ("prepared", "gaze", "explanations")}
     options = [f"--{name}={path}" for name, path in paths.items()]

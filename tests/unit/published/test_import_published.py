@@ -1,4 +1,4 @@
-"""The authors' checkpoints: their forward, written here from the names of the tensors alone."""
+"""Checkpoints of the authors, and the forward pass of their networks from tensor names."""
 
 import json
 import math
@@ -20,8 +20,8 @@ from tests.workspace import ROOT
 PUBLISHED = json.loads((ROOT / "tests/data/published_networks.json").read_text("utf-8"))
 
 
-def draw(name, shape, generator):
-    """Values of a size with which every part of a network has a say in its answer."""
+def draw_tensor(name, shape, generator):
+    """Draw values at a scale at which every part of a network changes its output."""
     if name.endswith("num_batches_tracked"):
         return torch.tensor(7)
     if name.endswith("running_var"):
@@ -29,12 +29,12 @@ def draw(name, shape, generator):
     values = torch.randn(shape, generator=generator)
     if len(shape) > 1 and not name.endswith("pos_embedding"):
         return values / math.sqrt(math.prod(shape[1:]))
-    # Of a norm: near 1. Else a bias, a running mean or a position.
+    # The weight of a norm: near 1. Else a bias, a running mean or a position.
     return 1 + 0.2 * values if name.endswith("weight") else 0.3 * values
 
 
 def checkpoint(teacher, student, **more):
-    """As the authors' training saves it; their best performance is a mean that NumPy took."""
+    """Make a checkpoint like the authors' training; its best performance is a NumPy scalar."""
     return {
         "model_state_dicts": [teacher, student],
         "opt_state_dicts": [{"state": {}, "param_groups": [{"lr": 0.01, "params": [0]}]}] * 2,
@@ -49,15 +49,15 @@ def checkpoint(teacher, student, **more):
 def published():
     generator = torch.Generator().manual_seed(0)
     return {
-        role: {name: draw(name, shape, generator) for name, shape in PUBLISHED[role].items()}
+        role: {name: draw_tensor(name, shape, generator) for name, shape in PUBLISHED[role].items()}
         for role in ("teacher", "student")
     }
 
 
 @pytest.fixture(scope="module")
 def imported(published):
-    """Our two files of the authors' two networks at full width, and the checkpoint."""
-    # Half a gigabyte, which pytest would keep.
+    """Import the authors' two networks at full width; yield our files and the checkpoint."""
+    # Half a gigabyte, which pytest would not delete.
     with TemporaryDirectory() as folder:
         files = {name: Path(folder) / f"{name}.safetensors" for name in ("teacher", "student")}
         files["checkpoint"] = Path(folder) / "model_best.pth"
@@ -66,7 +66,7 @@ def imported(published):
         yield files
 
 
-# Their forward
+# Forward pass of the published networks
 
 
 def conv(state, name, x):
@@ -91,8 +91,8 @@ def blocks(state, name, x):
     return x
 
 
-def fuse(state, name, x, text):
-    """LayerNorm(t + attention(t, words)) of the tokens t = feature + position, as an image."""
+def fuse_text(state, name, x, text):
+    """Return LayerNorm(t + attention(t, words)) for t = feature + position, as an image."""
     width = x.shape[1]
     tokens = x.flatten(2).mT + state[f"{name}.pos_embedding"]
     words = F.linear(text, state[f"{name}.text_proj.weight"], state[f"{name}.text_proj.bias"])
@@ -119,13 +119,13 @@ def project(state, name, x):
 
 @torch.no_grad()
 def forward(state, image, text=None):
-    """Logits, and the features of the alignment, of a published network in evaluation."""
+    """Return logits and alignment features of a published network in evaluation mode."""
     x = [blocks(state, "encoder.conv_0", image)]
     for s in (1, 2, 3, 4):
         x.append(blocks(state, f"encoder.down_{s}.convs", F.max_pool2d(x[-1], 2)))
     aligned = []
     for s in (1, 2, 3, 4):
-        fused = x[s] if text is None else x[s] + fuse(state, f"fusion_x{s}", x[s], text)
+        fused = x[s] if text is None else x[s] + fuse_text(state, f"fusion_x{s}", x[s], text)
         projected = project(state, f"distill_proj_x{s}", fused)
         if text is None:
             adapter = f"student_adapter_x{s}"
@@ -133,7 +133,7 @@ def forward(state, image, text=None):
             aligned.append(F.relu(adapted))
         else:
             aligned.append(projected)
-            # Not of what was fused: the text reaches the decoder by the projection alone.
+            # x[s] without the fused text: the text reaches the decoder only through the projection.
             x[s] = x[s] + projected
     y = x[4]
     for s in (4, 3, 2, 1):
@@ -151,32 +151,32 @@ def assert_same(output, expected):
         assert torch.allclose(found, wanted, atol=1e-4, rtol=1e-4)
 
 
-def random(*shape):
+def random_tensor(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-def test_a_teacher_answers_as_the_authors_code_does(published, imported):
+def test_a_teacher_computes_what_the_authors_code_computes(published, imported):
     teacher = models.load(imported["teacher"], "teacher")
-    image = random(1, 3, 224, 224)
-    for text in (random(1, 2, 768), random(1, 1, 768)):
+    image = random_tensor(1, 3, 224, 224)
+    for text in (random_tensor(1, 2, 768), random_tensor(1, 1, 768)):
         with torch.no_grad():
             output = teacher(image, text)
         assert_same(output, forward(published["teacher"], image, text))
 
 
 @pytest.mark.parametrize("size", [(224, 224), (192, 256)])
-def test_a_student_answers_as_the_authors_code_does(published, imported, size):
+def test_a_student_computes_what_the_authors_code_computes(published, imported, size):
     student = models.load(imported["student"], "student")
-    image = random(1, 3, *size)
+    image = random_tensor(1, 3, *size)
     with torch.no_grad():
-        output = student(image, aligned=len(image))
+        output = student(image, num_aligned=len(image))
     assert_same(output, forward(published["student"], image))
 
 
-def test_a_teacher_runs_at_another_size_too(imported):
+def test_a_teacher_also_runs_at_another_size(imported):
     teacher = models.load(imported["teacher"], "teacher")
     with torch.no_grad():
-        logits = teacher(random(1, 3, 75, 98), random(1, 2, 768)).logits
+        logits = teacher(random_tensor(1, 3, 75, 98), random_tensor(1, 2, 768)).logits
     assert logits.shape == (1, 2, 75, 98)
     assert logits.isfinite().all()
 
@@ -202,7 +202,7 @@ def test_the_architecture_comes_from_the_shapes(imported):
     )
 
 
-def test_nothing_is_lost_and_the_text_has_weight_1(published, imported):
+def test_all_tensors_are_kept_and_the_text_has_weight_1(published, imported):
     teacher = models.load(imported["teacher"], "teacher").state_dict()
     assert torch.equal(teacher.pop("text_weight"), torch.ones(4))
     student = models.load(imported["student"], "student").state_dict()
@@ -211,7 +211,7 @@ def test_nothing_is_lost_and_the_text_has_weight_1(published, imported):
         assert all(torch.equal(found[name], state[name]) for name in state)
 
 
-def test_the_files_say_where_they_are_from(imported):
+def test_the_files_hold_their_provenance(imported):
     for role in ("teacher", "student"):
         with safe_open(imported[role], "pt") as file:
             about = json.loads(file.metadata()["about"])
@@ -220,20 +220,20 @@ def test_the_files_say_where_they_are_from(imported):
         assert (about["iteration"], about["best_performance"]) == (4000, 0.625)
 
 
-# What is refused
+# Rejected checkpoints
 
 
 @pytest.fixture(scope="module")
 def zeros():
-    """The published shapes, each tensor one number repeated, so that a file of them is small."""
+    """Make zero tensors of the published shapes; each repeats one number, for small files."""
     return {
         role: {name: torch.zeros(()).expand(shape) for name, shape in PUBLISHED[role].items()}
         for role in ("teacher", "student")
     }
 
 
-def message(tmp_path, contents):
-    """What is said of a checkpoint, less the file's name; nothing is written."""
+def error_message(tmp_path, contents):
+    """Import a bad checkpoint, check that nothing was written, and return the error message."""
     path, teacher, student = (tmp_path / name for name in ("best.pth", "teacher", "student"))
     if isinstance(contents, bytes):
         path.write_bytes(contents)
@@ -245,11 +245,11 @@ def message(tmp_path, contents):
     return str(error.value).replace(str(path), "best.pth")
 
 
-MEND = "  to mend:  take a checkpoint (.pth) as the authors' training writes it, whole"
+MEND = "  to mend:  use a complete checkpoint (.pth) that the authors' training wrote"
 
 
 def test_a_small_file_of_the_published_shapes_is_imported(zeros, tmp_path):
-    """So that what the tests below change is what is refused."""
+    """The tests below change one thing of this file, which is then the reason for the error."""
     torch.save(checkpoint(**zeros), tmp_path / "best.pth")
     import_published(tmp_path / "best.pth", tmp_path / "teacher", tmp_path / "student")
 
@@ -258,7 +258,7 @@ def test_a_small_file_of_the_published_shapes_is_imported(zeros, tmp_path):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        # The first two tell of the architecture.
+        # The first two define the architecture.
         ("encoder.down_3.convs.conv_1.conv.weight", "a tensor of 4 axes"),
         ("encoder.final_conv.weight", "a tensor of 4 axes"),
         ("encoder.upcat_2.convs.conv_0.adn.N.bias", "tensors of the network"),
@@ -266,9 +266,9 @@ def test_a_small_file_of_the_published_shapes_is_imported(zeros, tmp_path):
         ("head.2.bias", "tensors of the network"),
     ],
 )
-def test_a_tensor_is_absent(zeros, tmp_path, role, name, expected):
+def test_a_tensor_is_missing(zeros, tmp_path, role, name, expected):
     short = {key: value for key, value in zeros[role].items() if key != name}
-    assert message(tmp_path, checkpoint(**zeros | {role: short})) == (
+    assert error_message(tmp_path, checkpoint(**zeros | {role: short})) == (
         f"best.pth, {role}: {name}\n  found:    nothing\n  expected: {expected}\n{MEND}"
     )
 
@@ -281,10 +281,11 @@ def test_a_tensor_is_absent(zeros, tmp_path, role, name, expected):
         ("student", "fusion_x1.pos_embedding"),
     ],
 )
-def test_a_tensor_is_of_no_published_network(zeros, tmp_path, role, name):
+def test_a_tensor_that_no_published_network_has(zeros, tmp_path, role, name):
     more = zeros[role] | {name: torch.zeros(4)}
-    assert message(tmp_path, checkpoint(**zeros | {role: more})) == (
-        f"best.pth, {role}: {name}\n  found:    tensors\n  expected: none of these names\n{MEND}"
+    assert error_message(tmp_path, checkpoint(**zeros | {role: more})) == (
+        f"best.pth, {role}: {name}\n"
+        f"  found:    tensors\n  expected: no tensors with these names\n{MEND}"
     )
 
 
@@ -300,7 +301,7 @@ def test_a_tensor_is_of_no_published_network(zeros, tmp_path, role, name):
             "fusion_x1.pos_embedding",
             (12543, 128),
             "12543 positions",
-            "the square of a number from 8",
+            "the square of a number from 8 on",
         ),
         (
             "student",
@@ -313,18 +314,18 @@ def test_a_tensor_is_of_no_published_network(zeros, tmp_path, role, name):
 )
 def test_a_tensor_has_another_shape(zeros, tmp_path, role, name, shape, found, expected):
     other = zeros[role] | {name: torch.zeros(()).expand(shape)}
-    assert message(tmp_path, checkpoint(**zeros | {role: other})) == (
+    assert error_message(tmp_path, checkpoint(**zeros | {role: other})) == (
         f"best.pth, {role}: {name}\n"
         f"  found:    {found or f'shape {shape}'}\n  expected: {expected}\n{MEND}"
     )
 
 
-def test_all_that_is_wrong_with_a_network_is_said_at_once(zeros, tmp_path):
+def test_all_problems_of_a_network_are_reported_together(zeros, tmp_path):
     state = dict(zeros["teacher"])
     del state["head.0.bias"], state["classifier.bias"]
     state["head.1.bias"] = torch.zeros(1)
     state["head.2.bias"] = torch.zeros(1)
-    found = message(tmp_path, checkpoint(state, zeros["student"]))
+    found = error_message(tmp_path, checkpoint(state, zeros["student"]))
     assert found.startswith("3 problems:")
     for part in ("head.0.bias, classifier.bias\n  found:    nothing", "head.1.bias", "shape (1,)"):
         assert part in found
@@ -332,7 +333,7 @@ def test_all_that_is_wrong_with_a_network_is_said_at_once(zeros, tmp_path):
 
 def test_the_two_networks_are_swapped(zeros, tmp_path):
     swapped = checkpoint(zeros["student"], zeros["teacher"])
-    assert "best.pth, teacher: fusion_x1.pos_embedding\n  found:    nothing" in message(
+    assert "best.pth, teacher: fusion_x1.pos_embedding\n  found:    nothing" in error_message(
         tmp_path, swapped
     )
 
@@ -347,27 +348,28 @@ def test_the_two_networks_are_swapped(zeros, tmp_path):
     ],
 )
 def test_the_checkpoint_of_other_code(tmp_path, contents):
-    assert message(tmp_path, contents) == (
+    assert error_message(tmp_path, contents) == (
         "best.pth: model_state_dicts\n"
-        f"  found:    another form, in a file with {', '.join(contents)}\n"
-        "  expected: a list of two dictionaries of tensors, the teacher's and the student's\n"
-        + MEND
+        f"  found:    another structure, in a file with {', '.join(contents)}\n"
+        "  expected: a list of two dictionaries of tensors, of teacher and student\n" + MEND
     )
 
 
 @pytest.mark.parametrize("contents", [{}, [1], torch.zeros(3)])
 def test_a_file_of_something_else(tmp_path, contents):
-    assert "found:    another form, in a file with no names\n" in message(tmp_path, contents)
+    assert "found:    another structure, in a file with no names\n" in error_message(
+        tmp_path, contents
+    )
 
 
 @pytest.mark.parametrize("name", ["iteration", "best_performance"])
-def test_a_number_is_absent(zeros, tmp_path, name):
-    assert message(tmp_path, checkpoint(**zeros, **{name: None})) == (
+def test_a_number_is_missing(zeros, tmp_path, name):
+    assert error_message(tmp_path, checkpoint(**zeros, **{name: None})) == (
         f"best.pth: {name}\n  found:    None\n  expected: a number\n{MEND}"
     )
 
 
-class Runs:
+class RunsCode:
     """An object that calls a function when it is unpickled."""
 
     def __reduce__(self):
@@ -375,24 +377,24 @@ class Runs:
 
 
 def test_a_file_that_would_run_code(zeros, tmp_path, capsys):
-    assert message(tmp_path, checkpoint(**zeros, args=Runs())) == (
+    assert error_message(tmp_path, checkpoint(**zeros, args=RunsCode())) == (
         "best.pth: file\n"
         "  found:    also builtins.print\n"
-        "  expected: tensors and plain values: all else can run code when it is opened\n"
-        "  to mend:  if you trust its source, open it with torch.load(path, weights_only=False) "
-        "and save these three alone: model_state_dicts, iteration, best_performance"
+        "  expected: only tensors and plain values: loading other objects can run code\n"
+        "  to mend:  if you trust its source, load it with torch.load(path, weights_only=False) "
+        "and save only model_state_dicts, iteration and best_performance"
     )
     assert "this ran" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("contents", [b"", b"junk", b"\x80\x02cbuiltins\nprint\nU\x01x\x85R."])
 def test_a_file_that_torch_did_not_save(tmp_path, contents):
-    found = message(tmp_path, contents)
+    found = error_message(tmp_path, contents)
     assert found.startswith("best.pth: file\n")
     assert found.endswith(f"  expected: a file that torch.save wrote\n{MEND}")
 
 
-def test_there_is_no_file(tmp_path):
+def test_the_file_does_not_exist(tmp_path):
     with pytest.raises(cli.BadInput, match="No such file"):
         import_published(tmp_path / "best.pth", tmp_path / "teacher", tmp_path / "student")
 

@@ -6,9 +6,9 @@ import pytest
 
 from stages.settings.explain import ViewSettings
 from stages.text.describers import Sample
-from stages.text.describers.asking import Asked, Unanswered
+from stages.text.describers.asking import ModelDescriber, Unanswered
 from stages.text.describers.prompts import load_prompt
-from stages.text.describers.view import caption, show
+from stages.text.describers.view import caption, draw_view
 
 PROMPT = load_prompt(Path(__file__).parents[3] / "workflow" / "prompts" / "polyp.yaml")
 VIEW = ViewSettings(side=64)
@@ -36,7 +36,7 @@ def sample(number, marked=True, broad=True):
 
 
 class Scripted:
-    """Says of each picture, told apart by its grey value, what is written for it, in turn."""
+    """Gives the prepared answers for each picture in turn; its grey value identifies a picture."""
 
     name, revision = "scripted", "r1"
 
@@ -50,11 +50,11 @@ class Scripted:
 
 
 def ask(model, samples, attempts=3):
-    return Asked(model, PROMPT, VIEW, attempts).describe(samples)
+    return ModelDescriber(model, PROMPT, VIEW, attempts).describe(samples)
 
 
-def test_the_model_is_named():
-    asked = Asked(Scripted(), PROMPT, VIEW, 1)
+def test_the_describer_has_the_models_name_and_revision():
+    asked = ModelDescriber(Scripted(), PROMPT, VIEW, 1)
     assert (asked.model, asked.revision) == ("scripted", "r1")
 
 
@@ -68,11 +68,11 @@ def test_answers_are_in_the_order_of_the_samples():
     ((attempt, questions),) = model.asked
     assert attempt == 0
     for asked, shown in zip(questions, samples, strict=True):
-        np.testing.assert_array_equal(asked.picture, show(shown, VIEW))
+        np.testing.assert_array_equal(asked.picture, draw_view(shown, VIEW))
         assert asked.text == f"{caption(shown, VIEW)}\n\n{PROMPT.text()}"
 
 
-def test_nothing_is_asked_where_the_gaze_marks_nothing():
+def test_a_sample_with_empty_pseudomasks_is_not_asked_about():
     model = Scripted(s1=[answer()])
     found = ask(model, [sample(2, marked=False, broad=False), sample(1, marked=False)])
     assert (found[0].explanation, found[0].problem, found[0].raw) == (None, "", ())
@@ -80,14 +80,14 @@ def test_nothing_is_asked_where_the_gaze_marks_nothing():
     assert len(model.asked[0][1]) == 1
 
 
-def test_a_model_without_questions_is_left_alone():
+def test_without_questions_the_model_is_not_called():
     model = Scripted()
     assert [a.explanation for a in ask(model, [sample(1, marked=False, broad=False)])] == [None]
     assert model.asked == []
     assert ask(model, []) == []
 
 
-def test_only_what_did_not_parse_is_asked_again_with_the_last_reason():
+def test_only_unusable_answers_are_asked_again_with_the_last_reason():
     model = Scripted(s1=["Sorry.", answer(200), answer(5)], s2=[answer(6)], s3=["{}", answer(7)])
     found = ask(model, [sample(1), sample(2), sample(3)])
     assert [round(a.explanation.values["area"] * 100) for a in found] == [5, 6, 7]
@@ -102,7 +102,7 @@ def test_only_what_did_not_parse_is_asked_again_with_the_last_reason():
         f"{first.text}\n\nAn earlier answer of yours could not be used: it holds no valid JSON "
         "object. Answer again, as it is asked for above."
     )
-    # Reasons do not pile up.
+    # Only the last reason is sent.
     assert third.text == (
         f"{first.text}\n\nAn earlier answer of yours could not be used: Area Percentage should be "
         "from 0 to 100. Answer again, as it is asked for above."
@@ -110,7 +110,7 @@ def test_only_what_did_not_parse_is_asked_again_with_the_last_reason():
 
 
 @pytest.mark.parametrize(("attempts", "times"), [(1, "1 attempt"), (3, "3 attempts")])
-def test_after_the_last_attempt_a_sample_has_failed_and_the_others_have_not(attempts, times):
+def test_after_the_last_attempt_only_that_sample_fails(attempts, times):
     said = ["No.", "No!", answer(101)][-attempts:]
     model = Scripted(s1=[*said, answer()], s2=[answer()])
     failed, good = ask(model, [sample(1), sample(2)], attempts)
@@ -123,7 +123,7 @@ def test_after_the_last_attempt_a_sample_has_failed_and_the_others_have_not(atte
     assert len(model.asked) == attempts
 
 
-def test_a_question_without_an_answer_is_not_asked_again():
+def test_an_unanswered_question_is_not_asked_again():
     model = Scripted(
         s1=[Unanswered("the picture was refused (HTTP 400)")],
         s2=["Hm.", Unanswered("no answer in 120 s")],
@@ -136,14 +136,14 @@ def test_a_question_without_an_answer_is_not_asked_again():
     assert len(model.asked) == 2
 
 
-def test_half_a_character_does_not_break_what_is_written():
+def test_a_lone_surrogate_in_an_answer_is_replaced():
     model = Scripted(s1=["\ud800" + answer()])
     (found,) = ask(model, [sample(1)])
     assert found.explanation is not None
     assert found.raw == ("?" + answer(),)
 
 
-def test_a_model_that_forgets_a_question_is_found_out():
+def test_too_few_answers_raise():
     class Short(Scripted):
         def generate(self, questions, attempt):
             return [answer()]

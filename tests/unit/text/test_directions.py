@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.text.describers.directions import names_direction, without_directions
+from stages.text.describers.directions import names_direction, remove_directional_sentences
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from stages.text.describers.directions import names_direction, without_direction
         "the lowest part", "its underside", "rostral to it", "dextral", "sinistrally", "in the NW",
     ],
 )  # fmt: skip
-def test_a_direction_is_seen_however_it_is_spelled(text):
+def test_directions_are_recognised_in_all_spellings(text):
     assert names_direction(text)
 
 
@@ -32,29 +32,29 @@ def test_a_direction_is_seen_however_it_is_spelled(text):
         "topà", "nose", "we", "slowest", "rostrum",
     ],
 )  # fmt: skip
-def test_other_words_are_let_pass(text):
+def test_other_words_are_not_directions(text):
     assert not names_direction(text)
 
 
-def test_sentences_with_a_direction_are_left_out_and_the_others_kept_as_they_are():
+def test_sentences_with_a_direction_are_removed_and_others_kept():
     text = (
         "Sessile polyp.  It lies on\nthe left! About 0.5 cm; pale.\nSeen at 3\no'clock. Is it wet?"
     )
-    assert without_directions(text) == "Sessile polyp. About 0.5 cm; pale. Is it wet?"
+    assert remove_directional_sentences(text) == "Sessile polyp. About 0.5 cm; pale. Is it wet?"
 
 
-def test_sentences_beyond_the_limit_are_left_out():
-    assert without_directions("One two. Three four. Five.", 14) == "One two. Five."
-    assert without_directions("One two. Five.", 13) == "One two."
-    assert without_directions("No sentence is this short", 10) == ""
+def test_sentences_beyond_the_limit_are_removed():
+    assert remove_directional_sentences("One two. Three four. Five.", 14) == "One two. Five."
+    assert remove_directional_sentences("One two. Five.", 13) == "One two."
+    assert remove_directional_sentences("No sentence is this short", 10) == ""
 
 
 @given(st.text())
-def test_text_without_sentences_that_name_one_names_none(text):
-    assert not names_direction(without_directions(text))
+def test_the_remaining_text_names_no_direction(text):
+    assert not names_direction(remove_directional_sentences(text))
 
 
 @given(st.lists(st.sampled_from(["It is pale.", "It is on the left.", "Is it wet?"])))
-def test_exactly_the_sentences_with_a_direction_are_dropped(sentences):
+def test_only_sentences_with_a_direction_are_removed(sentences):
     expected = " ".join(sentence for sentence in sentences if "left" not in sentence)
-    assert without_directions("\n".join(sentences)) == expected
+    assert remove_directional_sentences("\n".join(sentences)) == expected

@@ -1,4 +1,4 @@
-"""texts.h5 to explanations.h5: each sentence has its vector, or vectors come from files."""
+"""texts.h5 to explanations.h5: an encoder makes the vectors, or files provide them."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ WIDTH = 768
 
 @pytest.fixture
 def texts(tmp_path):
-    """texts.h5 of three samples: two explained, the second by nobody."""
+    """texts.h5 of three samples: the first and the last have an explanation."""
     path = tmp_path / "texts.h5"
     with io.create_h5(path, "texts", {}, {}) as file:
         io.write_strings(file, "sample_id", IDS)
@@ -58,9 +58,9 @@ def run(texts, output, **chosen):
 
 
 class Letters:
-    """An encoder that counts: a vector is (length, 1), and it reads 10 letters."""
+    """An encoder whose vectors are (number of letters, 1); it reads at most 10 letters."""
 
-    name, version, width = "letters", "1", 2
+    name, version, embedding_dim = "letters", "1", 2
 
     def __init__(self):
         self.asked = []
@@ -69,7 +69,7 @@ class Letters:
         self.asked.append(list(sentences))
         return np.array([[len(sentence), 1] for sentence in sentences], np.float32)
 
-    def count_cut(self, sentences):
+    def count_truncated(self, sentences):
         return sum(len(sentence) > 10 for sentence in sentences)
 
 
@@ -93,19 +93,19 @@ def test_every_text_gets_its_own_vector(text, batch_size):
     assert (vectors[..., 1] == (lengths > 0)).all()
 
 
-def test_texts_that_are_cut_are_told(caplog):
+def test_truncated_texts_log_a_warning(caplog):
     caplog.set_level("WARNING")  # whatever level an earlier test has left
     with caplog.at_level(logging.WARNING, "stages"):
         encode_text(Letters(), np.array([["a" * 11, "b"], ["c" * 10, "a" * 11]], object), 8)
     assert caplog.messages == [
-        "1 of 3 texts are longer than letters reads; their ends do not count"
+        "1 of 3 texts are longer than letters can read; their ends are ignored"
     ]
     caplog.clear()
     encode_text(Letters(), np.array([["a" * 10]], object), 8)
     assert not caplog.messages
 
 
-def test_fields_are_joined_without_the_empty_ones():
+def test_joining_fields_skips_empty_ones():
     joined = join_fields(np.array([["A.", "", "B."], ["", "", ""], ["", "C.", ""]], object))
     assert joined.tolist() == [["A. B."], [""], ["C."]]
 
@@ -118,7 +118,7 @@ def mini():
     return minilm.make(EmbedSettings(), threads=1, gpus=0)
 
 
-def test_the_contract(texts, tmp_path):
+def test_the_datasets_and_attributes_of_explanations_h5(texts, tmp_path):
     with run(texts, tmp_path / "e.h5") as file, h5py.File(texts) as source:
         assert sorted(file) == sorted([*source, "embedding"])
         for name in source:
@@ -138,7 +138,7 @@ def test_the_contract(texts, tmp_path):
         assert json.loads(attributes["params"]) == EmbedSettings().model_dump()
 
 
-def test_each_sentence_has_its_own_vector_and_no_sentence_has_zeros(texts, tmp_path, mini):
+def test_each_sentence_has_its_vector_and_an_empty_one_zeros(texts, tmp_path, mini):
     sharp, clear, area, long = mini.encode([SHARP, CLEAR, AREA, LONG])
     none = np.zeros(384)
     expected = [[sharp, area, long], [none] * 3, [clear, area, none]]
@@ -173,7 +173,7 @@ def test_two_runs_write_the_same_bytes(texts, tmp_path, tokens):
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
-def test_vectors_of_another_workflow_are_taken_where_nothing_differs(texts, tmp_path, monkeypatch):
+def test_cached_vectors_are_reused_if_nothing_differs(texts, tmp_path, monkeypatch):
     encoder = Letters()
     monkeypatch.setattr(minilm, "make", lambda *_: encoder)
 
@@ -197,7 +197,7 @@ def test_vectors_of_another_workflow_are_taken_where_nothing_differs(texts, tmp_
     assert count("prompt.h5") > 0
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+def test_a_file_other_than_texts_h5_raises(tmp_path):
     (tmp_path / "texts.h5").write_text("no HDF5")
     with pytest.raises(BadInput, match=r"texts\.h5"):
         run(tmp_path / "texts.h5", tmp_path / "e.h5")
@@ -221,25 +221,25 @@ def vectors(shape, seed):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def imports(texts, tmp_path, folder):
+def run_import(texts, tmp_path, folder):
     return run(texts, tmp_path / "e.h5", encoder="import", source=str(folder))
 
 
-def refused(texts, tmp_path, folder):
+def refusal_message(texts, tmp_path, folder):
     with pytest.raises(BadInput) as error:
-        imports(texts, tmp_path, folder)
+        run_import(texts, tmp_path, folder)
     assert not (tmp_path / "e.h5").exists()
     return str(error.value)
 
 
 @pytest.mark.parametrize("shape", [(2, 768), (768,), (1, 768), (3, 512)])
-def test_imported_vectors_are_those_of_numpy(texts, tmp_path, folder, shape):
-    # -0 and a denormal number have bits of their own.
+def test_imported_vectors_keep_all_bits(texts, tmp_path, folder, shape):
+    # -0 and a denormal number have special bit patterns.
     odd = vectors(shape, 5)
     odd.flat[:2] = (-0.0, 1e-42)
     np.save(folder / "a.npy", odd)
     np.save(folder / "NA.npy", vectors(shape, 6))
-    with imports(texts, tmp_path, folder) as file:
+    with run_import(texts, tmp_path, folder) as file:
         embedding = file["embedding"][()]
         assert file["embedding"].chunks == (1, *embedding.shape[1:])
         assert embedding.dtype == np.float32
@@ -252,14 +252,14 @@ def test_imported_vectors_are_those_of_numpy(texts, tmp_path, folder, shape):
         assert file.attrs["D"] == shape[-1]
 
 
-def test_a_file_name_with_its_accents_taken_apart_is_the_samples(texts, tmp_path, folder):
+def test_a_file_name_in_another_unicode_form_matches_the_sample(texts, tmp_path, folder):
     np.save(folder / f"{unicodedata.normalize('NFD', 'frame ä')}.npy", vectors((2, WIDTH), 9))
-    with imports(texts, tmp_path, folder) as file:
+    with run_import(texts, tmp_path, folder) as file:
         assert (file["embedding"][1] == vectors((2, WIDTH), 9)).all()
 
 
-def test_the_sentences_stay_where_a_vector_stands_for_each(texts, tmp_path, folder):
-    with imports(texts, tmp_path, folder) as file:
+def test_sentences_are_kept_if_each_has_a_vector(texts, tmp_path, folder):
+    with run_import(texts, tmp_path, folder) as file:
         assert file["text"].asstr()[()].tolist() == [["", ""]] * 3
         assert list(file.attrs["fields"]) == ["", ""]
         assert file["attributes"].asstr()[0] == '{"area": 0.03}'
@@ -268,7 +268,7 @@ def test_the_sentences_stay_where_a_vector_stands_for_each(texts, tmp_path, fold
         assert json.loads(file.attrs["inputs"])["source"] == io.sha256(folder)
     for i, name in enumerate(("a", "NA")):
         np.save(folder / f"{name}.npy", vectors((3, WIDTH), i))
-    with imports(texts, tmp_path, folder) as file:
+    with run_import(texts, tmp_path, folder) as file:
         assert file["text"].asstr()[()].tolist() == ROWS
         assert list(file.attrs["fields"]) == list(FIELDS[:3])
 
@@ -276,18 +276,18 @@ def test_the_sentences_stay_where_a_vector_stands_for_each(texts, tmp_path, fold
 def test_a_sample_without_a_text_may_have_vectors(texts, tmp_path, folder):
     np.save(folder / "frame ä.npy", vectors((2, WIDTH), 9))
     np.save(folder / "of another data set.npy", np.zeros(3))
-    with imports(texts, tmp_path, folder) as file:
+    with run_import(texts, tmp_path, folder) as file:
         assert (file["embedding"][1] == vectors((2, WIDTH), 9)).all()
 
 
-def test_a_shape_that_few_files_have(texts, tmp_path, folder):
+def test_a_file_of_another_shape_raises(texts, tmp_path, folder):
     np.save(folder / "a.npy", vectors((2, 512), 0))
     np.save(folder / "frame ä.npy", vectors((2, WIDTH), 0))
-    assert refused(texts, tmp_path, folder) == (
+    assert refusal_message(texts, tmp_path, folder) == (
         f"{folder / 'a.npy'}: shape\n"
-        "  found:    (2, 512) (vectors, their length)\n"
-        "  expected: (2, 768), as in frame ä.npy: one shape in all files\n"
-        "  to mend:  make all vectors with one encoder, and as many for each sample"
+        "  found:    (2, 512) (number of vectors, their length)\n"
+        "  expected: (2, 768), as in frame ä.npy: all files need one shape\n"
+        "  to mend:  make all vectors with one encoder, and the same number for each sample"
     )
 
 
@@ -306,39 +306,39 @@ def test_a_shape_that_few_files_have(texts, tmp_path, folder):
         (np.array([{"a": 1}], object), r"file\n  found:    Object arrays cannot be loaded"),
     ],
 )
-def test_an_array_of_another_kind(texts, tmp_path, folder, array, message):
+def test_an_array_of_another_kind_raises(texts, tmp_path, folder, array, message):
     np.save(folder / "NA.npy", array, allow_pickle=True)
     with pytest.raises(BadInput, match=rf"NA\.npy: {message}"):
         imported.read_array(folder / "NA.npy")
-    assert "NA.npy" in refused(texts, tmp_path, folder)
+    assert "NA.npy" in refusal_message(texts, tmp_path, folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04 an archive"])
-def test_a_file_that_is_no_array(folder, content):
+def test_a_file_without_an_array_raises(folder, content):
     (folder / "a.npy").write_bytes(content)
     with pytest.raises(BadInput, match=r"a\.npy: file\n(.*\n)+.*numpy\.save\(file"):
         imported.read_array(folder / "a.npy")
 
 
-def test_a_file_that_was_cut_short(folder):
+def test_a_truncated_file_raises(folder):
     file = folder / "a.npy"
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(BadInput, match=r"a\.npy: file\n  found:    .*"):
         imported.read_array(file)
 
 
-def test_explained_samples_without_vectors_are_named(texts, tmp_path, folder):
+def test_missing_vectors_of_explained_samples_are_named(texts, tmp_path, folder):
     (folder / "NA.npy").unlink()
-    assert refused(texts, tmp_path, folder) == (
+    assert refusal_message(texts, tmp_path, folder) == (
         f"{folder}: files\n"
         "  found:    no NA.npy\n"
         "  expected: <id>.npy for each of the 2 samples with a text\n"
-        "  to mend:  state the folder of the vectors as embed.source, name the files like the "
-        "images, without their ending, or leave the samples out of the split files"
+        "  to mend:  set embed.source to the folder of the vectors, name the files like the images "
+        "without their extension, or remove the samples from the split files"
     )
 
 
-def test_of_many_absent_files_five_are_named(tmp_path):
+def test_five_of_many_missing_files_are_named(tmp_path):
     ids = np.array([f"s{i}" for i in range(9)], object)
     with pytest.raises(
         BadInput, match=r"no s0\.npy, s1\.npy, s2\.npy, s3\.npy, s4\.npy and 4 more"
@@ -346,15 +346,15 @@ def test_of_many_absent_files_five_are_named(tmp_path):
         imported.read_vectors(tmp_path / "nowhere", ids, np.ones(9, bool))
 
 
-def test_vectors_of_no_sample_at_all(tmp_path):
-    with pytest.raises(BadInput, match=r"no <id>\.npy of any sample"):
+def test_a_folder_without_any_vector_raises(tmp_path):
+    with pytest.raises(BadInput, match=r"no <id>\.npy for any sample"):
         imported.read_vectors(tmp_path, np.array(["a", "b"], object), np.zeros(2, bool))
 
 
-def test_all_problems_are_told_at_once(texts, tmp_path, folder):
+def test_all_problems_are_reported_at_once(texts, tmp_path, folder):
     np.save(folder / "a.npy", np.zeros((2, WIDTH)))
     (folder / "NA.npy").unlink()
-    message = refused(texts, tmp_path, folder)
+    message = refusal_message(texts, tmp_path, folder)
     assert message.startswith("2 problems:\n1. ")
     assert "no NA.npy" in message and "float64" in message
 
@@ -368,7 +368,7 @@ def test_all_problems_are_told_at_once(texts, tmp_path, folder):
     ),
     order=st.sampled_from("CF"),
 )
-def test_any_file_of_finite_numbers_comes_back_bit_for_bit(tmp_path_factory, array, order):
+def test_any_file_of_finite_numbers_is_read_bit_for_bit(tmp_path_factory, array, order):
     file = tmp_path_factory.mktemp("any") / "x.npy"
     np.save(file, np.asarray(array, order=order))
     read = imported.read_array(file)
@@ -376,14 +376,14 @@ def test_any_file_of_finite_numbers_comes_back_bit_for_bit(tmp_path_factory, arr
     assert read.tobytes() == array.tobytes()
 
 
-def test_the_same_bytes_from_the_same_files(texts, tmp_path, folder):
-    imports(texts, tmp_path, folder).close()
+def test_two_imports_write_the_same_bytes(texts, tmp_path, folder):
+    run_import(texts, tmp_path, folder).close()
     first = (tmp_path / "e.h5").read_bytes()
-    imports(texts, tmp_path, folder).close()
+    run_import(texts, tmp_path, folder).close()
     assert (tmp_path / "e.h5").read_bytes() == first
 
 
-def test_as_a_command(texts, tmp_path, folder):
+def test_embed_as_a_command(texts, tmp_path, folder):
     chosen = EmbedSettings(encoder="import", source=str(folder)).model_dump_json()
     options = {"texts": texts, "output": tmp_path / "e.h5", "settings": chosen, "threads": 1}
     options |= {"gpus": 0, "source": folder}

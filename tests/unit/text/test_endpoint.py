@@ -27,7 +27,7 @@ from stages.core.cli import BadInput
 from stages.settings.explain import EndpointSettings, ExplainSettings
 from stages.text.describers import Sample, Setup, connection, endpoint
 from stages.text.describers.asking import Question, Unanswered
-from stages.text.describers.endpoint import Endpoint
+from stages.text.describers.endpoint import EndpointModel
 from tests.workspace import ROOT
 
 VARIABLE = "ENDPOINT_TEST_KEY"
@@ -51,32 +51,32 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        told = self.server.told
-        with told.lock:
-            told.running += 1
-            told.most = max(told.most, told.running)
+        stub = self.server.stub
+        with stub.lock:
+            stub.running += 1
+            stub.most = max(stub.most, stub.running)
         try:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             asked = SimpleNamespace(
                 path=self.path, headers=dict(self.headers), fields=json.loads(body)
             )
             asked.text = asked.fields["messages"][0]["content"][0]["text"]
-            with told.lock:
-                told.requests.append(asked)
-            answer = told.answer(asked)
+            with stub.lock:
+                stub.requests.append(asked)
+            answer = stub.answer(asked)
         finally:
-            with told.lock:
-                told.running -= 1
+            with stub.lock:
+                stub.running -= 1
         self.send(answer)
 
     def do_CONNECT(self):
-        self.server.told.requests.append(
+        self.server.stub.requests.append(
             SimpleNamespace(path=self.path, headers=dict(self.headers))
         )
         self.send((403, {}, b""))
 
     def send(self, answer):
-        """Send what a test wants: a completion's fields, a status with all else, or raw bytes."""
+        """Send the fields of a completion, a tuple (status, headers, body), or raw bytes."""
         if isinstance(answer, dict):
             answer = 200, {}, json.dumps(answer).encode()
         try:
@@ -103,7 +103,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request, client_address):
-        if not self.told.quiet:
+        if not self.stub.quiet:
             super().handle_error(request, client_address)
 
 
@@ -119,14 +119,14 @@ def serve():
             context.load_cert_chain(certificate)
             server.socket = context.wrap_socket(server.socket, server_side=True)
             scheme = "https"
-        server.told = SimpleNamespace(
+        server.stub = SimpleNamespace(
             answer=answer, requests=[], running=0, most=0, lock=threading.Lock(), quiet=quiet
         )
-        server.told.url = f"{scheme}://127.0.0.1:{server.server_port}/v1"
+        server.stub.url = f"{scheme}://127.0.0.1:{server.server_port}/v1"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         servers.append((server, thread))
-        return server.told
+        return server.stub
 
     yield start
     for server, thread in servers:
@@ -135,13 +135,13 @@ def serve():
         server.server_close()
 
 
-def make(url, pauses=None, **changes):
-    """An endpoint whose pauses are taken note of, and over at once."""
+def make_model(url, pauses=None, **changes):
+    """Make an endpoint model that records its pauses and does not wait."""
     reached = {"key_variable": VARIABLE, "timeout_s": 5} | {
         name: changes.pop(name) for name in EndpointSettings.model_fields if name in changes
     }
     kept = [] if pauses is None else pauses
-    return Endpoint(
+    return EndpointModel(
         ExplainSettings(backend="openai", **{"model": "tiny-vlm", "url": url, **changes}),
         EndpointSettings(**reached),
         pause=lambda halt, seconds: kept.append(seconds),
@@ -153,14 +153,14 @@ def question(text="What is it?"):
     return Question(np.zeros((2, 3, 3), np.uint8), text)
 
 
-def bad(model, questions=None):
+def error_message(model, questions=None):
     with pytest.raises(BadInput) as caught:
         model.generate(questions or [question()], 0)
     return str(caught.value)
 
 
 def scripted(*answers):
-    """Answer the first request with the first of them, and so on; all further with the last."""
+    """Answer the requests with `answers` in turn, and all further requests with the last."""
     left = list(answers)
     return lambda asked: left.pop(0) if len(left) > 1 else left[0]
 
@@ -174,13 +174,13 @@ def error(message, **beside):
 
 def test_a_question_is_sent_as_a_chat_with_its_picture(serve, monkeypatch):
     monkeypatch.setenv(VARIABLE, KEY + "\n")
-    told = serve(lambda asked: completion("A polyp."))
+    stub = serve(lambda asked: completion("A polyp."))
     picture = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
-    model = make(told.url + "/", temperature=0.5, max_tokens=123, seed=40)
+    model = make_model(stub.url + "/", temperature=0.5, max_tokens=123, seed=40)
 
     assert model.generate([Question(picture, "What is it? äß")], 2) == ["A polyp."]
 
-    (asked,) = told.requests
+    (asked,) = stub.requests
     assert asked.path == "/v1/chat/completions"
     assert asked.headers["Authorization"] == f"Bearer {KEY}"
     assert asked.headers["Content-Type"] == "application/json"
@@ -211,35 +211,35 @@ def test_a_question_is_sent_as_a_chat_with_its_picture(serve, monkeypatch):
 def test_without_a_key_there_is_no_authorization(serve, monkeypatch, value):
     if value is not None:
         monkeypatch.setenv(VARIABLE, value)
-    told = serve(lambda asked: completion("yes"))
-    assert make(told.url).generate([question()], 0) == ["yes"]
-    assert "Authorization" not in told.requests[0].headers
+    stub = serve(lambda asked: completion("yes"))
+    assert make_model(stub.url).generate([question()], 0) == ["yes"]
+    assert "Authorization" not in stub.requests[0].headers
 
 
-def test_no_questions_are_no_answers():
-    assert make("http://127.0.0.1:9/v1").generate([], 0) == []
+def test_no_questions_give_no_answers():
+    assert make_model("http://127.0.0.1:9/v1").generate([], 0) == []
 
 
 # Many requests
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_as_many_requests_as_stated_are_under_way_and_never_more(serve, concurrency):
-    # Passes only when that many wait in it together.
+def test_concurrency_limits_the_requests_at_a_time(serve, concurrency):
+    # Opens only when this many requests wait at the same time.
     barrier = threading.Barrier(concurrency, timeout=10)
 
     def answer(asked):
         barrier.wait()
         return completion(f"to {asked.text}")
 
-    told = serve(answer)
+    stub = serve(answer)
     texts = [f"question {i}" for i in range(4 * concurrency)]
-    found = make(told.url, concurrency=concurrency).generate([question(t) for t in texts], 0)
+    found = make_model(stub.url, concurrency=concurrency).generate([question(t) for t in texts], 0)
     assert found == [f"to {text}" for text in texts]
-    assert told.most == concurrency
+    assert stub.most == concurrency
 
 
-def test_a_slow_first_answer_does_not_let_the_others_overtake_it(serve):
+def test_answers_keep_the_order_of_the_questions(serve):
     gate = threading.Event()
 
     def answer(asked):
@@ -249,13 +249,13 @@ def test_a_slow_first_answer_does_not_let_the_others_overtake_it(serve):
             gate.set()
         return completion(f"to {asked.text}")
 
-    told = serve(answer)
-    found = make(told.url, concurrency=2).generate([question(str(i)) for i in range(6)], 0)
+    stub = serve(answer)
+    found = make_model(stub.url, concurrency=2).generate([question(str(i)) for i in range(6)], 0)
     assert found == [f"to {i}" for i in range(6)]
 
 
-def test_in_a_storm_of_errors_no_question_is_lost(serve):
-    """Three tries each; what comes of each is drawn beforehand, so the outcomes are known."""
+def test_no_question_is_lost_under_random_errors(serve):
+    """Each question gets three tries, whose results are drawn before, so the outcome is known."""
     kinds = ["well", "error", "broken", "slow", "cut", "hung up"]
     rng = np.random.default_rng(11)
     drawn = rng.choice(kinds, size=(60, 3), p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.05])
@@ -277,60 +277,60 @@ def test_in_a_storm_of_errors_no_question_is_lost(serve):
         body = json.dumps(completion(f"to {i}")).encode()
         return 200, {} if kind == "broken" else {"Content-Length": "999"}, body[:-7]
 
-    told = serve(answer, quiet=True)
-    # The server that cuts an answer short keeps the line open: the client stops waiting.
+    stub = serve(answer, quiet=True)
+    # After a truncated answer the server keeps the connection open, and the client times out.
     start = time.monotonic()
-    model = make(told.url, concurrency=5, retries=2, timeout_s=0.5)
+    model = make_model(stub.url, concurrency=5, retries=2, timeout_s=0.5)
     found = model.generate([question(str(i)) for i in range(60)], 0)
     seconds = time.monotonic() - start
 
     good = np.isin(drawn, ["well", "slow"])
     expected = [f"to {i}" if good[i].any() else None for i in range(60)]
     assert [None if isinstance(text, Unanswered) else text for text in found] == expected
-    # By the drawing: neither kind of outcome is missing.
+    # Both kinds of outcome occur.
     assert 0 < expected.count(None) < 20
     first_good = np.where(good.any(1), good.argmax(1) + 1, 3)
-    assert len(told.requests) == first_good.sum()
-    assert told.most <= 5
+    assert len(stub.requests) == first_good.sum()
+    assert stub.most <= 5
     assert seconds < 15
 
 
-# What passes
+# Temporary errors
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
-def test_what_may_pass_is_sent_again(serve, status, caplog):
+def test_temporary_errors_are_retried(serve, status, caplog):
     pauses = []
-    told = serve(scripted((status, {}, error("busy")), completion("now")))
+    stub = serve(scripted((status, {}, error("busy")), completion("now")))
     with caplog.at_level(logging.INFO, "stages"):
-        assert make(told.url, pauses).generate([question()], 0) == ["now"]
-    assert len(told.requests) == 2
+        assert make_model(stub.url, pauses).generate([question()], 0) == ["now"]
+    assert len(stub.requests) == 2
     assert len(pauses) == 1
     said = json.dumps({"error": {"message": "busy"}})
-    assert caplog.messages == [f"HTTP {status}: {said}; asking again in {pauses[0]:.1f} s"]
+    assert caplog.messages == [f"HTTP {status}: {said}; retrying in {pauses[0]:.1f} s"]
 
 
 def test_pauses_double_up_to_a_minute_and_are_drawn_from_their_upper_half(serve):
-    told = serve(lambda asked: (503, {}, b"down for repair.\r\n"))
+    stub = serve(lambda asked: (503, {}, b"down for repair.\r\n"))
     pauses, again = [], []
-    (found,) = make(told.url, pauses, retries=8).generate([question()], 0)
+    (found,) = make_model(stub.url, pauses, retries=8).generate([question()], 0)
     assert found == Unanswered("HTTP 503: down for repair (tried 9 times)")
-    assert len(told.requests) == 9
+    assert len(stub.requests) == 9
     longest = np.array([1, 2, 4, 8, 16, 32, 60, 60])
     shares = np.array(pauses) / longest
     assert ((shares >= 0.5) & (shares <= 1)).all()
     assert np.ptp(shares) > 0.1
-    make(told.url, again, retries=8).generate([question()], 0)
+    make_model(stub.url, again, retries=8).generate([question()], 0)
     assert again == pauses
-    (once,) = make(told.url, again, retries=0).generate([question()], 0)
+    (once,) = make_model(stub.url, again, retries=0).generate([question()], 0)
     assert once.reason.endswith("(tried 1 times)")
-    assert len(told.requests) == 19
+    assert len(stub.requests) == 19
 
 
-def test_questions_side_by_side_do_not_pause_in_step(serve):
-    told = serve(lambda asked: (503, {}, b"busy"))
+def test_parallel_questions_pause_differently(serve):
+    stub = serve(lambda asked: (503, {}, b"busy"))
     pauses = []
-    make(told.url, pauses, retries=1).generate([question()] * 8, 0)
+    make_model(stub.url, pauses, retries=1).generate([question()] * 8, 0)
     assert len(set(pauses)) == 8
 
 
@@ -339,7 +339,7 @@ def test_questions_side_by_side_do_not_pause_in_step(serve):
     [
         ("7", 7, 8),
         ("1.5", 1.5, 2.5),
-        # No longer than the pause would be anyhow: 0.5 to 1 s.
+        # No longer than the usual pause: 0.5 to 1 s.
         ("0", 0.5, 1),
         ("soon", 0.5, 1),
         ("-3", 0.5, 1),
@@ -350,13 +350,13 @@ def test_questions_side_by_side_do_not_pause_in_step(serve):
         ("Wed, 21 Oct 2015 07:28:00 -0000", 0.5, 1),
     ],
 )
-def test_the_endpoint_can_ask_to_be_waited_for(serve, stated, least, most):
+def test_the_retry_after_header_sets_the_pause(serve, stated, least, most):
     if stated == "in 30 s":
         later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)
         stated = format_datetime(later, usegmt=True)
-    told = serve(scripted((429, {"Retry-After": stated}, b"slowly"), completion("now")))
+    stub = serve(scripted((429, {"Retry-After": stated}, b"slowly"), completion("now")))
     pauses = []
-    assert make(told.url, pauses).generate([question()], 0) == ["now"]
+    assert make_model(stub.url, pauses).generate([question()], 0) == ["now"]
     assert len(pauses) == 1
     assert least <= pauses[0] <= most
 
@@ -366,43 +366,43 @@ def test_the_endpoint_can_ask_to_be_waited_for(serve, stated, least, most):
 @example("Wed, 21 Oct 99999 07:28:00 GMT")
 @example("1e999")
 @example("Wed, 1 Jan 2025 0:3000000000:0 GMT")
-def test_whatever_a_retry_after_says_is_a_time_or_nothing(header):
-    seconds = connection._retry_after(header)
+def test_any_retry_after_header_gives_a_finite_time(header):
+    seconds = connection._parse_retry_after(header)
     assert 0 <= seconds < float("inf")
 
 
-def test_an_endpoint_that_asks_for_more_than_ten_minutes_is_not_waited_for(serve):
-    told = serve(lambda asked: (429, {"Retry-After": "3600"}, b"daily limit"))
+def test_a_retry_after_above_ten_minutes_fails_at_once(serve):
+    stub = serve(lambda asked: (429, {"Retry-After": "3600"}, b"daily limit"))
     pauses = []
-    assert make(told.url, pauses).generate([question()], 0) == [
+    assert make_model(stub.url, pauses).generate([question()], 0) == [
         Unanswered(
-            "HTTP 429: daily limit; the endpoint asks to wait 3600 s, and 600 s is the most that "
-            "is waited"
+            "HTTP 429: daily limit; the endpoint asks for a wait of 3600 s, and the longest "
+            "allowed wait is 600 s"
         )
     ]
     assert pauses == []
-    assert len(told.requests) == 1
+    assert len(stub.requests) == 1
 
 
-def test_a_silent_endpoint_is_given_up_in_time(serve):
+def test_a_silent_endpoint_times_out(serve):
     over = threading.Event()
 
     def answer(asked):
         over.wait(10)
         return completion("too late")
 
-    told = serve(answer)
+    stub = serve(answer)
     start = time.monotonic()
-    found = make(told.url, timeout_s=0.2, retries=1).generate([question()], 0)
+    found = make_model(stub.url, timeout_s=0.2, retries=1).generate([question()], 0)
     seconds = time.monotonic() - start
     over.set()
     assert found == [Unanswered("no answer within 0.2 s (tried 2 times)")]
     assert 0.4 <= seconds < 5
-    assert len(told.requests) == 2
+    assert len(stub.requests) == 2
 
 
-def test_an_answer_that_drips_is_given_up_in_time():
-    """Each byte comes within the time-out, and all of them do not."""
+def test_a_slowly_dripping_answer_times_out():
+    """Each byte arrives within the time-out, but the whole answer does not."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def drip():
@@ -421,7 +421,7 @@ def test_an_answer_that_drips_is_given_up_in_time():
     thread.start()
     start = time.monotonic()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    found = make(url, timeout_s=0.3, retries=0).generate([question()], 0)
+    found = make_model(url, timeout_s=0.3, retries=0).generate([question()], 0)
     seconds = time.monotonic() - start
     thread.join(5)
     listener.close()
@@ -429,22 +429,21 @@ def test_an_answer_that_drips_is_given_up_in_time():
     assert 0.3 <= seconds < 3
 
 
-def test_an_endpoint_that_hangs_up_is_asked_again(serve):
-    told = serve(lambda asked: b"", quiet=True)
-    found = make(told.url, retries=1).generate([question()], 0)
+def test_a_closed_connection_is_retried(serve):
+    stub = serve(lambda asked: b"", quiet=True)
+    found = make_model(stub.url, retries=1).generate([question()], 0)
     assert found == [
         Unanswered(
-            "the connection broke off: Remote end closed connection without response (tried 2 "
-            "times)"
+            "the connection was lost: Remote end closed connection without response (tried 2 times)"
         )
     ]
-    assert len(told.requests) == 2
+    assert len(stub.requests) == 2
 
 
-def test_a_download_without_end_is_given_up(serve, monkeypatch):
-    monkeypatch.setattr(connection, "LARGEST_ANSWER", 1_000_000)
-    told = serve(lambda asked: (200, {}, b" " * 3_000_000))
-    found = make(told.url, retries=0).generate([question()], 0)
+def test_a_too_large_answer_fails(serve, monkeypatch):
+    monkeypatch.setattr(connection, "MAX_ANSWER_BYTES", 1_000_000)
+    stub = serve(lambda asked: (200, {}, b" " * 3_000_000))
+    found = make_model(stub.url, retries=0).generate([question()], 0)
     assert found == [Unanswered("the answer is larger than 1 MB (tried 1 times)")]
 
 
@@ -454,7 +453,7 @@ def test_a_download_without_end_is_given_up(serve, monkeypatch):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "nothing"),
+        (b"", "(empty)"),
         (b"{", "{"),
         (b"<html>\n  <b>Gateway</b>\n</html>", "<html> <b>Gateway</b> </html>"),
         (b"[]", "[]"),
@@ -468,21 +467,21 @@ def test_a_download_without_end_is_given_up(serve, monkeypatch):
         (b'{"choices": [{"message": {"content": "\\ud800"}}]}', None),
     ],
 )
-def test_an_answer_that_is_no_chat_completion_is_asked_for_again(serve, body, said):
+def test_an_answer_that_is_not_a_chat_completion_is_retried(serve, body, said):
     said = body.decode() if said is None else said
-    told = serve(lambda asked: (200, {}, body))
-    found = make(told.url, retries=1).generate([question()], 0)
-    assert found == [Unanswered(f"the answer is no chat completion: {said} (tried 2 times)")]
-    assert len(told.requests) == 2
-    told.answer = lambda asked: completion("now")
-    assert make(told.url, retries=1).generate([question()], 0) == ["now"]
+    stub = serve(lambda asked: (200, {}, body))
+    found = make_model(stub.url, retries=1).generate([question()], 0)
+    assert found == [Unanswered(f"the answer is not a chat completion: {said} (tried 2 times)")]
+    assert len(stub.requests) == 2
+    stub.answer = lambda asked: completion("now")
+    assert make_model(stub.url, retries=1).generate([question()], 0) == ["now"]
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
         (completion(" a\n"), " a\n"),
-        # Cut short, or empty: the reader of the answers says what is wrong, and it is asked again.
+        # Truncated or empty texts are returned: parsing them fails, and the caller asks again.
         (completion('{"Location": "upp', end="length"), '{"Location": "upp'),
         (completion(""), ""),
         (completion(None), ""),
@@ -490,8 +489,8 @@ def test_an_answer_that_is_no_chat_completion_is_asked_for_again(serve, body, sa
         (
             completion(" ", end="length"),
             Unanswered(
-                "explain.max_tokens (400) was spent before the first word of the answer; a model "
-                "that reasons at length needs more"
+                "the model used all explain.max_tokens (400) before the first word of the answer; "
+                "a model that reasons at length needs more"
             ),
         ),
         (
@@ -504,10 +503,10 @@ def test_an_answer_that_is_no_chat_completion_is_asked_for_again(serve, body, sa
         ),
     ],
 )
-def test_what_is_made_of_a_completion(serve, answer, expected):
-    told = serve(lambda asked: answer)
-    assert make(told.url).generate([question()], 0) == [expected]
-    assert len(told.requests) == 1
+def test_the_text_of_a_completion_is_returned_or_unanswered(serve, answer, expected):
+    stub = serve(lambda asked: answer)
+    assert make_model(stub.url).generate([question()], 0) == [expected]
+    assert len(stub.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -524,39 +523,39 @@ def test_what_is_made_of_a_completion(serve, answer, expected):
     ],
 )
 def test_the_revision_is_what_the_endpoint_reports(serve, reported, revision):
-    told = serve(scripted(*[completion("a", **beside) for beside in reported]))
-    model = make(told.url)
+    stub = serve(scripted(*[completion("a", **beside) for beside in reported]))
+    model = make_model(stub.url)
     assert (model.name, model.revision) == ("tiny-vlm", "")
     for attempt in range(len(reported)):
         model.generate([question()], attempt)
     assert (model.name, model.revision) == ("tiny-vlm", revision)
 
 
-# What concerns all
+# Errors that concern all questions
 
 
-def test_a_server_that_is_not_there():
+def test_a_missing_server_raises():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     pauses = []
-    assert bad(make(f"http://127.0.0.1:{port}/v1", pauses, retries=2)) == (
+    assert error_message(make_model(f"http://127.0.0.1:{port}/v1", pauses, retries=2)) == (
         f"http://127.0.0.1:{port}/v1/chat/completions: connection\n"
         "  found:    no connection: [Errno 111] Connection refused\n"
-        "  expected: an endpoint that can be reached from where the job runs\n"
+        "  expected: an endpoint that the job can reach\n"
         "  to mend:  start the server, correct explain.url, or set the environment variable "
-        "https_proxy where https goes through a proxy"
+        "https_proxy if https needs a proxy"
     )
     assert len(pauses) == 2
 
 
-def test_a_server_that_starts_late_is_waited_for(serve):
+def test_a_server_may_start_late(serve):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    model = make(f"http://127.0.0.1:{port}/v1")
+    model = make_model(f"http://127.0.0.1:{port}/v1")
 
     def start(halt, seconds):
         server = Server(("127.0.0.1", port), Handler)
-        server.told = SimpleNamespace(
+        server.stub = SimpleNamespace(
             answer=lambda asked: completion("here"),
             requests=[],
             running=0,
@@ -574,17 +573,17 @@ REFUSALS = {
     (401, True): (
         f"a key that the endpoint refuses (environment variable {VARIABLE})",
         f"the endpoint's key in the environment variable {VARIABLE}",
-        f"set {VARIABLE} where the job runs, or name another in endpoint.key_variable",
+        f"set {VARIABLE} where the job runs, or correct endpoint.key_variable",
     ),
     (401, False): (
         f"no key: the environment variable {VARIABLE} is unset or empty",
         f"the endpoint's key in the environment variable {VARIABLE}",
-        f"set {VARIABLE} where the job runs, or name another in endpoint.key_variable",
+        f"set {VARIABLE} where the job runs, or correct endpoint.key_variable",
     ),
     (403, True): (
         f"a key that the endpoint refuses (environment variable {VARIABLE}); it says: not so",
         f"the endpoint's key in the environment variable {VARIABLE}",
-        f"set {VARIABLE} where the job runs, or name another in endpoint.key_variable",
+        f"set {VARIABLE} where the job runs, or correct endpoint.key_variable",
     ),
     (404, True): (
         "not so",
@@ -594,8 +593,8 @@ REFUSALS = {
     **{
         (status, True): (
             "not so",
-            "an endpoint that takes the request for the model 'tiny-vlm'",
-            "follow what the endpoint says, and correct the settings under explain",
+            "an endpoint that accepts the request for the model 'tiny-vlm'",
+            "follow the endpoint's message, and correct the settings under explain",
         )
         for status in (400, 402, 405, 413, 415, 422)
     },
@@ -603,36 +602,36 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("status", "with_key"), REFUSALS)
-def test_a_refusal_of_all_stops_with_what_to_mend(serve, monkeypatch, status, with_key):
+def test_a_refusal_of_all_questions_raises(serve, monkeypatch, status, with_key):
     if with_key:
         monkeypatch.setenv(VARIABLE, KEY)
-    told = serve(lambda asked: (status, {}, b"not so.\n"))
+    stub = serve(lambda asked: (status, {}, b"not so.\n"))
     found, expected, mend = REFUSALS[status, with_key]
-    assert bad(make(told.url)) == (
-        f"{told.url}/chat/completions: HTTP {status}\n"
+    assert error_message(make_model(stub.url)) == (
+        f"{stub.url}/chat/completions: HTTP {status}\n"
         f"  found:    {found}\n  expected: {expected}\n  to mend:  {mend}"
     )
-    assert len(told.requests) == 1
+    assert len(stub.requests) == 1
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 415])
-def test_a_refusal_that_cannot_be_due_to_a_question_stops_later_too(serve, status):
-    told = serve(scripted(completion("a"), (status, {}, b"no longer")))
-    model = make(told.url)
+def test_a_permanent_error_raises_even_after_answers(serve, status):
+    stub = serve(scripted(completion("a"), (status, {}, b"no longer")))
+    model = make_model(stub.url)
     assert model.generate([question()], 0) == ["a"]
-    assert bad(model).startswith(f"{told.url}/chat/completions: HTTP {status}\n")
+    assert error_message(model).startswith(f"{stub.url}/chat/completions: HTTP {status}\n")
 
 
-def test_a_spent_quota_is_not_waited_for(serve):
+def test_a_used_up_quota_is_not_retried(serve):
     said = error("You exceeded your quota", code="insufficient_quota")
-    told = serve(lambda asked: (429, {}, said))
-    message = bad(make(told.url))
-    assert message.startswith(f"{told.url}/chat/completions: HTTP 429\n  found:    {said.decode()}")
-    assert len(told.requests) == 1
+    stub = serve(lambda asked: (429, {}, said))
+    message = error_message(make_model(stub.url))
+    assert message.startswith(f"{stub.url}/chat/completions: HTTP 429\n  found:    {said.decode()}")
+    assert len(stub.requests) == 1
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_refusal_of_one_question_leaves_the_others(serve, status):
+def test_a_refusal_of_one_question_does_not_affect_the_others(serve, status):
     def answer(asked):
         if asked.text == "refused":
             return status, {}, error("picture too large")
@@ -642,27 +641,27 @@ def test_a_refusal_of_one_question_leaves_the_others(serve, status):
         f'the endpoint refuses the request (HTTP {status}): {{"error": {{"message": "picture too '
         'large"}}'
     )
-    told = serve(answer)
-    model = make(told.url, concurrency=1)
+    stub = serve(answer)
+    model = make_model(stub.url, concurrency=1)
     texts = ["refused", "a", "refused", "b"]
     assert model.generate([question(t) for t in texts], 0) == [refused, "to a", refused, "to b"]
-    # Others were answered with the same settings before, so it is the question's fault.
+    # The endpoint answered others with the same settings, so this question is the cause.
     assert model.generate([question("refused")], 1) == [refused]
-    assert "HTTP" in bad(make(told.url), [question("refused")] * 2)
+    assert "HTTP" in error_message(make_model(stub.url), [question("refused")] * 2)
 
 
 @pytest.mark.parametrize(
     "code", ["content_filter", "content_policy_violation", "InputImageSensitiveContentDetected"]
 )
 def test_a_content_filter_refuses_one_question(serve, code):
-    told = serve(lambda asked: (400, {}, error("no", code=code)))
-    (found,) = make(told.url).generate([question()], 0)
+    stub = serve(lambda asked: (400, {}, error("no", code=code)))
+    (found,) = make_model(stub.url).generate([question()], 0)
     said = error("no", code=code).decode()
     assert found == Unanswered(f"the endpoint's content filter refuses the request: {said}")
 
 
-def test_what_concerns_all_stops_the_others_at_once(serve):
-    """One waits for the endpoint, many have not begun; the key is refused meanwhile."""
+def test_an_error_for_all_questions_stops_them_at_once(serve):
+    """One question waits, many have not started, and then the endpoint refuses the key."""
     asked_first = threading.Event()
 
     def answer(asked):
@@ -673,15 +672,15 @@ def test_what_concerns_all_stops_the_others_at_once(serve):
         time.sleep(0.1)
         return 401, {}, b""
 
-    told = serve(answer)
-    stated = {"backend": "openai", "model": "m", "url": told.url}
+    stub = serve(answer)
+    stated = {"backend": "openai", "model": "m", "url": stub.url}
     reached = EndpointSettings(key_variable=VARIABLE, concurrency=2)
-    model = Endpoint(ExplainSettings(**stated), reached)
+    model = EndpointModel(ExplainSettings(**stated), reached)
     start = time.monotonic()
-    message = bad(model, [question(str(i)) for i in range(40)])
+    message = error_message(model, [question(str(i)) for i in range(40)])
     assert time.monotonic() - start < 5
     assert "HTTP 401" in message
-    assert len(told.requests) < 6
+    assert len(stub.requests) < 6
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -689,45 +688,45 @@ def test_neither_key_nor_image_follows_a_redirect(serve, monkeypatch, status):
     monkeypatch.setenv(VARIABLE, KEY)
     other = serve(lambda asked: completion("caught"))
     target = f"{other.url}/chat/completions"
-    told = serve(lambda asked: (status, {"Location": target}, b""))
-    assert bad(make(told.url)) == (
-        f"{told.url}/chat/completions: HTTP {status}\n"
+    stub = serve(lambda asked: (status, {"Location": target}, b""))
+    assert error_message(make_model(stub.url)) == (
+        f"{stub.url}/chat/completions: HTTP {status}\n"
         f"  found:    a redirect to {target}\n"
-        "  expected: an address that answers by itself; no key and no image follows a redirect\n"
+        "  expected: an address without a redirect: no key and no image goes to another host\n"
         "  to mend:  set explain.url to the endpoint's own base address, if you trust it"
     )
     assert other.requests == []
-    assert len(told.requests) == 1
+    assert len(stub.requests) == 1
 
 
-# The address, the key and the way there
+# The address, the key and the connection
 
 
 @pytest.mark.parametrize(
     ("url", "found"),
     [
-        ("localhost:8000/v1", "no address that begins with http:// or https:// and a host"),
-        ("file:///etc/hosts", "no address that begins with http:// or https:// and a host"),
-        ("http:///v1", "no address that begins with http:// or https:// and a host"),
-        ("http://host/v 1", "a space, a line break or a letter beyond ASCII in it"),
-        ("http://host/v1\r\nX: y", "a space, a line break or a letter beyond ASCII in it"),
-        ("http://höst/v1", "a space, a line break or a letter beyond ASCII in it"),
-        (f"http://user:{KEY}@host/v1", "a user name or a password in it"),
-        (f"http://host/v1?key={KEY}", "a ? or a # in it"),
-        (f"http://host:{KEY}/v1", "a host or a port that cannot be read"),
-        ("http://host:99999/v1", "a host or a port that cannot be read"),
+        ("localhost:8000/v1", "an address without http:// or https:// and a host"),
+        ("file:///etc/hosts", "an address without http:// or https:// and a host"),
+        ("http:///v1", "an address without http:// or https:// and a host"),
+        ("http://host/v 1", "a space, a line break or a character outside ASCII"),
+        ("http://host/v1\r\nX: y", "a space, a line break or a character outside ASCII"),
+        ("http://höst/v1", "a space, a line break or a character outside ASCII"),
+        (f"http://user:{KEY}@host/v1", "an address with a user name or a password"),
+        (f"http://host/v1?key={KEY}", "an address with ? or #"),
+        (f"http://host:{KEY}/v1", "a host or a port that cannot be parsed"),
+        ("http://host:99999/v1", "a host or a port that cannot be parsed"),
         ("http://host:0/v1", "the port 0"),
-        ("http://[::1/v1", "a host or a port that cannot be read"),
+        ("http://[::1/v1", "a host or a port that cannot be parsed"),
     ],
 )
-def test_an_address_that_cannot_be_used(url, found):
+def test_an_invalid_address_raises_without_quoting_it(url, found):
     with pytest.raises(BadInput) as caught:
-        make(url)
+        make_model(url)
     assert str(caught.value) == (
         "config.yaml: explain.url\n"
         f"  found:    {found}\n"
         "  expected: the endpoint's base address, such as http://localhost:8000/v1\n"
-        "  to mend:  correct explain.url; a key belongs into the environment variable that "
+        "  to mend:  correct explain.url; put a key into the environment variable that "
         "endpoint.key_variable names"
     )
     assert KEY not in "".join(traceback.format_exception(caught.value))
@@ -737,12 +736,12 @@ def test_an_address_that_cannot_be_used(url, found):
 def test_a_key_that_cannot_be_a_header_is_not_shown(monkeypatch, value):
     monkeypatch.setenv(VARIABLE, value)
     with pytest.raises(BadInput) as caught:
-        make("http://localhost:1/v1")
+        make_model("http://localhost:1/v1")
     assert str(caught.value) == (
         f"environment variable {VARIABLE}: value\n"
-        "  found:    a space, a line break or a letter beyond ASCII in it (it is not shown)\n"
-        "  expected: a key as the endpoint's provider gave it out\n"
-        f"  to mend:  set {VARIABLE} to the key alone"
+        "  found:    a space, a line break or a character outside ASCII (the value is not shown)\n"
+        "  expected: a key as the endpoint's provider issued it\n"
+        f"  to mend:  set {VARIABLE} to the key and nothing else"
     )
     assert "1234" not in "".join(traceback.format_exception(caught.value))
 
@@ -757,14 +756,14 @@ def test_a_key_that_cannot_be_a_header_is_not_shown(monkeypatch, value):
         ("http://node7:8000/v1", True),
     ],
 )
-def test_images_that_travel_unencrypted_are_warned_of(caplog, url, warned):
-    make(url)
+def test_unencrypted_images_log_a_warning(caplog, url, warned):
+    make_model(url)
     message = "explain.url is http: the images go to node7:8000 unencrypted"
     assert caplog.messages == [message] * warned
 
 
 def echoes(text):
-    """Answers that repeat `text` in each place that reaches a message, a log or a file."""
+    """Return answers that repeat `text` in each place that can reach a message, a log or a file."""
     content = completion(text, model=text, system_fingerprint=text)
     refusal = {"choices": [{"message": {"content": None, "refusal": text}}], "model": text}
     return [
@@ -786,12 +785,12 @@ def echoes(text):
 
 @pytest.mark.parametrize("part", [KEY, f"Bearer {KEY}", KEY[:10] + "...", KEY[-9:], KEY * 2])
 @pytest.mark.parametrize("which", range(len(echoes(""))))
-def test_the_key_is_nowhere_but_in_its_header(serve, monkeypatch, caplog, capfd, part, which):
+def test_the_key_appears_only_in_its_header(serve, monkeypatch, caplog, capfd, part, which):
     monkeypatch.setenv(VARIABLE, KEY)
     answer = echoes(part)[which]
-    told = serve(lambda asked: answer, quiet=True)
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0)
-    stated = {"backend": "openai", "model": "m", "url": told.url}
+    stub = serve(lambda asked: answer, quiet=True)
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE_S", 0)
+    stated = {"backend": "openai", "model": "m", "url": stub.url}
     prompt = next((ROOT / "workflow/prompts").glob("*.yaml"))
     setting = ExplainSettings(**stated, attempts=2)
     reached = EndpointSettings(key_variable=VARIABLE, retries=1)
@@ -809,19 +808,19 @@ def test_the_key_is_nowhere_but_in_its_header(serve, monkeypatch, caplog, capfd,
         written.append(setting.model_dump_json())
     captured = capfd.readouterr()
     everything = "\n".join([*written, caplog.text, captured.out, captured.err])
-    assert {asked.headers["Authorization"] for asked in told.requests} == {f"Bearer {KEY}"}
+    assert {asked.headers["Authorization"] for asked in stub.requests} == {f"Bearer {KEY}"}
     runs = {KEY[i : i + 8] for i in range(len(KEY) - 7)}
     assert [run for run in runs if run in everything] == []
-    # Neither is it searched for in nothing: all that was kept names the endpoint.
-    assert told.url in everything
+    # The searched text is not empty: it names the endpoint.
+    assert stub.url in everything
 
 
 @pytest.mark.parametrize("stand_in", ["EMPTY", "ollama", "none"])
-def test_the_stand_in_for_a_key_may_occur_in_answers(serve, monkeypatch, stand_in):
+def test_a_placeholder_key_may_occur_in_answers(serve, monkeypatch, stand_in):
     monkeypatch.setenv(VARIABLE, stand_in)
-    told = serve(lambda asked: completion(f"Remarks: {stand_in}"))
-    assert make(told.url).generate([question()], 0) == [f"Remarks: {stand_in}"]
-    assert told.requests[0].headers["Authorization"] == f"Bearer {stand_in}"
+    stub = serve(lambda asked: completion(f"Remarks: {stand_in}"))
+    assert make_model(stub.url).generate([question()], 0) == [f"Remarks: {stand_in}"]
+    assert stub.requests[0].headers["Authorization"] == f"Bearer {stand_in}"
 
 
 PIECES = st.lists(
@@ -834,7 +833,7 @@ PIECES = st.lists(
 
 
 @pytest.fixture(scope="module")
-def line():
+def keyed_connection():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, KEY)
         return connection.Connection("https://host/v1", "", VARIABLE, 1)
@@ -850,27 +849,27 @@ def line():
         ("", ""),
     ],
 )
-def test_the_key_is_blotted_out(line, text, expected):
-    assert line.redact(text) == expected
+def test_the_key_is_redacted(keyed_connection, text, expected):
+    assert keyed_connection.redact(text) == expected
 
 
 @settings(max_examples=300)
 @given(pieces=PIECES)
-def test_no_run_of_the_key_outlives_the_blotting(line, pieces):
+def test_no_part_of_the_key_survives_redaction(keyed_connection, pieces):
     text = "".join(pieces)
-    found = line.redact(text)
+    found = keyed_connection.redact(text)
     runs = [KEY[i : i + 8] for i in range(len(KEY) - 7)]
     assert not any(run in found for run in runs)
     if not any(run in text for run in runs):
         assert found == text
-    # What remains is the text around, in its order.
+    # The rest of the text is kept, in its order.
     around = ".*".join(re.escape(part) for part in found.split("[key]"))
     assert re.fullmatch(around, text, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A PEM file of a key and a certificate for 127.0.0.1 that signs itself."""
+    """A PEM file with a key and a self-signed certificate for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
@@ -893,25 +892,25 @@ def certificate(tmp_path_factory):
     return file
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(serve, monkeypatch, certificate):
+def test_an_untrusted_certificate_raises(serve, monkeypatch, certificate):
     monkeypatch.setenv(VARIABLE, KEY)
-    told = serve(lambda asked: completion("caught"), certificate, quiet=True)
+    stub = serve(lambda asked: completion("caught"), certificate, quiet=True)
     pauses = []
-    assert bad(make(told.url, pauses)) == (
-        f"{told.url}/chat/completions: certificate\n"
+    assert error_message(make_model(stub.url, pauses)) == (
+        f"{stub.url}/chat/completions: certificate\n"
         "  found:    self-signed certificate\n"
         "  expected: a certificate of a trusted authority for this host\n"
-        "  to mend:  name a PEM file with your authority's certificate in the environment variable "
-        "SSL_CERT_FILE, or correct explain.url"
+        "  to mend:  set the environment variable SSL_CERT_FILE to a PEM file with your "
+        "authority's certificate, or correct explain.url"
     )
-    assert told.requests == []
+    assert stub.requests == []
     assert pauses == []
 
 
-def test_a_certificate_of_an_own_authority_is_accepted(serve, monkeypatch, certificate):
+def test_a_certificate_of_a_custom_authority_is_accepted(serve, monkeypatch, certificate):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    told = serve(lambda asked: completion("safely"), certificate, quiet=True)
-    assert make(told.url).generate([question()], 0) == ["safely"]
+    stub = serve(lambda asked: completion("safely"), certificate, quiet=True)
+    assert make_model(stub.url).generate([question()], 0) == ["safely"]
 
 
 def test_an_unencrypted_request_goes_through_no_proxy(serve, monkeypatch):
@@ -919,8 +918,8 @@ def test_an_unencrypted_request_goes_through_no_proxy(serve, monkeypatch):
     proxy = serve(lambda asked: completion("caught"))
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.setenv("all_proxy", proxy.url)
-    told = serve(lambda asked: completion("directly"))
-    assert make(told.url).generate([question()], 0) == ["directly"]
+    stub = serve(lambda asked: completion("directly"))
+    assert make_model(stub.url).generate([question()], 0) == ["directly"]
     assert proxy.requests == []
 
 
@@ -928,7 +927,7 @@ def test_a_proxy_for_https_sees_the_host_and_no_key(serve, monkeypatch):
     monkeypatch.setenv(VARIABLE, KEY)
     proxy = serve(lambda asked: completion("caught"))
     monkeypatch.setenv("https_proxy", proxy.url.removesuffix("/v1"))
-    message = bad(make("https://api.example.org/v1", retries=0))
+    message = error_message(make_model("https://api.example.org/v1", retries=0))
     assert "found:    no connection: Tunnel connection failed: 403 Forbidden" in message
     (asked,) = proxy.requests
     assert asked.path == "api.example.org:443"

@@ -1,4 +1,4 @@
-"""Shards of answers, resumed and put together, and held against the gaze."""
+"""Shards of answers: interrupted and resumed, merged, and compared with the gaze."""
 
 import json
 import unicodedata
@@ -11,27 +11,35 @@ import pytest
 from stages.core import io
 from stages.core.cli import BadInput
 from stages.data.prepare import prepare
-from stages.gaze.pseudomasks import make_gaze
+from stages.gaze.pseudomasks import make_pseudomasks
 from stages.settings.explain import EndpointSettings, ExplainSettings, TextsSettings
 from stages.settings.gaze import GazeSettings
 from stages.settings.prepare import PrepareSettings
-from stages.text.describers import FIELDS, Answer, Explanation, Refused, Sample, endpoint, measured
-from stages.text.describers.imported import Imported, read_texts
+from stages.text.describers import (
+    FIELDS,
+    Answer,
+    BatchRefused,
+    Explanation,
+    Sample,
+    endpoint,
+    measured,
+)
+from stages.text.describers.imported import ImportedTextDescriber, read_texts
 from stages.text.explain import explain
 from stages.text.texts import merge_texts
 
 
 @pytest.fixture
 def chain(kvasir, tmp_path):
-    """prepared.h5 and gaze.h5 of six frames, four of them looked at."""
+    """prepared.h5 and gaze.h5 of six frames, four of them with gaze."""
     prepared, gaze = tmp_path / "prepared.h5", tmp_path / "gaze.h5"
     prepare(kvasir, prepared, PrepareSettings(layout="kvasir", size=(32, 48)), 1)
-    make_gaze(prepared, gaze, GazeSettings(), 1, 0, kvasir / "fixations.csv")
+    make_pseudomasks(prepared, gaze, GazeSettings(), 1, 0, kvasir / "fixations.csv")
     return prepared, gaze
 
 
 class Scripted:
-    """A describer that answers with the sample's id, and counts."""
+    """A describer that answers with the sample's id and records the ids it was asked about."""
 
     model, revision = "lab/scripted", "abc"
 
@@ -78,7 +86,7 @@ def merge(chain, files, output, max_failed=0.0):
     return output
 
 
-def test_the_contract(chain, tmp_path):
+def test_the_datasets_and_attributes_of_texts_h5(chain, tmp_path):
     output = merge(chain, run(chain, tmp_path), tmp_path / "texts.h5")
     with h5py.File(output) as file, h5py.File(chain[0]) as source:
         assert {name: (file[name].shape, file[name].dtype.kind) for name in file} == {
@@ -93,19 +101,19 @@ def test_the_contract(chain, tmp_path):
         assert json.loads(file.attrs["inputs"])["prepared"] == io.sha256(chain[0])
 
 
-def test_each_looked_at_image_is_explained_by_its_own_pixels(chain, tmp_path):
+def test_each_image_with_gaze_is_explained_by_its_own_pixels(chain, tmp_path):
     output = merge(chain, run(chain, tmp_path, shards=3), tmp_path / "texts.h5")
     with h5py.File(output) as file, h5py.File(chain[0]) as source, h5py.File(chain[1]) as gaze:
         for i in range(4):
-            expected = measured.measure(source["image"][i], gaze["pseudomask"][i])
+            expected = measured.describe_region(source["image"][i], gaze["pseudomask"][i])
             assert file["text"].asstr()[i].tolist() == expected.sentences()
             assert json.loads(file["attributes"][i]) == expected.values
-        # What is measured is true by construction.
+        # Measured values agree with the gaze by construction.
         assert file["area_error"][:4] == pytest.approx(np.zeros(4), abs=1e-6)
         assert file["area_agrees"][:4].tolist() == file["place_agrees"][:4].tolist() == [1] * 4
 
 
-def test_nothing_is_said_of_what_nobody_looked_at(chain, tmp_path):
+def test_samples_without_a_marked_region_have_no_text(chain, tmp_path):
     with h5py.File(chain[1], "r+") as gaze:
         gaze["pseudomask"][0], gaze["pseudomask"][2] = 1, 0
     output = merge(chain, run(chain, tmp_path), tmp_path / "texts.h5")
@@ -118,7 +126,7 @@ def test_nothing_is_said_of_what_nobody_looked_at(chain, tmp_path):
         assert file["area_agrees"][[0, 2, 4, 5]].tolist() == [-1] * 4
 
 
-def test_shards_and_batches_do_not_show_in_the_texts(chain, tmp_path):
+def test_the_texts_do_not_depend_on_shards_and_batches(chain, tmp_path):
     def texts(name, **how):
         output = merge(chain, run(chain, tmp_path / name, **how), tmp_path / f"{name}.h5")
         with h5py.File(output) as file:
@@ -130,7 +138,7 @@ def test_shards_and_batches_do_not_show_in_the_texts(chain, tmp_path):
     assert texts("batches", batch_size=1) == whole
 
 
-def test_a_job_goes_on_where_it_was(chain, tmp_path, scripted, monkeypatch):
+def test_an_interrupted_job_continues(chain, tmp_path, scripted, monkeypatch):
     undisturbed = merge(chain, run(chain, tmp_path / "a"), tmp_path / "a.h5").read_bytes()
     scripted.asked.clear()
 
@@ -161,13 +169,13 @@ def test_a_job_goes_on_where_it_was(chain, tmp_path, scripted, monkeypatch):
     [({"temperature": 0.5}, 8), ({"seed": 1}, 8), ({"batch_size": 3}, 8),
      ({"concurrency": 9}, 4), ({"max_failed": 1}, 4), ({"attempts": 5}, 4)],
 )  # fmt: skip
-def test_a_setting_that_decides_the_answers_asks_again(chain, tmp_path, scripted, change, asked):
+def test_only_settings_that_change_the_answers_ask_again(chain, tmp_path, scripted, change, asked):
     run(chain, tmp_path)
     run(chain, tmp_path, **change)
     assert len(scripted.asked) == asked
 
 
-def test_an_endpoint_is_asked_as_much_at_a_time_as_it_may_be(
+def test_a_batch_for_an_endpoint_has_at_least_concurrency_samples(
     chain, tmp_path, scripted, monkeypatch
 ):
     monkeypatch.setattr(endpoint, "make", lambda *_: scripted)
@@ -181,32 +189,34 @@ def test_an_endpoint_is_asked_as_much_at_a_time_as_it_may_be(
     asked = {"backend": "openai", "model": "m", "url": "http://localhost"}
     run(chain, tmp_path, batch_size=1, concurrency=3, **asked)
     assert sizes == [3, 1]
-    # How many come at a time changes no answer.
+    # The number of samples at a time changes no answer.
     run(chain, tmp_path, batch_size=2, concurrency=1, **asked)
     assert sizes == [3, 1]
     run(chain, tmp_path / "other", batch_size=2, concurrency=1, **asked)
     assert sizes == [3, 1, 2, 2]
 
 
-def test_samples_that_are_refused_do_not_stop_a_later_job(chain, tmp_path, scripted, monkeypatch):
+def test_refused_samples_do_not_stop_a_later_job(chain, tmp_path, scripted, monkeypatch):
     scripted.broken = {"frame 1", "frame 3"}
     run(chain, tmp_path / "some")
 
     def refuse(samples):
-        raise Refused("http://host", "HTTP 400", found="too large", expected="less", mend="shrink")
+        raise BatchRefused(
+            "http://host", "HTTP 400", found="too large", expected="less", mend="shrink"
+        )
 
     monkeypatch.setattr(scripted, "describe", refuse)
     (file,) = run(chain, tmp_path / "some")
     problems = [json.loads(line)[1]["problem"] for line in file.read_text().splitlines()[1:]]
     assert [bool(problem) for problem in problems] == [False, True, False, True]
     assert "http://host: HTTP 400 found: too large" in problems[1]
-    # Where none was ever answered, it is the settings that are wrong.
-    with pytest.raises(Refused):
+    # If no sample was ever answered, the settings are wrong.
+    with pytest.raises(BatchRefused):
         run(chain, tmp_path / "none")
     assert not list((tmp_path / "none").glob("*.jsonl"))
 
 
-def test_what_failed_is_kept_with_what_was_said_and_asked_for_again(chain, tmp_path, scripted):
+def test_failed_samples_keep_their_raw_answers_and_are_asked_about_again(chain, tmp_path, scripted):
     scripted.broken = {"frame 1"}
     files = run(chain, tmp_path)
     with pytest.raises(BadInput) as error:
@@ -225,7 +235,7 @@ def test_what_failed_is_kept_with_what_was_said_and_asked_for_again(chain, tmp_p
     assert scripted.asked == ["frame 1"]
 
 
-def test_what_another_workflow_asked_is_not_asked_again(chain, tmp_path, scripted, monkeypatch):
+def test_answers_of_another_workflow_are_reused(chain, tmp_path, scripted, monkeypatch):
     def ask(name, **options):
         before = len(scripted.asked)
         files = run(chain, tmp_path / name, cache=tmp_path / "cache", **options)
@@ -236,14 +246,14 @@ def test_what_another_workflow_asked_is_not_asked_again(chain, tmp_path, scripte
     (second,), asked = ask("second")
     assert asked == 0
     assert second.read_bytes() == first.read_bytes()
-    # However the samples are divided, and not where a setting that decides differs.
+    # The number of shards does not matter; a setting that changes the answers does.
     assert ask("third", shards=3)[1] == 0
     assert ask("fourth", seed=1)[1] == 4
     monkeypatch.setattr("stages.text.explain.fingerprint", lambda *_: "another code")
     assert ask("fifth")[1] == 4
 
 
-def test_failures_are_asked_for_again_by_other_workflows(chain, tmp_path, scripted):
+def test_failed_samples_are_asked_about_again_by_other_workflows(chain, tmp_path, scripted):
     scripted.broken = {"frame 1"}
     run(chain, tmp_path / "first", cache=tmp_path / "cache")
     scripted.broken, scripted.asked = set(), []
@@ -254,17 +264,17 @@ def test_failures_are_asked_for_again_by_other_workflows(chain, tmp_path, script
     assert scripted.asked == []
 
 
-def test_of_imported_texts_nothing_vanishes_in_silence(tmp_path, caplog):
+def test_unused_columns_of_imported_texts_are_reported(tmp_path, caplog):
     table = tmp_path / "texts.csv"
     table.write_text("sample_id,boundary,Size\na,sharp,small\n")
     assert read_texts(table)["a"].boundary == "sharp"
-    assert f"{table}: columns that none reads: Size" in caplog.text
+    assert f"{table}: unused columns: Size" in caplog.text
     table.write_text("sample_id,boundary,text\na,sharp,A sharp border.\n")
-    with pytest.raises(BadInput, match="text beside boundary"):
+    with pytest.raises(BadInput, match="both text and boundary"):
         read_texts(table)
 
 
-def test_an_imported_id_is_that_of_the_file_however_its_accents_are_written(tmp_path):
+def test_an_imported_id_in_another_unicode_form_matches(tmp_path):
     table = pd.DataFrame({"sample_id": [unicodedata.normalize("NFD", "Jürgen 1 ")], "text": ["A."]})
     table.to_csv(tmp_path / "texts.csv", index=False)
     assert list(read_texts(tmp_path / "texts.csv")) == ["Jürgen 1"]
@@ -279,31 +289,31 @@ def test_an_imported_id_is_that_of_the_file_however_its_accents_are_written(tmp_
         "sample_id;text\nframe 0.JPG;Pale.\nimages\\frame 1.png;Red.\n".encode("utf-16"),
     ],
 )
-def test_imported_texts_may_come_as_spreadsheets_write_them(content, tmp_path):
+def test_imported_texts_in_spreadsheet_formats(content, tmp_path):
     (tmp_path / "texts.csv").write_bytes(content)
-    describer = Imported(tmp_path / "texts.csv")
+    describer = ImportedTextDescriber(tmp_path / "texts.csv")
     samples = [Sample(name, None, None, None) for name in ("frame 0", "frame 1", "frame 2")]
     pale, red, none = describer.describe(samples)
     assert pale.explanation.characteristics == "Pale."
     assert red.explanation.characteristics == "Red."
-    assert none.problem == "no row of it in texts.csv"
+    assert none.problem == "texts.csv has no row for this sample"
 
 
-def test_a_value_too_many_in_a_line_is_an_error_and_not_dropped(tmp_path):
+def test_an_additional_value_in_a_line_raises(tmp_path):
     (tmp_path / "texts.csv").write_text("sample_id,text\na,Pale, flat.\nb,Red, raised.\n")
-    with pytest.raises(BadInput, match=r"texts\.csv: file[^$]*in quotation marks"):
+    with pytest.raises(BadInput, match=r"texts\.csv: file[^$]*with quotation marks"):
         read_texts(tmp_path / "texts.csv")
 
 
-def test_a_text_of_which_no_sentence_may_be_embedded_says_so(tmp_path):
+def test_a_text_with_only_directional_sentences_is_reported(tmp_path):
     (tmp_path / "texts.csv").write_text("sample_id,text\na,Pale in the upper left.\nb,\n")
     samples = [Sample(name, None, None, None) for name in "ab"]
-    directed, empty = Imported(tmp_path / "texts.csv").describe(samples)
+    directed, empty = ImportedTextDescriber(tmp_path / "texts.csv").describe(samples)
     assert "each sentence of its row in texts.csv names a direction" in directed.problem
-    assert empty.problem == "no text in its row of texts.csv"
+    assert empty.problem == "its row in texts.csv has no text"
 
 
-def test_shards_of_other_data_are_refused(chain, tmp_path, scripted):
+def test_shards_of_other_data_raise(chain, tmp_path, scripted):
     (file,) = run(chain, tmp_path)
     lines = file.read_text().split("\n")
     file.write_text("\n".join([*lines[:2], *lines[3:]]))
@@ -314,12 +324,12 @@ def test_shards_of_other_data_are_refused(chain, tmp_path, scripted):
 def test_grey_scans_are_explained(nci_isbi, tmp_path):
     chain = tmp_path / "prepared.h5", tmp_path / "gaze.h5"
     prepare(nci_isbi, chain[0], PrepareSettings(layout="nci_isbi", size=(32, 48)), 1)
-    make_gaze(*chain, GazeSettings(simulate={}), 1, 0)
+    make_pseudomasks(*chain, GazeSettings(simulate={}), 1, 0)
     with h5py.File(merge(chain, run(chain, tmp_path), tmp_path / "texts.h5")) as file:
         assert (file["text"].asstr()[()] != "").all(axis=1).sum() == 2
 
 
-def test_gaze_of_other_samples_is_refused(chain, tmp_path):
+def test_gaze_of_other_samples_raises(chain, tmp_path):
     with h5py.File(chain[1], "r+") as gaze:
         gaze["sample_id"][0] = "another"
     with pytest.raises(BadInput, match=r"gaze\.h5.*\n.*ids, not those of"):

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from skimage.draw import disk
 
 from stages.text.describers import FIELDS, Explanation
-from stages.text.describers.faithfulness import PLACES, agreement
-from stages.text.describers.measured import measure
+from stages.text.describers.faithfulness import PLACES, compare_with_gaze
+from stages.text.describers.measured import describe_region
 
 
 def claim(**values):
@@ -37,14 +37,14 @@ SQUARES = np.stack([block((45, 55), (45, 55)), block((40, 60), (40, 60))])
     ],
 )
 def test_a_claimed_area_is_compared_with_both_pseudomasks(area, error, agrees):
-    found = agreement(claim(area=area), SQUARES)
+    found = compare_with_gaze(claim(area=area), SQUARES)
     assert found.area_error == pytest.approx(error, abs=1e-12)
     assert found.area_agrees is agrees
 
 
 @pytest.mark.parametrize("values", [{}, {"area": "a tenth"}, {"area": float("nan")}])
-def test_without_a_claimed_area_nothing_is_said_of_it(values):
-    found = agreement(claim(**values), SQUARES)
+def test_without_a_claimed_area_there_is_no_area_verdict(values):
+    found = compare_with_gaze(claim(**values), SQUARES)
     assert np.isnan(found.area_error)
     assert found.area_agrees is None
 
@@ -70,11 +70,13 @@ def test_there_are_nine_places():
         ((70, 20), {"lower left", "middle left"}),
     ],
 )
-def test_a_claimed_place_may_be_beside_the_centroid(centroid, agreeing):
+def test_a_claimed_place_has_a_tolerance(centroid, agreeing):
     y, x = centroid
     broad = block((y - 2, y + 2), (x - 2, x + 2))
     regions = np.stack([broad * 0, broad])
-    found = {place for place in PLACES if agreement(claim(place=place), regions).place_agrees}
+    found = {
+        place for place in PLACES if compare_with_gaze(claim(place=place), regions).place_agrees
+    }
     assert found == agreeing
 
 
@@ -82,17 +84,17 @@ def test_height_and_width_are_not_confused():
     # The centroid's row is 100 of 200, its column 10 of 50.
     broad = block((98, 102), (8, 12), (200, 50))
     regions = np.stack([broad, broad])
-    assert agreement(claim(place="middle left"), regions).place_agrees is True
-    assert agreement(claim(place="upper centre"), regions).place_agrees is False
+    assert compare_with_gaze(claim(place="middle left"), regions).place_agrees is True
+    assert compare_with_gaze(claim(place="upper centre"), regions).place_agrees is False
 
 
 @pytest.mark.parametrize("values", [{}, {"place": "somewhere"}])
-def test_without_a_known_place_nothing_is_said_of_it(values):
-    assert agreement(claim(**values), SQUARES).place_agrees is None
+def test_without_a_known_place_there_is_no_place_verdict(values):
+    assert compare_with_gaze(claim(**values), SQUARES).place_agrees is None
 
 
-def test_where_nothing_is_marked_a_place_can_not_be_wrong_and_an_area_is():
-    found = agreement(claim(place="upper left", area=0.1), SQUARES * 0)
+def test_an_empty_pseudomask_has_no_place_verdict_but_an_area_verdict():
+    found = compare_with_gaze(claim(place="upper left", area=0.1), SQUARES * 0)
     assert found == (pytest.approx(0.1), False, None)
 
 
@@ -101,9 +103,9 @@ def test_where_nothing_is_marked_a_place_can_not_be_wrong_and_an_area_is():
     radius=st.floats(1, 25),
     share=st.floats(0.2, 1),
 )
-def test_what_was_measured_agrees(centre, radius, share):
+def test_measured_explanations_agree(centre, radius, share):
     regions = np.zeros((2, 60, 80), np.uint8)
     for level, r in zip(regions, (share * radius, radius), strict=True):
         level[disk(centre, max(r, 1), shape=level.shape)] = 1
-    explanation = measure(np.full((60, 80, 3), 90, np.uint8), regions)
-    assert agreement(explanation, regions) == (0.0, True, True)
+    explanation = describe_region(np.full((60, 80, 3), 90, np.uint8), regions)
+    assert compare_with_gaze(explanation, regions) == (0.0, True, True)

@@ -1,4 +1,4 @@
-"""A journal outlives its job, and a line that a kill cut short does no harm."""
+"""A journal survives its job, and a line that a kill cut short does no harm."""
 
 import resource
 import signal
@@ -12,27 +12,27 @@ from stages.text.journal import Journal
 ENTRIES = {"a": {"text": "ä\n\u2028"}, "b": {"text": ""}, "c": {"text": '"'}}
 
 
-def test_what_is_added_is_there_for_the_next_job(tmp_path):
+def test_the_next_job_finds_all_entries(tmp_path):
     first = Journal(tmp_path / "new", "0of1")
     first.add({"a": ENTRIES["a"]})
     first.add({name: ENTRIES[name] for name in "bc"})
-    assert first.finished == ENTRIES
-    assert Journal(tmp_path / "new", "0of1").finished == ENTRIES
+    assert first.entries == ENTRIES
+    assert Journal(tmp_path / "new", "0of1").entries == ENTRIES
 
 
-def test_jobs_that_share_the_work_differently_find_what_others_finished(tmp_path):
+def test_another_number_of_jobs_finds_all_entries(tmp_path):
     for writer, name in (("0of2", "a"), ("1of2", "b")):
         Journal(tmp_path, writer).add({name: ENTRIES[name]})
     third = Journal(tmp_path, "0of1")
     third.add({"c": ENTRIES["c"]})
-    assert Journal(tmp_path, "3of4").finished == ENTRIES
+    assert Journal(tmp_path, "3of4").entries == ENTRIES
 
 
-def test_the_last_answer_to_a_name_counts(tmp_path):
+def test_the_last_entry_of_a_name_is_kept(tmp_path):
     journal = Journal(tmp_path, "0of1")
     journal.add({"a": 1})
     journal.add({"a": 2})
-    assert Journal(tmp_path, "0of1").finished == {"a": 2}
+    assert Journal(tmp_path, "0of1").entries == {"a": 2}
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +44,17 @@ def content(tmp_path_factory):
 
 
 @given(cut=st.integers(0, 200))
-def test_cut_anywhere_it_keeps_the_whole_lines_and_goes_on(content, tmp_path_factory, cut):
+def test_a_truncated_journal_keeps_its_complete_lines(content, tmp_path_factory, cut):
     folder = tmp_path_factory.mktemp("cut")
     (folder / "0of1.jsonl").write_bytes(content[:cut])
     whole = content[:cut].count(b"\n")
     again = Journal(folder, "0of1")
-    assert list(again.finished) == list(ENTRIES)[:whole]
+    assert list(again.entries) == list(ENTRIES)[:whole]
     again.add({"d": 4})
-    assert list(Journal(folder, "0of1").finished) == [*list(ENTRIES)[:whole], "d"]
+    assert list(Journal(folder, "0of1").entries) == [*list(ENTRIES)[:whole], "d"]
 
 
-def test_what_a_full_disk_takes_a_part_of_is_an_error_and_spoils_nothing(tmp_path):
+def test_a_partial_write_on_a_full_disk_raises_and_keeps_the_journal_readable(tmp_path):
     journal = Journal(tmp_path, "0of1")
     journal.add({"a": 1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -68,4 +68,4 @@ def test_what_a_full_disk_takes_a_part_of_is_an_error_and_spoils_nothing(tmp_pat
         signal.signal(signal.SIGXFSZ, ignored)
     again = Journal(tmp_path, "0of1")
     again.add({"c": 2})
-    assert Journal(tmp_path, "0of1").finished == {"a": 1, "c": 2}
+    assert Journal(tmp_path, "0of1").entries == {"a": 1, "c": 2}

@@ -1,4 +1,4 @@
-"""A vision-language model on this machine: tiny ones, through all of the backend."""
+"""The backend for local vision-language models, with tiny models."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from stages.core.cli import BadInput
 from stages.settings.explain import EndpointSettings, ExplainSettings
 from stages.text.describers import Sample, Setup
 from stages.text.describers.asking import Question
-from stages.text.describers.local import Local, _drawing, _seed, make
+from stages.text.describers.local import LocalModel, _make_gumbel_sampler, _make_seed, make
 from stages.text.describers.prompts import load_prompt
 from tests.models_on_disk import edit_json, write_paligemma, write_qwen, write_vlm
 from tests.workspace import ROOT
@@ -25,7 +25,7 @@ ANSWER = '{"Location": "middle centre", "Größe": 12}'
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Threads would wait for each other longer than such networks compute."""
+    """With several threads, such small networks would only be slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -55,7 +55,7 @@ def settings(model, **changes):
 
 
 def local(model, **changes):
-    return Local(settings(model, **changes), CPU)
+    return LocalModel(settings(model, **changes), CPU)
 
 
 def question(height, width, text, seed=0):
@@ -81,7 +81,7 @@ def message(model, **changes):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_nonsense_comes_back_as_text_and_the_same_each_time(folders, name):
+def test_answers_are_texts_and_reproducible(folders, name):
     model = local(folders[name])
     answers = model.generate(QUESTIONS, 0)
     assert [type(answer) for answer in answers] == [str] * 3
@@ -98,11 +98,11 @@ def test_an_answer_does_not_depend_on_its_batch(folders, name):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_padded_on_the_right_it_would(folders, name):
-    """What the test above rests on: these models do tell a wrongly padded row."""
+def test_padding_on_the_right_changes_answers(folders, name):
+    """The test above is meaningful: with wrong padding these models answer differently."""
     model = local(folders[name])
     expected = model.generate(QUESTIONS, 0)
-    mask = model._inputs(QUESTIONS)["attention_mask"]
+    mask = model._make_inputs(QUESTIONS)["attention_mask"]
     # Zeros, then ones.
     assert (mask.diff(dim=1) >= 0).all() and mask[:, -1].all() and not mask.all()
     model._processor.tokenizer.padding_side = "right"
@@ -123,29 +123,29 @@ def test_picture_and_text_both_matter(folders, name):
     assert len({first, second, third}) == 3
 
 
-def test_the_answer_alone_comes_back(answering):
-    """Neither the question, nor the token of the end."""
+def test_only_the_answer_is_returned(answering):
+    """Neither the question nor the end token is part of the answer."""
     assert local(answering).generate(QUESTIONS, 0) == [ANSWER] * 3
 
 
-def test_an_answer_is_no_longer_than_allowed(folders):
+def test_an_answer_has_at_most_max_tokens(folders):
     model = local(folders["llava"], max_tokens=17)
     rows = []
     generate = model._model.generate
     model._model.generate = lambda **given: rows.append(generate(**given)) or rows[-1]
     model.generate(QUESTIONS[:1], 0)
-    asked = model._inputs(QUESTIONS[:1])["input_ids"].shape[1]
+    asked = model._make_inputs(QUESTIONS[:1])["input_ids"].shape[1]
     assert rows[0].shape == (1, asked + 17)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_the_type_of_the_weights(folders, dtype):
+def test_the_weights_have_the_chosen_dtype(folders, dtype):
     model = local(folders["llava"], dtype=dtype)
     assert {weight.dtype for weight in model._model.parameters()} == {getattr(torch, dtype)}
     assert len(model.generate(QUESTIONS, 0)) == 3
 
 
-def test_the_weights_are_only_read(folders):
+def test_the_model_is_in_eval_mode_and_draws_no_global_random_numbers(folders):
     model = local(folders["llava"])
     assert not model._model.training
     before = torch.get_rng_state()
@@ -157,36 +157,36 @@ def test_the_weights_are_only_read(folders):
 
 
 def test_a_question_in_the_chat_template(folders):
-    assert local(folders["llava"])._prompt("Why?") == "<s>user: <image>Why?\nassistant:"
+    assert local(folders["llava"])._format_prompt("Why?") == "<s>user: <image>Why?\nassistant:"
 
 
 def test_a_question_to_a_model_without_a_chat_template(folders):
     model = local(folders["paligemma"])
-    assert model._prompt("Why?") == "<image>Why?"
+    assert model._format_prompt("Why?") == "<image>Why?"
     text = model._processor.tokenizer.decode(
-        model._inputs([question(9, 9, "Why?")])["input_ids"][0]
+        model._make_inputs([question(9, 9, "Why?")])["input_ids"][0]
     )
     # PaliGemma's own form: the patches, the beginning, the text, a line break.
     assert text == "<image>" * 16 + "<s>Why?\n"
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_question_begins_once(folders, name):
+def test_a_question_has_one_bos_token(folders, name):
     model = local(folders[name])
-    tokens = model._inputs(QUESTIONS)["input_ids"]
+    tokens = model._make_inputs(QUESTIONS)["input_ids"]
     begin = model._processor.tokenizer.bos_token_id
     assert (tokens == begin).sum(dim=1).tolist() == [1, 1, 1]
 
 
-def test_a_template_that_does_not_write_the_beginning(llava):
+def test_a_template_without_the_bos_token(llava):
     template = llava / "chat_template.jinja"
     template.write_text(template.read_text("utf-8").replace("{{ bos_token }}", ""), "utf-8")
     model = local(llava)
-    tokens = model._inputs(QUESTIONS)["input_ids"]
+    tokens = model._make_inputs(QUESTIONS)["input_ids"]
     assert (tokens == model._processor.tokenizer.bos_token_id).sum(dim=1).tolist() == [1, 1, 1]
 
 
-def test_control_tokens_in_a_text_are_taken_out(folders):
+def test_control_tokens_in_a_text_are_removed(folders):
     """A prompt with <image> would otherwise ask for a picture that is not there."""
     model = local(folders["llava"])
     plain, posing = (question(60, 60, text) for text in ("Why?", "W<image>hy</s>?"))
@@ -199,34 +199,34 @@ def test_control_tokens_in_a_text_are_taken_out(folders):
         (
             "{% for part in messages[0]['content'] if part['type'] == 'text' %}"
             "{{ part['text'] }}{% endfor %}",
-            "it leaves out the image of a question",
+            "a template that leaves out the image of a question",
         ),
-        ("{{ messages[0]['content'] }}", "it leaves out the image of a question"),
+        ("{{ messages[0]['content'] }}", "a template that leaves out the image of a question"),
         (
             "{{ 'user: ' + messages[0]['content'] }}",
-            "it cannot write a question of an image and a text: can only concatenate str "
+            "a template that cannot format an image and a text: can only concatenate str "
             '(not "list") to str',
         ),
         (
             "{{ raise_exception('one text only') }}",
-            "it cannot write a question of an image and a text: one text only",
+            "a template that cannot format an image and a text: one text only",
         ),
     ],
 )
-def test_a_template_without_a_place_for_the_picture(llava, template, found):
+def test_a_template_that_ignores_the_picture_raises(llava, template, found):
     (llava / "chat_template.jinja").write_text(template)
     assert message(llava) == (
         f"{llava}: chat template\n"
         f"  found:    {found}\n"
-        "  expected: a template that puts an image's token into the text\n"
-        "  to mend:  take chat_template.jinja or processor_config.json from the model's publisher"
+        "  expected: a template that puts an image token into the text\n"
+        "  to mend:  copy chat_template.jinja or processor_config.json from the model's publisher"
     )
 
 
 # Drawn answers
 
 
-def test_a_drawn_answer_can_be_drawn_again(folders):
+def test_a_sampled_answer_is_reproducible(folders):
     model = local(folders["llava"], temperature=1.0, seed=4)
     answers = model.generate(QUESTIONS, 0)
     assert model.generate(QUESTIONS, 0) == answers
@@ -234,12 +234,12 @@ def test_a_drawn_answer_can_be_drawn_again(folders):
     assert answers != local(folders["llava"]).generate(QUESTIONS, 0)
 
 
-def test_a_drawn_answer_does_not_depend_on_its_batch(folders):
+def test_a_sampled_answer_does_not_depend_on_its_batch(folders):
     model = local(folders["llava"], temperature=1.0)
     assert model.generate(QUESTIONS, 0) == [model.generate([one], 0)[0] for one in QUESTIONS]
 
 
-def test_another_attempt_or_seed_draws_another_answer(folders):
+def test_another_attempt_or_seed_samples_another_answer(folders):
     model = local(folders["llava"], temperature=1.0)
     other = local(folders["llava"], temperature=1.0, seed=1)
     asked = QUESTIONS[:1]
@@ -248,18 +248,22 @@ def test_another_attempt_or_seed_draws_another_answer(folders):
     )
 
 
-def test_each_question_has_a_seed_of_its_own():
+def test_each_question_has_its_own_seed():
     asked = [question(9, 9, "Why?", 1), question(9, 9, "Why?", 2), question(9, 9, "Where?", 1)]
-    seeds = {_seed(one, seed, attempt) for one in asked for seed in (0, 1) for attempt in (0, 1)}
+    seeds = {
+        _make_seed(one, seed, attempt) for one in asked for seed in (0, 1) for attempt in (0, 1)
+    }
     assert len(seeds) == 12
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_tokens_are_drawn_from_their_softmax(temperature):
+def test_tokens_are_sampled_from_their_softmax(temperature):
     logits = torch.tensor([0.0, 1.0, 2.0, -torch.inf])
     n = 20_000
     generator = torch.Generator().manual_seed(1)
-    drawn = _drawing([generator] * n, temperature)(torch.empty(n, 0), logits.expand(n, 4))
+    drawn = _make_gumbel_sampler([generator] * n, temperature)(
+        torch.empty(n, 0), logits.expand(n, 4)
+    )
     share = drawn.argmax(dim=1).bincount(minlength=4) / n
     weights = np.exp(np.array([0, 1, 2, -np.inf]) / temperature)
     # Standard error below sqrt(0.25 / 20 000) = 0.0035; four of them.
@@ -267,7 +271,7 @@ def test_tokens_are_drawn_from_their_softmax(temperature):
     assert share[3] == 0
 
 
-def test_the_sampling_that_a_model_comes_with_is_not_used(llava):
+def test_the_models_own_sampling_settings_are_ignored(llava):
     expected = local(llava).generate(QUESTIONS, 0)
     edit_json(
         llava / "generation_config.json", do_sample=True, temperature=5.0, top_k=3, num_beams=2
@@ -275,7 +279,7 @@ def test_the_sampling_that_a_model_comes_with_is_not_used(llava):
     assert local(llava).generate(QUESTIONS, 0) == expected
 
 
-def test_the_penalties_that_a_model_comes_with_are(llava):
+def test_the_models_own_penalties_are_used(llava):
     expected = local(llava, max_tokens=64).generate(QUESTIONS, 0)
     edit_json(llava / "generation_config.json", repetition_penalty=1.5)
     assert local(llava, max_tokens=64).generate(QUESTIONS, 0) != expected
@@ -294,42 +298,43 @@ def test_name_and_revision_of_a_folder(folders, llava):
 def test_a_hub_model_needs_a_commit():
     found = message("lab/model")
     assert found.startswith("lab/model: explain.revision\n")
-    assert "a branch or a tag can be moved" in found
+    assert "a branch or a tag can move" in found
 
 
-def test_a_hub_that_cannot_be_reached(monkeypatch):
+def test_an_unreachable_hub_is_reported(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     found = message("lab/no-such-model", revision="a" * 40)
     assert found.startswith("lab/no-such-model: the model\n  found:    We couldn't connect to")
-    assert "without a network, state a folder as explain.model" in found
+    assert "without a network, set explain.model to a folder" in found
 
 
-def test_weights_as_pickles_are_not_opened(llava):
+def test_pickled_weights_are_not_opened(llava):
     (llava / "model.safetensors").unlink()
     torch.save({}, llava / "pytorch_model.bin")
     found = message(llava)
     assert found.startswith(f"{llava}: weights\n  found:    only pytorch_model.bin\n")
 
 
-def test_pickles_beside_safetensors_of_something_else_are_not_opened(llava):
+def test_pickles_next_to_unrelated_safetensors_are_not_opened(llava):
     weights = load_file(llava / "model.safetensors")
     (llava / "model.safetensors").rename(llava / "adapter.safetensors")
     torch.save(weights, llava / "pytorch_model.bin")
     assert message(llava).startswith(f"{llava}: the model\n")
 
 
-def test_a_model_that_answers_no_questions(llava):
+def test_a_model_without_text_generation_raises(llava):
     (llava / "config.json").write_text('{"model_type": "bert"}')
     assert message(llava) == (
         f"{llava}: architecture\n"
         "  found:    bert\n"
-        "  expected: one that answers about images (image-text-to-text, decoder only)\n"
-        "  to mend:  choose a vision-language model, such as Qwen2.5-VL or SmolVLM"
+        "  expected: a model that answers questions about images (image-text-to-text, "
+        "decoder only)\n"
+        "  to mend:  choose a vision-language model such as Qwen2.5-VL or SmolVLM"
     )
 
 
-def test_a_model_that_does_not_repeat_the_question(folders):
-    """As encoder–decoder models do, of whose answers the beginning would be cut away."""
+def test_an_output_without_the_question_raises(folders):
+    """Encoder–decoder models do not, and the beginning of their answers would be lost."""
     model = local(folders["llava"])
     generate = model._model.generate
     model._model.generate = lambda **given: generate(**given)[:, -16:]
@@ -337,13 +342,14 @@ def test_a_model_that_does_not_repeat_the_question(folders):
         model.generate(QUESTIONS, 0)
     assert str(error.value) == (
         f"{model.name}: architecture\n"
-        "  found:    llava, whose answer does not go on from the question\n"
-        "  expected: one whose answer goes on from it (image-text-to-text, decoder only)\n"
-        "  to mend:  choose a vision-language model, such as Qwen2.5-VL or SmolVLM"
+        "  found:    llava, whose output does not repeat the question\n"
+        "  expected: a model whose output is the question and then the answer (image-text-to-text, "
+        "decoder only)\n"
+        "  to mend:  choose a vision-language model such as Qwen2.5-VL or SmolVLM"
     )
 
 
-def test_weights_that_are_absent_are_not_drawn(llava):
+def test_missing_weights_raise(llava):
     config = json.loads((llava / "config.json").read_text("utf-8"))
     edit_json(
         llava / "config.json",
@@ -351,22 +357,22 @@ def test_weights_that_are_absent_are_not_drawn(llava):
     )
     assert message(llava) == (
         f"{llava}: weights\n"
-        "  found:    9 of the model's tensors are absent, such as "
+        "  found:    9 of the model's tensors are missing, such as "
         "model.language_model.layers.2.input_layernorm.weight\n"
-        "  expected: all of them\n"
+        "  expected: all tensors\n"
         "  to mend:  download the model again, with all of its safetensors files"
     )
 
 
-def test_weights_that_are_cut_short(llava):
+def test_truncated_weights_raise(llava):
     file = llava / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     found = message(llava)
     assert found.startswith(f"{llava}: the model\n  found:    Error while deserializing header")
-    assert found.endswith("choose a model that this version of transformers knows")
+    assert found.endswith("choose a model that this version of transformers supports")
 
 
-def test_code_that_comes_with_a_model_is_not_run(llava):
+def test_the_models_own_code_is_not_run(llava):
     edit_json(llava / "config.json", model_type="ours", auto_map={"AutoConfig": "code.Config"})
     marker = llava / "was_run"
     (llava / "code.py").write_text(f"open({str(marker)!r}, 'w').close()")
@@ -377,7 +383,7 @@ def test_code_that_comes_with_a_model_is_not_run(llava):
 
 
 @pytest.mark.parametrize("trust", [False, True])
-def test_trust_is_warned_of(folders, caplog, trust):
+def test_trusting_remote_code_logs_a_warning(folders, caplog, trust):
     with caplog.at_level(logging.WARNING, logger="stages"):
         local(folders["llava"], trust_remote_code=trust)
     warning = (
@@ -394,7 +400,7 @@ def out_of_memory(*_, **__):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
 
-def test_a_batch_that_does_not_fit(folders):
+def test_a_batch_that_does_not_fit_into_memory_raises(folders):
     model = local(folders["llava"], batch_size=3)
     model._model.generate = out_of_memory
     with pytest.raises(BadInput) as error:
@@ -407,7 +413,7 @@ def test_a_batch_that_does_not_fit(folders):
     )
 
 
-def test_a_model_that_does_not_fit(folders, monkeypatch):
+def test_a_model_that_does_not_fit_into_memory_raises(folders, monkeypatch):
     monkeypatch.setattr("transformers.LlavaForConditionalGeneration.to", out_of_memory)
     assert message(folders["llava"]) == (
         f"{folders['llava']}: explain.model\n"

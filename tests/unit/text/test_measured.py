@@ -1,4 +1,4 @@
-"""What is said of a looked-at region: true of a flipped image too, and right on a disc."""
+"""The sentences of the measuring backend: correct on a disc, and valid for a flipped image."""
 
 import re
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from stages.text.describers.measured import measure
+from stages.text.describers.measured import describe_region
 
 DIRECTIONS = {
     "left", "right", "upper", "lower", "up", "down", "above", "below", "top", "bottom", "middle",
@@ -46,7 +46,7 @@ def words(explanation):
 def test_a_red_disc_on_grey(target):
     # Grey is the mean of R, G, B: 260 / 3 inside, 100 around. Red's hue is 0°, its saturation
     # 140 / 180; 100 / 255 without saturation is a dark grey.
-    explanation = measure(scene(target[1] > 0), target)
+    explanation = describe_region(scene(target[1] > 0), target)
     assert explanation.sentences() == [
         "The region lies in the centre of the image.",
         "Its boundary is regular and well-defined.",
@@ -78,7 +78,7 @@ def test_colour_and_contrast_are_named(target, inside, outside, sentence):
     # Hue and saturation: (200, 150, 110) 27°, 0.45; (100, 50, 30) 17°, value 0.39;
     # (220, 180, 170) 12°; (100, 120, 200) 228°. Contrast of the blue: 140 − 140 = 0.
     # 120 / 255 = 0.47 is grey from 0.45 on; 10 / 255 = 0.039 is brighter from 0.03 on.
-    text = measure(scene(target[1] > 0, inside, outside), target).characteristics
+    text = describe_region(scene(target[1] > 0, inside, outside), target).characteristics
     assert text.startswith(sentence)
 
 
@@ -94,58 +94,58 @@ def test_colour_and_contrast_are_named(target, inside, outside, sentence):
 def test_the_size_is_that_of_the_broad_pseudomask(height, width, sentence):
     region = np.zeros((100, 100), bool)
     region[5 : 5 + height, 7 : 7 + width] = True
-    explanation = measure(scene(region), levels(region & False, region))
+    explanation = describe_region(scene(region), levels(region & False, region))
     assert explanation.area_percentage == sentence
     assert explanation.values["area"] == height * width / 10_000
-    # Nothing of it is precise.
+    # The precise pseudomask is empty.
     assert explanation.confidence == "The confidence in its extent is low."
 
 
-def test_the_surroundings_are_what_lies_within_4_percent_of_the_side(target):
+def test_the_surroundings_reach_4_percent_of_the_side(target):
     image = scene(disc((100, 100), (49.5, 49.5), 25), GREY, (250, 250, 250))
     image[target[1] > 0] = RED
-    values = measure(image, target).values
+    values = describe_region(image, target).values
     assert values["contrast"] == pytest.approx((260 / 3 - 100) / 255)
 
 
-def test_an_outline_is_regular_or_not_and_sharp_or_not():
+def test_outline_regularity_and_sharpness():
     comb = np.zeros((100, 100), bool)
     comb[20:80, 20:80:8], comb[48:52, 20:80] = True, True
-    explanation = measure(scene(comb), levels(comb, comb))
+    explanation = describe_region(scene(comb), levels(comb, comb))
     assert explanation.boundary == "Its boundary is irregular and well-defined."
     region = disc((100, 100), (49.5, 49.5), 20)
     noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3)).astype(np.uint8)
-    explanation = measure(noise, levels(region, region))
+    explanation = describe_region(noise, levels(region, region))
     assert explanation.boundary == "Its boundary is regular and moderately defined."
     assert "coarse texture" in explanation.characteristics
     # A ramp from dark to bright is as steep on the outline as anywhere.
     ramp = np.broadcast_to(2 * np.arange(100, dtype=np.uint8)[:, None], (100, 100, 3))
-    explanation = measure(ramp, levels(region, region))
+    explanation = describe_region(ramp, levels(region, region))
     assert explanation.boundary == "Its boundary is regular and moderately defined."
 
 
 def test_regions_are_counted_and_placed_by_their_distance_from_the_centre():
     two = disc((100, 100), (20, 20), 8) | disc((100, 100), (80, 80), 8)
-    explanation = measure(scene(two), levels(two, two))
+    explanation = describe_region(scene(two), levels(two, two))
     assert explanation.remarks == "The gaze dwelt on 2 separate regions."
     corner = disc((100, 100), (15, 80), 8)
-    explanation = measure(scene(corner), levels(corner, corner))
+    explanation = describe_region(scene(corner), levels(corner, corner))
     assert explanation.location == "The region lies near the border of the image."
-    # The direction is kept where no network reads it.
+    # Only the values, which no network reads, keep the direction.
     assert explanation.values["place"] == "upper right"
 
 
 @pytest.mark.parametrize("everything", [False, True])
-def test_there_is_nothing_to_say_where_the_gaze_marks_nothing_or_everything(everything):
+def test_an_empty_or_full_pseudomask_has_no_explanation(everything):
     region = np.full((20, 20), everything)
-    assert measure(scene(region), levels(region, region)) is None
+    assert describe_region(scene(region), levels(region, region)) is None
 
 
 @pytest.mark.parametrize("place", [(0, 0), (19, 10), (7, 7)])
 def test_one_pixel_is_enough(place):
     region = np.zeros((20, 20), bool)
     region[place] = True
-    explanation = measure(scene(region), levels(region, region))
+    explanation = describe_region(scene(region), levels(region, region))
     assert explanation.values["area"] == pytest.approx(1 / 400)
     assert all(np.isfinite(v) for v in explanation.values.values() if isinstance(v, float))
 
@@ -157,7 +157,7 @@ def test_one_pixel_is_enough(place):
     grain=st.floats(0.5, 4),
     share=st.floats(0.02, 0.9),
 )
-def test_the_sentences_are_true_of_the_flipped_image_and_name_no_direction(
+def test_the_sentences_are_the_same_for_the_flipped_image_and_name_no_direction(
     seed, size, grain, share
 ):
     rng = np.random.default_rng(seed)
@@ -166,9 +166,9 @@ def test_the_sentences_are_true_of_the_flipped_image_and_name_no_direction(
     field = ndimage.gaussian_filter(rng.normal(size=size), grain)
     cuts = np.quantile(field, [1 - share / 2, 1 - share])
     regions = levels(*(field >= cut for cut in cuts))
-    explanation = measure(image, regions)
+    explanation = describe_region(image, regions)
     assert not words(explanation) & DIRECTIONS
     for axes in (0, 1, (0, 1)):
         flipped = np.flip(regions, np.atleast_1d(axes) + 1)
-        again = measure(np.flip(image, axes), flipped)
+        again = describe_region(np.flip(image, axes), flipped)
         assert again.sentences() == explanation.sentences()

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.core.cli import BadInput, ManyBad
+from stages.core.cli import BadInput, BadInputGroup
 from stages.text.describers import FIELDS
 from stages.text.describers.faithfulness import PLACES
 from stages.text.describers.prompts import load_prompt
@@ -68,13 +68,13 @@ def test_the_text_names_all_words_and_keys(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_hash_is_that_of_the_text_of_the_file(name):
+def test_the_hash_is_the_hash_of_the_files_text(name):
     text = (FOLDER / f"{name}.yaml").read_text("utf-8")
     assert PROMPTS[name].sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_answer_that_a_prompt_asks_for_is_read(name):
+def test_every_word_of_a_prompt_is_accepted_in_an_answer(name):
     prompt = PROMPTS[name]
     for group, words in prompt.characteristics.items():
         for word in words:
@@ -129,7 +129,7 @@ def test_an_answer_becomes_sentences_and_values():
         answer(Diagnosis="adenoma"),
     ],
 )
-def test_the_form_of_an_answer_is_forgiven(raw):
+def test_variations_of_the_format_are_accepted(raw):
     assert POLYP.parse(raw) == POLYP.parse(answer())
 
 
@@ -209,30 +209,30 @@ def test_the_area_is_a_percentage(area, value, sentence):
          "from 0 to 100; Confidence is a int, and should be text"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_an_answer_is_said(raw, expected):
+def test_the_error_of_an_answer_is_named(raw, expected):
     assert reason(raw) == expected
 
 
-def test_a_reason_can_be_written_to_a_file_whatever_the_answer_holds():
+def test_an_error_message_can_always_be_encoded():
     text = reason(answer(Location="\ud800\x00"))
     assert text == (r'Location holds "\ud800\u0000", which is not among the words for it')
     assert text.encode()
 
 
 @pytest.mark.parametrize("remarks", [None, "", "  ", "Seen on the left only."])
-def test_without_a_remark_that_holds_a_sentence_says_so(remarks):
+def test_a_sentence_replaces_missing_remarks(remarks):
     explanation = POLYP.parse(answer(Remarks=remarks))
     assert explanation.remarks == "There is no further remark."
     assert explanation.values["remarks"] == (remarks or "").strip()
 
 
-def test_remarks_hold_what_files_can_hold():
+def test_characters_that_cannot_be_stored_are_removed_from_remarks():
     explanation = POLYP.parse(answer(Remarks="A\x00pale \ud800 cap,\n\twet \N{SNOWMAN}."))
     assert explanation.remarks == "A pale cap, wet \N{SNOWMAN}."
     assert explanation.values["remarks"] == explanation.remarks
 
 
-def test_long_remarks_are_kept_whole_in_the_values_only():
+def test_only_the_values_hold_all_of_long_remarks():
     sentence = "It is as long as forty characters are it."
     assert len(sentence) == 41
     explanation = POLYP.parse(answer(Remarks=" ".join([sentence] * 8)))
@@ -251,7 +251,7 @@ def test_sentences_are_the_same_for_a_flipped_image(place):
         assert POLYP.parse(answer(Location=names[other])).sentences() == expected
 
 
-def test_each_place_says_how_far_it_is_from_the_centre():
+def test_each_place_becomes_a_distance_from_the_centre():
     said = {place: POLYP.parse(answer(Location=place)).location for place in PLACES}
     assert said["middle centre"] == "The region lies in the centre of the image."
     assert said["upper centre"] == "The region lies off the centre of the image."
@@ -292,7 +292,7 @@ def test_no_sentence_of_any_answer_names_a_direction(data):
 
 
 @given(st.text(alphabet=st.sampled_from('{}[]":,\\u 0123abcLocation`'), max_size=200))
-def test_any_other_text_is_refused_in_words(text):
+def test_any_other_text_raises_a_readable_error(text):
     assert re.search("JSON|missing", reason(text))
 
 
@@ -312,7 +312,7 @@ def problem(file):
     return str(error.value).removeprefix(f"{file}: ")
 
 
-MEND = "\n  to mend:  edit the prompt; workflow/prompts/generic.yaml shows how one is written"
+MEND = "\n  to mend:  edit the prompt; workflow/prompts/generic.yaml is an example"
 
 
 @pytest.mark.parametrize(
@@ -323,26 +323,26 @@ MEND = "\n  to mend:  edit the prompt; workflow/prompts/generic.yaml shows how o
         ({"confidence": ["low"]},
          "confidence\n  found:    ['low']\n  expected: at least two words to choose from"),
         ({"boundary": ["Well-defined", "blurred", "well defined"]},
-         "boundary\n  found:    ['Well-defined', 'blurred', 'well defined']\n  expected: words "
-         "that differ; 'Well-defined' is there more than once"),
+         "boundary\n  found:    ['Well-defined', 'blurred', 'well defined']\n  expected: different "
+         "words; 'Well-defined' occurs more than once"),
         ({"boundary": ["sharp, even", "blurred"]},
          "boundary.0\n  found:    'sharp, even'\n  expected: words without comma, semicolon, "
-         "colon, brace, quote and line break"),
+         "colon, brace, quote or line break"),
         ({"characteristics": {"colour": ["red", "pink"], "site": ["on the left wall", "deep"]}},
-         "characteristics.site.0\n  found:    'on the left wall'\n  expected: words that name no "
-         "direction: training flips images"),
+         "characteristics.site.0\n  found:    'on the left wall'\n  expected: words without a "
+         "direction, because training flips images"),
         ({"characteristics": {"upper half": ["red", "pink"]}},
-         "characteristics.upper half\n  found:    'upper half'\n  expected: words that name no "
-         "direction: training flips images"),
+         "characteristics.upper half\n  found:    'upper half'\n  expected: words without a "
+         "direction, because training flips images"),
         ({"characteristics": {"colour": ["red", "pink"], "texture": ["smooth", "Red"]}},
          "characteristics\n  found:    {'colour': ['red', 'pink'], 'texture': ['smooth', 'Red']}\n"
-         "  expected: words that differ; 'red' is there more than once"),
+         "  expected: different words; 'red' occurs more than once"),
         ({"question": "What is it? {location} {boundary} {subject} {confidence}"},
          "question\n  found:    'What is it? {location} {boundary} {subject} {confidence}'\n"
-         "  expected: text with the placeholders of a prompt; {characteristics} is missing"),
+         "  expected: text with each placeholder of a prompt; {characteristics} is missing"),
         ({"question": "{subject} {location} {boundary} {characteristics} {confidence} {size}"},
          "question\n  found:    '{subject} {location} {boundary} {characteristics} {confidence} "
-         "{size}'\n  expected: text with the placeholders of a prompt; {size} is unknown"),
+         "{size}'\n  expected: text with each placeholder of a prompt; {size} is unknown"),
         ({"vocabulary": ["red"]},
          "vocabulary\n  found:    ['red']\n  expected: only the keys version, subject, question, "
          "boundary, characteristics, confidence"),
@@ -359,16 +359,16 @@ def test_a_missing_key_is_named(tmp_path):
     content = yaml.safe_load(file.read_text("utf-8"))
     del content["subject"]
     file.write_text(yaml.safe_dump(content))
-    assert problem(file) == "subject\n  found:    nothing\n  expected: a value" + MEND
+    assert problem(file) == "subject\n  found:    no value\n  expected: a value" + MEND
 
 
 def test_all_faults_are_named_at_once(tmp_path):
-    with pytest.raises(ManyBad, match=r"(?s)2 problems:\n1\. .*version.*\n2\. .*subject"):
+    with pytest.raises(BadInputGroup, match=r"(?s)2 problems:\n1\. .*version.*\n2\. .*subject"):
         load_prompt(write(tmp_path, version="one", subject=""))
 
 
 @pytest.mark.parametrize("content", ["", "- a\n- b\n"])
-def test_what_is_no_mapping_is_no_prompt(tmp_path, content):
+def test_a_prompt_file_without_a_mapping_raises(tmp_path, content):
     file = tmp_path / "lab.yaml"
     file.write_text(content)
     assert problem(file).startswith("content\n  found:    ")
@@ -389,15 +389,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, found):
     message = problem(file)
     assert message.startswith("file\n  found:    ")
     assert found in message
-    assert "expected: a prompt in YAML, in UTF-8" in message
+    assert "expected: a prompt as a YAML file in UTF-8" in message
 
 
-def test_braces_that_are_no_placeholder_are_kept(tmp_path):
+def test_braces_that_are_not_placeholders_are_kept(tmp_path):
     question = yaml.safe_load((FOLDER / "polyp.yaml").read_text("utf-8"))["question"]
     file = write(tmp_path, question=question + '\nSuch as {"a b": {}}', subject="{location}")
     text = load_prompt(file).text()
     assert 'Such as {"a b": {}}' in text
-    # What fills a placeholder is not filled again.
+    # Placeholders in an inserted text are not replaced.
     assert "The picture is a {location}." in text
 
 

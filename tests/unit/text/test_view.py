@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stages.settings.explain import ViewSettings
 from stages.text.describers import Sample
-from stages.text.describers.view import caption, show
+from stages.text.describers.view import caption, draw_view
 
 CYAN, BLACK, GREY = (0, 255, 255), (0, 0, 0), (100, 100, 100)
 
@@ -22,11 +22,11 @@ def sample(precise=None, broad=None, size=(64, 64), heat=0.0):
     return Sample("a", image, np.full(size, heat, np.float16), regions)
 
 
-def where(picture, colour):
+def colour_mask(picture, colour):
     return (picture == np.array(colour, np.uint8)).all(axis=2)
 
 
-def box(mask):
+def bounds(mask):
     rows, columns = np.nonzero(mask)
     return (rows.min(), rows.max() + 1), (columns.min(), columns.max() + 1)
 
@@ -40,15 +40,15 @@ def test_the_image_alone_is_the_image():
     shown = sample(PRECISE, BROAD, heat=1)._replace(
         image=rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
     )
-    np.testing.assert_array_equal(show(shown, IMAGE), shown.image)
+    np.testing.assert_array_equal(draw_view(shown, IMAGE), shown.image)
 
 
 @pytest.mark.parametrize(
     ("size", "side", "expected"),
     [((64, 64), 448, (448, 448)), ((50, 100), 64, (32, 64)), ((3, 300), 64, (1, 64))],
 )
-def test_the_longer_side_is_as_set_and_the_shape_kept(size, side, expected):
-    picture = show(sample(size=size), ViewSettings(show="image", side=side))
+def test_the_longer_side_is_as_set_and_the_aspect_ratio_is_kept(size, side, expected):
+    picture = draw_view(sample(size=size), ViewSettings(show="image", side=side))
     assert picture.shape == (*expected, 3)
     assert picture.dtype == np.uint8
     assert (picture == GREY).all()
@@ -59,45 +59,48 @@ def test_the_gaze_tints_more_where_it_was_longer():
     # (112.4, 110, 92) at 0.4.
     shown = sample()
     shown.heatmap[:, :32], shown.heatmap[:32, 32:] = 1, 0.4
-    picture = show(shown, OVERLAY)
+    picture = draw_view(shown, OVERLAY)
     assert picture[10, 10].tolist() == [131, 125, 80]
     assert picture[10, 50].tolist() == [112, 110, 92]
     assert picture[50, 50].tolist() == list(GREY)
 
 
-def test_the_overlay_outlines_the_precise_pseudomask_and_leaves_its_inside_alone():
-    picture = show(sample(PRECISE, BROAD), OVERLAY)
-    line = where(picture, CYAN)
+def test_the_overlay_outlines_the_precise_pseudomask_and_keeps_its_inside():
+    picture = draw_view(sample(PRECISE, BROAD), OVERLAY)
+    line = colour_mask(picture, CYAN)
     # One pixel outside of rows 28 to 36 and columns 24 to 40, without the corners, whose distance
     # is √2; the rim is one pixel further.
-    assert box(line) == ((27, 37), (23, 41))
+    assert bounds(line) == ((27, 37), (23, 41))
     assert line.sum() == 2 * 8 + 2 * 16
     assert (picture[28:36, 24:40] == GREY).all()
-    assert box(where(picture, BLACK)) == ((26, 38), (22, 42))
+    assert bounds(colour_mask(picture, BLACK)) == ((26, 38), (22, 42))
     # Nothing else is touched.
-    assert (~where(picture, GREY)).sum() == line.sum() + where(picture, BLACK).sum()
+    assert (~colour_mask(picture, GREY)).sum() == line.sum() + colour_mask(picture, BLACK).sum()
 
 
 def test_the_line_is_thicker_on_a_larger_picture():
-    picture = show(sample(PRECISE, BROAD), ViewSettings(side=448))
+    picture = draw_view(sample(PRECISE, BROAD), ViewSettings(side=448))
     # 2 px of 448, around 7 times the rows and columns.
-    assert box(where(picture, CYAN)) == ((28 * 7 - 2, 36 * 7 + 2), (24 * 7 - 2, 40 * 7 + 2))
+    assert bounds(colour_mask(picture, CYAN)) == (
+        (28 * 7 - 2, 36 * 7 + 2),
+        (24 * 7 - 2, 40 * 7 + 2),
+    )
 
 
 def test_without_a_precise_pseudomask_the_next_one_is_outlined():
-    picture = show(sample(None, BROAD), OVERLAY)
-    assert box(where(picture, CYAN)) == ((19, 45), (15, 49))
+    picture = draw_view(sample(None, BROAD), OVERLAY)
+    assert bounds(colour_mask(picture, CYAN)) == ((19, 45), (15, 49))
 
 
 @pytest.mark.parametrize("view", [OVERLAY, CROP])
 def test_nothing_is_drawn_where_nothing_is_marked(view):
-    np.testing.assert_array_equal(show(sample(), view), sample().image)
+    np.testing.assert_array_equal(draw_view(sample(), view), sample().image)
 
 
 @pytest.mark.parametrize("view", [OVERLAY, CROP])
-def test_a_region_that_is_everything_is_framed(view):
+def test_a_region_that_fills_the_image_is_framed(view):
     everything = (0, 64), (0, 64)
-    line = where(show(sample(everything, everything), view), CYAN)
+    line = colour_mask(draw_view(sample(everything, everything), view), CYAN)
     expected = np.ones((64, 64), bool)
     expected[1:-1, 1:-1] = False
     np.testing.assert_array_equal(line, expected)
@@ -105,7 +108,7 @@ def test_a_region_that_is_everything_is_framed(view):
 
 def test_the_line_follows_the_border_where_the_region_reaches_it():
     region = (0, 10), (0, 10)
-    line = where(show(sample(region, region), OVERLAY), CYAN)
+    line = colour_mask(draw_view(sample(region, region), OVERLAY), CYAN)
     # Two sides outside of the region, row and column 10, and two on the border, within it.
     assert line[10, :10].all() and line[:10, 10].all() and line[0, :11].all() and line[:11, 0].all()
     assert not line[1:10, 1:10].any()
@@ -113,8 +116,8 @@ def test_the_line_follows_the_border_where_the_region_reaches_it():
 
 def test_a_single_pixel_is_outlined_on_a_much_smaller_picture():
     pixel = (500, 501), (300, 301)
-    picture = show(sample(pixel, pixel, size=(1000, 1000)), OVERLAY)
-    (top, bottom), (left, right) = box(where(picture, CYAN))
+    picture = draw_view(sample(pixel, pixel, size=(1000, 1000)), OVERLAY)
+    (top, bottom), (left, right) = bounds(colour_mask(picture, CYAN))
     # At 500.5 / 1000 and 300.5 / 1000 of 64 px.
     assert top < 32.03 < bottom <= top + 4
     assert left < 19.2 < right <= left + 4
@@ -125,29 +128,29 @@ def test_the_crop_is_around_the_broad_pseudomask():
     view = ViewSettings(show="crop", side=96, margin=0.25)
     shown = sample(PRECISE, BROAD)
     shown.image[14:50, 8:56] = 200
-    picture = show(shown, view)
+    picture = draw_view(shown, view)
     assert picture.shape == (72, 96, 3)
-    line = where(picture, CYAN)
-    assert box(line) == ((2 * 6 - 1, 2 * 30 + 1), (2 * 8 - 1, 2 * 40 + 1))
-    assert np.unique(picture[~line & ~where(picture, BLACK)]).tolist() == [200]
+    line = colour_mask(picture, CYAN)
+    assert bounds(line) == ((2 * 6 - 1, 2 * 30 + 1), (2 * 8 - 1, 2 * 40 + 1))
+    assert np.unique(picture[~line & ~colour_mask(picture, BLACK)]).tolist() == [200]
 
 
-def test_the_crop_ends_with_the_image():
+def test_the_crop_stays_inside_the_image():
     shown = sample(None, ((0, 20), (40, 64)))
     shown.image[:25, 34:] = 200
     # 20 + 5 rows of 64 from 0 on, 24 + 6 columns up to 64.
-    picture = show(shown, ViewSettings(show="crop", side=120))
+    picture = draw_view(shown, ViewSettings(show="crop", side=120))
     assert picture.shape == (100, 120, 3)
     assert (picture[90:, :10] == 200).all()
 
 
 @pytest.mark.parametrize("at", [(0, 0), (79, 159), (40, 80), (2, 157)])
-def test_a_few_pixels_have_surroundings(at):
+def test_the_crop_of_a_few_pixels_has_a_minimum_size(at):
     # At least an eighth of 80 rows and 160 columns, also in a corner.
     row, column = at
     shown = sample(None, ((row, row + 1), (column, column + 1)), size=(80, 160))
-    assert show(shown, CROP).shape == (32, 64, 3)
-    assert where(show(shown, CROP), CYAN).any()
+    assert draw_view(shown, CROP).shape == (32, 64, 3)
+    assert colour_mask(draw_view(shown, CROP), CYAN).any()
 
 
 def test_the_caption_says_what_is_drawn():
@@ -171,7 +174,7 @@ def test_the_caption_says_what_is_drawn():
     kind=st.sampled_from(["overlay", "crop", "image"]),
     margin=st.floats(0, 2),
 )
-def test_any_sample_can_be_shown(seed, size, cuts, kind, margin):
+def test_any_sample_can_be_drawn(seed, size, cuts, kind, margin):
     rng = np.random.default_rng(seed)
     heatmap = rng.random(size).astype(np.float16)
     regions = np.stack([heatmap >= max(cuts), heatmap >= min(cuts)]).astype(np.uint8)
@@ -179,14 +182,14 @@ def test_any_sample_can_be_shown(seed, size, cuts, kind, margin):
     shown = Sample("a", image, heatmap, regions)
     before = [array.copy() for array in shown[1:]]
     view = ViewSettings(show=kind, side=64, margin=margin)
-    picture = show(shown, view)
+    picture = draw_view(shown, view)
     assert picture.dtype == np.uint8
     assert picture.ndim == 3 and picture.shape[2] == 3
     assert max(picture.shape[:2]) == 64
-    np.testing.assert_array_equal(show(shown, view), picture)
+    np.testing.assert_array_equal(draw_view(shown, view), picture)
     for array, old in zip(shown[1:], before, strict=True):
         np.testing.assert_array_equal(array, old)
     marked = {"overlay": regions.any(), "crop": regions[-1].any(), "image": False}[kind]
     if marked:
-        assert where(picture, CYAN).any()
+        assert colour_mask(picture, CYAN).any()
     assert caption(shown, view)

@@ -1,4 +1,4 @@
-"""Labels stay true when the image is changed, and what is drawn has the stated law."""
+"""Labels follow the augmented image, and random values have the stated distribution."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.training import augment
-from stages.training.augment import add_noise, cut_boxes, paste
+from stages.training.augment import add_noise, draw_cutmix_boxes, paste_boxes
 
 SIZE = (4, 6)
 
@@ -33,7 +33,7 @@ def batch_of(n=64, seed=0):
 
 def test_labels_move_with_the_image_and_the_text_stays():
     batch = batch_of()
-    flipped = augment.flip(batch, generator())
+    flipped = augment.random_flip(batch, generator())
     assert torch.equal(flipped["pseudomask"], flipped["image"][:, 0].to(torch.uint8))
     assert torch.equal(flipped["mask"], flipped["image"][:, 0].long())
     for name in ("text", "has_gaze"):
@@ -42,9 +42,9 @@ def test_labels_move_with_the_image_and_the_text_stays():
     assert not torch.equal(flipped["image"], batch["image"])
 
 
-def test_each_of_the_four_ways_comes_about_as_often():
+def test_the_four_flips_are_equally_frequent():
     batch = batch_of(400)
-    flipped = augment.flip(batch, generator())["image"]
+    flipped = augment.random_flip(batch, generator())["image"]
     ways = {(): 0, (2,): 0, (1,): 0, (1, 2): 0}
     for before, after in zip(batch["image"], flipped):
         (way,) = [axes for axes in ways if torch.equal(after, before.flip(axes))]
@@ -53,10 +53,13 @@ def test_each_of_the_four_ways_comes_about_as_often():
     assert all(57 <= count <= 143 for count in ways.values()), ways
 
 
-def test_the_batch_itself_is_not_changed_and_a_seed_fixes_the_flips():
+def test_flips_do_not_change_the_batch_and_the_seed_determines_them():
     batch = batch_of()
     before = {name: values.clone() for name, values in batch.items()}
-    first, second = augment.flip(batch, generator(3)), augment.flip(batch, generator(3))
+    first, second = (
+        augment.random_flip(batch, generator(3)),
+        augment.random_flip(batch, generator(3)),
+    )
     for name, values in batch.items():
         assert torch.equal(values, before[name])
         assert torch.equal(first[name], second[name])
@@ -70,10 +73,10 @@ def test_the_batch_itself_is_not_changed_and_a_seed_fixes_the_flips():
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 6), st.integers(1, 6), st.integers(0, 99)
 )
 def test_a_box_is_a_rectangle_that_a_seed_fixes(height, width, count, beta, seed):
-    boxes = cut_boxes((height, width), count, beta, generator(seed))
+    boxes = draw_cutmix_boxes((height, width), count, beta, generator(seed))
     assert boxes.shape == (count, height, width)
     assert boxes.dtype == torch.bool
-    assert torch.equal(boxes, cut_boxes((height, width), count, beta, generator(seed)))
+    assert torch.equal(boxes, draw_cutmix_boxes((height, width), count, beta, generator(seed)))
     for box in boxes:
         rows, columns = box.any(dim=1), box.any(dim=0)
         assert torch.equal(box, rows[:, None] & columns[None])
@@ -82,8 +85,8 @@ def test_a_box_is_a_rectangle_that_a_seed_fixes(height, width, count, beta, seed
 
 
 @pytest.mark.parametrize("beta", [1, 4])
-def test_a_boxs_share_is_beta_distributed_but_for_what_the_border_cuts_off(beta):
-    boxes = cut_boxes((64, 64), 4000, beta, generator())
+def test_the_share_of_a_box_is_beta_distributed_except_for_clipping(beta):
+    boxes = draw_cutmix_boxes((64, 64), 4000, beta, generator())
     rows, columns = boxes.any(dim=2).float().mean(dim=1), boxes.any(dim=1).float().mean(dim=1)
     # Where no border cuts it, a side is the square root of the share along both axes.
     uncut = ~(boxes[:, [0, -1]].any(dim=2).any(dim=1) | boxes[:, :, [0, -1]].any(dim=2).any(dim=1))
@@ -100,11 +103,11 @@ def test_a_boxs_share_is_beta_distributed_but_for_what_the_border_cuts_off(beta)
     assert boxes.float().mean().item() == pytest.approx(expected, rel=0.05)
 
 
-def test_a_box_is_pasted_from_the_sample_before():
+def test_a_box_is_pasted_from_the_previous_sample():
     values = torch.arange(3.0)[:, None, None, None].expand(3, 2, 4, 4)
     box = torch.zeros(3, 4, 4, dtype=torch.bool)
     box[0, 0, 0], box[1, :2] = True, True
-    mixed = paste(values, box)
+    mixed = paste_boxes(values, box)
     # The first takes from the last.
     assert mixed[0, :, 0, 0].tolist() == [2, 2]
     assert mixed[0].sum() == 2 * 2
@@ -112,10 +115,10 @@ def test_a_box_is_pasted_from_the_sample_before():
     assert torch.equal(mixed[2], values[2])
 
 
-def test_image_and_target_are_pasted_alike():
+def test_image_and_target_are_pasted_the_same_way():
     label = torch.randint(0, 2, (6, 1, 16, 16), generator=generator())
-    box = cut_boxes((16, 16), 6, 4, generator(1))
-    assert torch.equal(paste(label.float(), box).long(), paste(label, box))
+    box = draw_cutmix_boxes((16, 16), 6, 4, generator(1))
+    assert torch.equal(paste_boxes(label.float(), box).long(), paste_boxes(label, box))
 
 
 # Noise

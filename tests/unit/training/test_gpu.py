@@ -1,4 +1,4 @@
-"""What a training step asks of a GPU, told without one: by its operations, and on fake tensors."""
+"""Training steps on a GPU, tested without one: their operations, and fake tensors."""
 
 import inspect
 import re
@@ -19,7 +19,14 @@ SIZE = (36, 52)
 WIDTHS = (8,) * 6
 TEXT_WIDTH = 16
 GPU = torch.device("cuda", 0)
-METHODS = ["teacher", "single", "distilled", "distilled on answers", "gazemedseg", "published"]
+METHODS = [
+    "teacher",
+    "single",
+    "distilled",
+    "distilled without pseudolabels",
+    "gazemedseg",
+    "published",
+]
 # PyTorch's own list: torch.use_deterministic_algorithms.
 NO_DETERMINISTIC_FORM = re.compile(
     r"(avg_pool3d|_?adaptive_(avg|max)_pool\dd|fractional_max_pool\dd|reflection_pad\dd|_ctc_loss"
@@ -28,8 +35,8 @@ NO_DETERMINISTIC_FORM = re.compile(
 )
 
 
-class Noted(TorchDispatchMode):
-    """Takes note of operations that on a GPU add in no fixed order."""
+class NondeterministicOperations(TorchDispatchMode):
+    """Records operations that have no deterministic form on a GPU."""
 
     def __init__(self):
         super().__init__()
@@ -38,7 +45,7 @@ class Noted(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = str(function).removeprefix("aten.")
         self.count += 1
-        # Of this one only the sum and the mean; its fourth argument says which, and 0 neither.
+        # Of this operation only sum and mean; the fourth argument is the reduction, 0 is none.
         summed = name.startswith("nll_loss2d_forward") and args[3] != 0
         if summed or NO_DETERMINISTIC_FORM.fullmatch(name):
             self.found.add(name)
@@ -46,7 +53,7 @@ class Noted(TorchDispatchMode):
 
 
 class GpuGenerator(torch.Generator):
-    """Says that it is a GPU's."""
+    """A CPU generator whose `device` is a GPU."""
 
     device = GPU
 
@@ -59,29 +66,31 @@ def architecture(role, **changes):
 
 @pytest.fixture
 def make(tmp_path):
-    """Build what a method trains, its step and how it predicts."""
+    """Return a function that builds a method's networks, step and predict function."""
     network = models.build(architecture("teacher", text_width=TEXT_WIDTH), 0)
     models.save(network, tmp_path / "teacher.safetensors", {})
 
     def build(name):
         if name == "teacher":
             settings = TeacherSettings(widths=WIDTHS, head_width=8)
-            return network.train(), teacher.teacher_step(network, settings), teacher.predict
+            return network.train(), teacher.make_teacher_step(network, settings), teacher.predict
         method = {
             "single": single,
             "distilled": distilled,
-            "distilled on answers": distilled,
+            "distilled without pseudolabels": distilled,
             "gazemedseg": gazemedseg,
             "published": published,
         }[name]
         own = {
-            "distilled on answers": {"target_crf": None},
+            "distilled without pseudolabels": {"target_crf": None},
             "published": {"teacher_widths": WIDTHS},
         }
         settings = StudentSettings(method=name.split()[0], **own.get(name, {}))
         weights = tmp_path / "teacher.safetensors" if method is distilled else None
         cpu = torch.device("cpu")
-        model, step = method.make(settings, architecture("student"), 0, cpu, weights, TEXT_WIDTH)
+        model, step = method.make_model_and_step(
+            settings, architecture("student"), 0, cpu, weights, TEXT_WIDTH
+        )
         return model.train(), step, student.predict
 
     return build
@@ -103,28 +112,28 @@ def batch_on(device, n=4):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_has_no_operation_without_a_deterministic_form_on_a_gpu(name, make):
     _, step, _ = make(name)
-    with Noted() as noted:
+    with NondeterministicOperations() as operations:
         step(batch_on("cpu"), 1, torch.Generator())["loss"].backward()
-    assert noted.count > 100
-    assert not noted.found
+    assert operations.count > 100
+    assert not operations.found
 
 
-def test_such_an_operation_is_noted():
+def test_nondeterministic_operations_are_recorded():
     x = torch.rand(1, 2, 4, 4, requires_grad=True)
     label = torch.zeros(1, 4, 4, dtype=torch.long)
-    with Noted() as noted:
+    with NondeterministicOperations() as operations:
         nn.functional.interpolate(x, scale_factor=2, mode="bilinear").sum().backward()
         nn.functional.interpolate(x, scale_factor=2, mode="nearest").sum().backward()
         nn.functional.cross_entropy(x, label)
         x.median(dim=1)
-    assert noted.found == {
+    assert operations.found == {
         "upsample_bilinear2d_backward.default", "nll_loss2d_forward.default", "median.dim"
     }  # fmt: skip
 
 
 @pytest.fixture
 def deterministic():
-    """As a stage asks it of PyTorch, but with an error where it would warn."""
+    """Deterministic algorithms as in a stage, but with an error instead of a warning."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     yield
@@ -132,7 +141,7 @@ def deterministic():
 
 
 def move(model, mode):
-    """Put the weights on a GPU that is not there."""
+    """Replace the weights by fake tensors on a GPU."""
     for module in model.modules():
         for name, weights in module.named_parameters(recurse=False):
             fake = mode.from_tensor(weights).detach().to(GPU)
@@ -142,7 +151,7 @@ def move(model, mode):
 
 
 def pretend_two_processes(monkeypatch):
-    """Be the second of two; what they send each other must be as NCCL wants it."""
+    """Act as the second of two processes; check that tensors are sent as NCCL needs them."""
 
     def send(*tensors):
         assert all(tensor.device == GPU and tensor.is_contiguous() for tensor in tensors)
@@ -161,16 +170,16 @@ def pretend_two_processes(monkeypatch):
 def test_a_step_keeps_all_tensors_on_the_gpu(
     name, precision, processes, make, deterministic, monkeypatch
 ):
-    # Autocast is off where there is no GPU.
+    # Without a GPU autocast is off.
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    # How many blocks it lays depends on the values, which fake tensors have not.
+    # The number of blocks depends on values, and fake tensors have none.
     monkeypatch.setattr(published, "ring_mask", lambda ring, **_: ring)
     if processes == 2:
         pretend_two_processes(monkeypatch)
     model, step, predict = make(name)
     with FakeTensorMode() as mode, loop.autocast(GPU, precision):
-        # Also a teacher that a step asks and that is not trained.
+        # Also the teacher in the step, which is not trained.
         for held in (model, *inspect.getclosurevars(step).nonlocals.values()):
             if isinstance(held, nn.Module):
                 move(held, mode)
@@ -182,8 +191,8 @@ def test_a_step_keeps_all_tensors_on_the_gpu(
     assert (predicted.device, predicted.dtype) == (GPU, torch.bool)
 
 
-def test_the_released_masking_keeps_its_tensors_where_the_rings_are():
-    """One made elsewhere is on `meta` here, where mixing it in raises."""
+def test_ring_mask_keeps_its_tensors_on_the_device_of_the_rings():
+    """A tensor on another device would be on `meta`, and mixing it in raises."""
     ring = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0)) < 0.3
     options = {"ratio": 0.5, "block": (2, 5)}
     expected = published.ring_mask(ring, generator=torch.Generator().manual_seed(0), **options)

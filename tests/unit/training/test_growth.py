@@ -1,4 +1,4 @@
-"""A training step costs the same, however many samples there are."""
+"""The time of a training step does not depend on the number of samples."""
 
 import time
 
@@ -21,7 +21,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("growth")
     for count in (FEW, MANY):
         with io.create_h5(folder / f"{count}.h5", "prepare", {}, {}) as file:
-            image = io.sample_dataset(file, "image", (count, 16, 16, 3), np.uint8)
+            image = io.create_sample_dataset(file, "image", (count, 16, 16, 3), np.uint8)
             image[...] = np.full(image.shape, 7)
             io.write_strings(file, "sample_id", [str(i) for i in range(count)])
     return folder
@@ -35,7 +35,7 @@ def load(folder, count, resident_mb):
 
 
 def median_step(folder, count):
-    """Seconds that an iteration keeps its thread busy: other work on the machine does not count."""
+    """Return the CPU seconds of an iteration's thread: other work on the machine does not count."""
     model, began = nn.Conv2d(3, 1, 1), []
 
     def step(batch, iteration, generator):
@@ -53,9 +53,9 @@ def median_step(folder, count):
 
 
 def median_batch(folder, count):
-    """Seconds that reading a batch from the file keeps its thread busy."""
+    """Return the CPU seconds of the thread that reads a batch from the file."""
     data, seconds = load(folder, count, 0), []
-    order = loop.batches(count, 8, torch.Generator().manual_seed(0))
+    order = loop.index_batches(count, 8, torch.Generator().manual_seed(0))
     for index, _ in zip(order, range(STEPS)):
         before = time.thread_time()
         data[index]
@@ -64,7 +64,7 @@ def median_batch(folder, count):
 
 
 @pytest.mark.parametrize("cost", [median_step, median_batch])
-def test_a_step_costs_the_same_with_thirty_times_the_samples(files, cost):
+def test_a_step_takes_the_same_time_with_thirty_times_the_samples(files, cost):
     costs = {FEW: [], MANY: []}
     for _ in range(5):
         for count, found in costs.items():

@@ -14,7 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny_training import LOOKED_AT, SIZE, SPLIT, history, label, make_files, same, study, teach
+from tiny_training import (
+    HAS_GAZE,
+    SIZE,
+    SPLIT,
+    make_files,
+    make_tiny_pseudolabels,
+    read_history,
+    same_weights,
+    train_tiny_student,
+    train_tiny_teacher,
+)
 from torch import nn
 
 from stages.core import io
@@ -36,8 +46,8 @@ def generator(seed=0):
 
 @settings(max_examples=40)
 @given(st.integers(1, 20), st.integers(1, 25), st.integers(0, 99))
-def test_each_sample_comes_once_before_any_comes_again(n, size, seed):
-    found = loop.batches(n, size, generator(seed))
+def test_each_epoch_has_every_sample_once(n, size, seed):
+    found = loop.index_batches(n, size, generator(seed))
     drawn = []
     while len(drawn) < 3 * n:
         batch = next(found)
@@ -47,9 +57,9 @@ def test_each_sample_comes_once_before_any_comes_again(n, size, seed):
         assert sorted(drawn[epoch * n : (epoch + 1) * n]) == list(range(n))
 
 
-def test_epochs_differ_in_their_order_and_a_seed_fixes_them():
+def test_epochs_differ_in_order_and_the_seed_determines_it():
     def draw(seed):
-        found = loop.batches(50, 50, generator(seed))
+        found = loop.index_batches(50, 50, generator(seed))
         return [next(found).tolist() for _ in range(2)]
 
     first, second = draw(0)
@@ -58,16 +68,16 @@ def test_epochs_differ_in_their_order_and_a_seed_fixes_them():
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_training_takes_as_many_threads_as_it_is_given(threads):
+def test_training_uses_the_given_number_of_threads(threads):
     before = torch.get_num_threads()
     try:
-        loop.start(threads, gpus=0)
+        loop.set_up_torch(threads, gpus=0)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
 
 
-class Held:
+class InMemorySamples:
     """Samples in memory."""
 
     def __init__(self, **values):
@@ -87,7 +97,7 @@ def test_validation_dice_is_the_mean_over_the_samples():
     # Prediction and truth of 4 px: 2 · 1 / (2 + 1), both empty: 1, 0 of 3: 0.
     predicted = [[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]]
     truth = [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
-    data = Held(
+    data = InMemorySamples(
         image=torch.tensor(predicted).reshape(3, 1, 2, 2),
         mask=torch.tensor(truth, dtype=torch.uint8).reshape(3, 2, 2),
     )
@@ -96,24 +106,24 @@ def test_validation_dice_is_the_mean_over_the_samples():
         assert dice == pytest.approx((2 / 3 + 1 + 0) / 3)
 
 
-def test_validation_dice_is_nan_where_nothing_can_be_compared():
-    data = Held(mask=torch.zeros(0, 2, 2))
+def test_validation_dice_is_nan_without_samples():
+    data = InMemorySamples(mask=torch.zeros(0, 2, 2))
     assert math.isnan(loop.validation_dice(lambda part: part["mask"].bool(), data, 8))
 
 
 # The loop
 
 
-class Point(nn.Module):
-    """One number, to be trained towards another."""
+class OneWeight(nn.Module):
+    """A model with one trained weight, 5 at first, and one frozen weight."""
 
     def __init__(self):
         super().__init__()
-        self.at = nn.Parameter(torch.tensor(5.0))
+        self.weight = nn.Parameter(torch.tensor(5.0))
         self.frozen = nn.Parameter(torch.tensor(1.0), requires_grad=False)
 
 
-def run_of(folder, **changes):
+def make_run(folder, **changes):
     options = {"iterations": 7, "batch_size": 2, "learning_rate": 0.1, "log_every": 2,
                "validate_every": 3} | changes  # fmt: skip
     return loop.Run(
@@ -123,34 +133,34 @@ def run_of(folder, **changes):
     )  # fmt: skip
 
 
-# Any file: a run says what it was made of.
+# Any file: a run stores the hash of its inputs.
 PROVENANCE = Path(__file__)
-NO_MASKS = Held(mask=torch.zeros(0, 2, 2))
-MASKS = Held(mask=torch.ones(1, 2, 2))
+NO_MASKS = InMemorySamples(mask=torch.zeros(0, 2, 2))
+MASKS = InMemorySamples(mask=torch.ones(1, 2, 2))
 
 
 @pytest.fixture
 def fit(tmp_path):
-    """Train a point; return it and its history."""
+    """Return a function that trains a `OneWeight`; its result is the model and its history."""
 
     def do(step, val=NO_MASKS, predict=None, **changes):
-        point = Point()
+        model = OneWeight()
         rows = loop.fit(
-            run_of(tmp_path, **changes),
-            point,
-            lambda batch, iteration, generator: step(point, batch, iteration),
+            make_run(tmp_path, **changes),
+            model,
+            lambda batch, iteration, generator: step(model, batch, iteration),
             predict,
-            Held(image=torch.arange(6.0)),
+            InMemorySamples(image=torch.arange(6.0)),
             val,
         )
-        return point, rows
+        return model, rows
 
     return do
 
 
-def test_the_history_has_the_mean_of_each_term_since_the_row_before(fit):
-    def step(point, batch, iteration):
-        return {"loss": point.at**2, "count": torch.tensor(float(iteration))}
+def test_the_history_has_the_mean_of_each_term_since_the_previous_row(fit):
+    def step(model, batch, iteration):
+        return {"loss": model.weight**2, "count": torch.tensor(float(iteration))}
 
     _, rows = fit(step)
     assert list(rows) == ["iteration", "loss", "count", "learning_rate", "seconds", "val_dice"]
@@ -165,7 +175,7 @@ def test_the_history_has_the_mean_of_each_term_since_the_row_before(fit):
     assert rows["seconds"].is_monotonic_increasing
 
 
-def test_the_step_size_falls_to_the_final_one():
+def test_the_learning_rate_falls_to_the_final_one():
     options = OptimisationSettings(iterations=4, learning_rate=1, final_learning_rate=0.2)
     # Half way of the cosine: the mean of both ends.
     assert loop.learning_rate(1, options) == 1
@@ -173,7 +183,7 @@ def test_the_step_size_falls_to_the_final_one():
     assert loop.learning_rate(5, options) == pytest.approx(0.2)
 
 
-def test_weights_and_gradients_are_parts_of_one_vector_each():
+def test_weights_and_gradients_become_views_of_one_vector_each():
     def build():
         inner = nn.Sequential(nn.Conv2d(3, 5, 3), nn.PReLU(), nn.Conv2d(5, 2, 1))
         return inner.to(memory_format=torch.channels_last)
@@ -182,7 +192,7 @@ def test_weights_and_gradients_are_parts_of_one_vector_each():
     network = build()
     apart = build()
     apart.load_state_dict(network.state_dict())
-    flat = loop.flatten(network)
+    flat = loop.flatten_parameters(network)
     image = torch.arange(2 * 3 * 6 * 6.0).view(2, 3, 6, 6) / 100
     for model in (network, apart):
         model(image).square().sum().backward()
@@ -190,7 +200,7 @@ def test_weights_and_gradients_are_parts_of_one_vector_each():
         assert one.shape == other.shape and one.stride() == other.stride(), name
         assert torch.equal(one, other) and torch.equal(one.grad, other.grad), name
         assert one.data_ptr() % 64 == flat.data_ptr() % 64, name
-    # All else is between them: as many numbers as there are, and zeros.
+    # The padding between them is zero.
     count = sum(parameter.count_nonzero() for parameter in apart.parameters())
     assert flat.count_nonzero() == count
     assert flat.grad.norm().item() == pytest.approx(
@@ -204,68 +214,71 @@ def test_weights_and_gradients_are_parts_of_one_vector_each():
     )
 
 
-def test_what_is_frozen_stays_as_it_is(fit):
-    def step(point, *_):
-        return {"loss": (point.at * point.frozen).sum() ** 2}
+def test_frozen_parameters_do_not_change(fit):
+    def step(model, *_):
+        return {"loss": (model.weight * model.frozen).sum() ** 2}
 
-    point, _ = fit(step, optimiser="sgd", weight_decay=0.5, clip=0, learning_rate=0.01)
-    assert point.at.item() < 4.9
-    assert point.frozen.item() == 1
+    model, _ = fit(step, optimiser="sgd", weight_decay=0.5, clip=0, learning_rate=0.01)
+    assert model.weight.item() < 4.9
+    assert model.frozen.item() == 1
 
 
-def test_weights_that_are_no_numbers_behind_the_last_step_are_not_written(fit):
+def test_weights_that_are_not_finite_after_the_last_step_are_refused(fit):
     # A loss of 0 with an infinite slope.
     with pytest.raises(BadInput, match="weights"):
-        fit(lambda point, *_: {"loss": (point.at - point.at.detach()).abs().sqrt()}, iterations=1)
+        fit(
+            lambda model, *_: {"loss": (model.weight - model.weight.detach()).abs().sqrt()},
+            iterations=1,
+        )
 
 
 def test_the_first_step_of_adam_is_the_learning_rate(fit):
-    point, _ = fit(lambda point, *_: {"loss": point.at**2}, iterations=1)
-    assert point.at.item() == pytest.approx(5 - 0.1)
+    model, _ = fit(lambda model, *_: {"loss": model.weight**2}, iterations=1)
+    assert model.weight.item() == pytest.approx(5 - 0.1)
 
 
 def test_the_first_step_of_sgd_follows_the_gradient_with_momentum_and_decay(fit):
     # Gradient 2 · 5 + 0.5 · 5 = 12.5; Nesterov's first step is (1 + momentum) · gradient.
-    point, _ = fit(
-        lambda point, *_: {"loss": point.at**2},
+    model, _ = fit(
+        lambda model, *_: {"loss": model.weight**2},
         iterations=1, optimiser="sgd", momentum=0.6, weight_decay=0.5, clip=0, learning_rate=0.01,
     )  # fmt: skip
-    assert point.at.item() == pytest.approx(5 - 0.01 * 1.6 * 12.5)
+    assert model.weight.item() == pytest.approx(5 - 0.01 * 1.6 * 12.5)
 
 
-def test_a_gradient_is_cut_to_the_largest_norm(fit):
-    point, _ = fit(
-        lambda point, *_: {"loss": point.at**2},
+def test_gradients_are_clipped_to_the_largest_norm(fit):
+    model, _ = fit(
+        lambda model, *_: {"loss": model.weight**2},
         iterations=1, optimiser="sgd", clip=2, learning_rate=0.1,
     )  # fmt: skip
-    assert point.at.item() == pytest.approx(5 - 0.1 * 1.9 * 2)
+    assert model.weight.item() == pytest.approx(5 - 0.1 * 1.9 * 2)
 
 
-def test_it_minimises_the_term_loss_and_no_other(fit):
-    def step(point, *_):
-        return {"loss": (point.at - 4) ** 2, "other": (point.at + 100) ** 2}
+def test_training_minimises_only_the_term_loss(fit):
+    def step(model, *_):
+        return {"loss": (model.weight - 4) ** 2, "other": (model.weight + 100) ** 2}
 
-    point, rows = fit(step, iterations=200, log_every=50)
-    assert point.at.item() == pytest.approx(4, abs=0.02)
+    model, rows = fit(step, iterations=200, log_every=50)
+    assert model.weight.item() == pytest.approx(4, abs=0.02)
     assert rows["loss"].iloc[-1] < rows["loss"].iloc[0]
 
 
 def test_a_step_gets_its_batch_and_iterations_from_1(fit):
-    seen = []
+    has_text = []
 
-    def step(point, batch, iteration):
-        seen.append((iteration, batch["image"].tolist()))
-        return {"loss": point.at}
+    def step(model, batch, iteration):
+        has_text.append((iteration, batch["image"].tolist()))
+        return {"loss": model.weight}
 
     fit(step, iterations=3)
-    assert [iteration for iteration, _ in seen] == [1, 2, 3]
-    assert sorted(i for _, batch in seen for i in batch) == [0, 1, 2, 3, 4, 5]
+    assert [iteration for iteration, _ in has_text] == [1, 2, 3]
+    assert sorted(i for _, batch in has_text for i in batch) == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_at_the_next_row(value, fit):
-    def step(point, batch, iteration):
-        return {"loss": point.at * (value if iteration == 3 else 1)}
+def test_a_loss_that_is_not_finite_stops_at_the_next_row(value, fit):
+    def step(model, batch, iteration):
+        return {"loss": model.weight * (value if iteration == 3 else 1)}
 
     wanted = r"student: loss[^$]*nan[^$]*2 iterations up to 4[^$]*learning_rate"
     with pytest.raises(BadInput, match=wanted):
@@ -273,49 +286,51 @@ def test_a_loss_that_is_no_number_stops_at_the_next_row(value, fit):
 
 
 def test_the_moving_average_of_the_weights_is_the_result(fit):
-    # Nothing but the step size, 0.1, moves the point: 4.9, 4.8, 4.7. The average starts at the
-    # first: 4.9, then half of it and half of the next: 4.85, 4.775.
-    point, _ = fit(
-        lambda point, *_: {"loss": point.at},
+    # Each step changes the weight by the learning rate, 0.1: 4.9, 4.8, 4.7. The average starts
+    # at the first: 4.9, then half of it and half of the next: 4.85, 4.775.
+    model, _ = fit(
+        lambda model, *_: {"loss": model.weight},
         iterations=3, ema=0.5, optimiser="adam", final_learning_rate=0.1,
     )  # fmt: skip
-    assert point.at.item() == pytest.approx(4.775, abs=1e-4)
+    assert model.weight.item() == pytest.approx(4.775, abs=1e-4)
 
 
-def shares(*dice):
-    """A prediction whose Dice with four foreground pixels is as listed, look by look."""
-    looks = iter(dice)
+def predict_shares(*dice):
+    """Return a predict function with the listed shares of four pixels, validation by validation."""
+    shares = iter(dice)
 
     def predict(model, batch):
         # k of 4 predicted: 2k / (k + 4).
-        k = round(4 * next(looks))
+        k = round(4 * next(shares))
         return (torch.arange(4) < k).reshape(1, 2, 2)
 
     return predict
 
 
-def test_with_patience_it_ends_early_with_the_weights_of_the_best_look(fit):
-    # Looks at 1, 2, 3, …: the second is the best; two worse ones end it at 4.
-    point, rows = fit(
-        lambda point, *_: {"loss": point.at}, val=MASKS, predict=shares(0.25, 0.75, 0.5, 0.5, 1),
+def test_patience_stops_early_with_the_weights_of_the_best_validation(fit):
+    # Validations at 1, 2, 3, …: the second is the best; two worse ones stop it at 4.
+    model, rows = fit(
+        lambda model, *_: {"loss": model.weight}, val=MASKS,
+        predict=predict_shares(0.25, 0.75, 0.5, 0.5, 1),
         iterations=9, validate_every=1, patience=2, final_learning_rate=0.1,
     )  # fmt: skip
     assert list(rows["iteration"]) == [1, 2, 3, 4]
-    assert point.at.item() == pytest.approx(5 - 2 * 0.1, abs=1e-4)
+    assert model.weight.item() == pytest.approx(5 - 2 * 0.1, abs=1e-4)
 
 
-def test_without_patience_it_does_not_choose(fit):
-    point, rows = fit(
-        lambda point, *_: {"loss": point.at}, val=MASKS, predict=shares(0.25, 0.75, 0.5),
+def test_without_patience_the_last_weights_are_the_result(fit):
+    model, rows = fit(
+        lambda model, *_: {"loss": model.weight}, val=MASKS,
+        predict=predict_shares(0.25, 0.75, 0.5),
         iterations=3, validate_every=1, final_learning_rate=0.1,
     )  # fmt: skip
     assert list(rows["val_dice"]) == pytest.approx([2 / 5, 6 / 7, 4 / 6])
-    assert point.at.item() == pytest.approx(5 - 3 * 0.1, abs=1e-4)
+    assert model.weight.item() == pytest.approx(5 - 3 * 0.1, abs=1e-4)
 
 
 def test_patience_without_validation_masks_is_refused(fit):
     with pytest.raises(BadInput, match=r"no sample with a mask[^$]*leave `patience` out"):
-        fit(lambda point, *_: {"loss": point.at}, patience=2)
+        fit(lambda model, *_: {"loss": model.weight}, patience=2)
 
 
 # The stages
@@ -328,35 +343,35 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def teacher(files, tmp_path_factory):
-    return teach(files, tmp_path_factory.mktemp("teacher"))
+    return train_tiny_teacher(files, tmp_path_factory.mktemp("teacher"))
 
 
 @pytest.fixture(scope="module")
 def student(files, teacher, tmp_path_factory):
-    return study(files, tmp_path_factory.mktemp("student"), teacher)
+    return train_tiny_student(files, tmp_path_factory.mktemp("student"), teacher)
 
 
-def copies(files, folder):
-    """The files again, free to be changed."""
+def copy_files(files, folder):
+    """Copy the files so that a test can change them."""
     return {name: shutil.copy(path, folder / path.name) for name, path in files.items()}
 
 
 def rerun(role, files, teacher, folder, seed=0):
     folder.mkdir()
     if role == "teacher":
-        return teach(files, folder, seed)
-    return study(files, folder, teacher, seed)
+        return train_tiny_teacher(files, folder, seed)
+    return train_tiny_student(files, folder, teacher, seed)
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
-def test_two_runs_are_equal_and_another_seed_is_not(role, files, teacher, tmp_path, request):
+def test_two_runs_are_equal_and_another_seed_differs(role, files, teacher, tmp_path, request):
     first = request.getfixturevalue(role)
     second = rerun(role, files, teacher, tmp_path / "again")
-    assert same(second, first)
+    assert same_weights(second, first)
     pd.testing.assert_frame_equal(
-        history(second).drop(columns="seconds"), history(first).drop(columns="seconds")
+        read_history(second).drop(columns="seconds"), read_history(first).drop(columns="seconds")
     )
-    assert not same(rerun(role, files, teacher, tmp_path / "other", seed=1), first)
+    assert not same_weights(rerun(role, files, teacher, tmp_path / "other", seed=1), first)
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
@@ -366,11 +381,11 @@ def test_two_runs_write_the_same_bytes(role, files, teacher, tmp_path, request):
 
 
 def test_histories_have_a_column_for_each_term(teacher, student):
-    rows = history(teacher)
+    rows = read_history(teacher)
     assert list(rows) == ["iteration", "loss", "learning_rate", "seconds", "val_dice"]
     assert list(rows["iteration"]) == [1, 2, 3]
     assert rows["val_dice"].notna().tolist() == [False, True, True]
-    rows = history(student)
+    rows = read_history(student)
     assert next(iter(rows)) == "iteration"
     assert {"loss", "gaze", "afc", "cwc", "learning_rate", "seconds", "val_dice"} <= set(rows)
     assert np.isfinite(rows.drop(columns="val_dice")).all(axis=None)
@@ -389,7 +404,7 @@ def test_the_weights_file_alone_rebuilds_the_network(role, tmp_path, request):
         assert torch.equal(value, weights[name])
 
 
-def test_the_weights_tell_of_their_making(student, teacher, files):
+def test_the_weights_file_holds_its_provenance(student, teacher, files):
     with safe_open(student, "pt") as file:
         made = " ".join(file.metadata().values())
     for path in (*files.values(), teacher):
@@ -398,49 +413,57 @@ def test_the_weights_tell_of_their_making(student, teacher, files):
         assert word in made
 
 
-def test_training_learns(files, tmp_path):
-    weights = study(files, tmp_path, iterations=60, log_every=20, validate_every=60)
-    rows = history(weights)
+def test_training_reduces_the_loss_and_finds_the_region(files, tmp_path):
+    weights = train_tiny_student(files, tmp_path, iterations=60, log_every=20, validate_every=60)
+    rows = read_history(weights)
     assert rows["loss"].iloc[-1] < 0.5 * rows["loss"].iloc[0]
     assert rows["val_dice"].iloc[-1] > 0.6
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
-def test_neither_validation_nor_test_nor_the_unseen_change_the_weights(
+def test_samples_without_gaze_validation_and_test_do_not_change_the_weights(
     role, files, teacher, student, tmp_path, request
 ):
-    changed = copies(files, tmp_path)
-    others = np.flatnonzero(LOOKED_AT == 0)
+    changed = copy_files(files, tmp_path)
+    others = np.flatnonzero(HAS_GAZE == 0)
     with h5py.File(changed["prepared"], "r+") as file:
-        # Weak labels alone are learned from: no mask is read either.
+        # Training uses only weak labels: it reads no mask either.
         file["mask"][...] = 1 - file["mask"][()]
         for i in others:
             file["image"][i] = 255 - file["image"][i]
-    weights = teach(changed, tmp_path) if role == "teacher" else study(changed, tmp_path, teacher)
+    weights = (
+        train_tiny_teacher(changed, tmp_path)
+        if role == "teacher"
+        else train_tiny_student(changed, tmp_path, teacher)
+    )
     before = request.getfixturevalue(role)
-    assert same(weights, before)
-    assert list(history(weights)["val_dice"].dropna()) != list(history(before)["val_dice"].dropna())
+    assert same_weights(weights, before)
+    assert list(read_history(weights)["val_dice"].dropna()) != list(
+        read_history(before)["val_dice"].dropna()
+    )
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
-def test_a_data_set_without_any_mask_or_validation_can_be_trained_on(
-    role, files, teacher, tmp_path
-):
-    changed = copies(files, tmp_path)
+def test_training_works_without_masks_and_without_validation(role, files, teacher, tmp_path):
+    changed = copy_files(files, tmp_path)
     with h5py.File(changed["prepared"], "r+") as file:
         file["has_mask"][...] = False
         file["split"][...] = ["train"] * 8 + ["test"] * 4
-    weights = teach(changed, tmp_path) if role == "teacher" else study(changed, tmp_path, teacher)
-    assert history(weights)["val_dice"].isna().all()
-    assert history(weights)["loss"].notna().all()
+    weights = (
+        train_tiny_teacher(changed, tmp_path)
+        if role == "teacher"
+        else train_tiny_student(changed, tmp_path, teacher)
+    )
+    assert read_history(weights)["val_dice"].isna().all()
+    assert read_history(weights)["loss"].notna().all()
 
 
-def test_a_data_set_that_nobody_looked_at_cannot(files, tmp_path):
-    changed = copies(files, tmp_path)
+def test_a_data_set_without_gaze_is_refused(files, tmp_path):
+    changed = copy_files(files, tmp_path)
     with h5py.File(changed["gaze"], "r+") as file:
         file["has_gaze"][...] = False
     with pytest.raises(BadInput, match=r"gaze\.h5.*\n.*no sample with gaze"):
-        teach(changed, tmp_path)
+        train_tiny_teacher(changed, tmp_path)
     assert not (tmp_path / "teacher.safetensors").exists()
 
 
@@ -451,39 +474,39 @@ def fusion_weights(path):
     return {k: v for k, v in load_file(path).items() if "fusion" in k or k == "text_weight"}
 
 
-def test_text_that_is_always_dropped_teaches_nothing(files, tmp_path):
-    always = teach(files, tmp_path, text_dropout=1 - 1e-9)
+def test_text_that_is_always_dropped_does_not_change_the_fusion(files, tmp_path):
+    always = train_tiny_teacher(files, tmp_path, text_dropout=1 - 1e-9)
     untouched = models.build(models.load(always, "teacher").architecture, seed=0).state_dict()
     for name, value in fusion_weights(always).items():
         assert torch.equal(value, untouched[name]), name
 
 
-def test_text_that_is_never_dropped_is_learned_from(files, tmp_path):
-    never = teach(files, tmp_path, text_dropout=0)
+def test_text_that_is_never_dropped_changes_the_fusion(files, tmp_path):
+    never = train_tiny_teacher(files, tmp_path, text_dropout=0)
     untouched = models.build(models.load(never, "teacher").architecture, seed=0).state_dict()
     for scale in (1, 2, 3, 4):
         name = f"fusion_x{scale}.text_proj.weight"
         assert not torch.equal(load_file(never)[name], untouched[name])
 
 
-def test_the_share_of_dropped_text_is_the_settings(files, tmp_path, monkeypatch):
-    seen = []
+def test_the_share_of_dropped_text_follows_the_settings(files, tmp_path, monkeypatch):
+    has_text = []
     forward = models.Teacher.forward
 
     def look(self, image, text=None):
         if self.training:
-            seen.extend((text != 0).any(dim=2).any(dim=1).tolist())
+            has_text.extend((text != 0).any(dim=2).any(dim=1).tolist())
         return forward(self, image, text)
 
     monkeypatch.setattr(models.Teacher, "forward", look)
-    teach(files, tmp_path, text_dropout=0.3, iterations=60, batch_size=7)
+    train_tiny_teacher(files, tmp_path, text_dropout=0.3, iterations=60, batch_size=7)
     # 420 samples, each with text at 0.7: ± 0.022; four standard deviations.
-    assert len(seen) == 420
-    assert np.mean(seen) == pytest.approx(0.7, abs=0.09)
+    assert len(has_text) == 420
+    assert np.mean(has_text) == pytest.approx(0.7, abs=0.09)
 
 
-def sources(made):
-    """Name what a result was made from."""
+def input_roles(made):
+    """Return the roles of a result's inputs."""
     if made.suffix == ".h5":
         with h5py.File(made) as file:
             return set(json.loads(file.attrs["inputs"]))
@@ -491,64 +514,72 @@ def sources(made):
         return set(json.loads(json.loads(file.metadata()["about"])["inputs"]))
 
 
-def test_a_teacher_without_text_has_nothing_to_fuse_and_needs_no_explanations(files, tmp_path):
-    untold = {name: path for name, path in files.items() if name != "explanations"}
-    plain = teach(untold, tmp_path, text=False)
+def test_a_teacher_without_text_has_no_fusion_and_needs_no_explanations(files, tmp_path):
+    no_explanations = {name: path for name, path in files.items() if name != "explanations"}
+    plain = train_tiny_teacher(no_explanations, tmp_path, text=False)
     assert models.load(plain, "teacher").architecture.text_width == 0
     assert not fusion_weights(plain)
-    assert same(teach(files, tmp_path / "told", text=False), plain)
-    # Nor does what is made of it.
-    student = study(untold, tmp_path, plain)
+    assert same_weights(train_tiny_teacher(files, tmp_path / "told", text=False), plain)
+    # Nor does any result made from it.
+    student = train_tiny_student(no_explanations, tmp_path, plain)
     output = tmp_path / "predictions.h5"
     predict(files["prepared"], student, output, PLAIN, 1, 0, teacher=plain)
     for made in (plain, student, tmp_path / "pseudolabels.h5", output):
-        assert "explanations" not in sources(made)
+        assert "explanations" not in input_roles(made)
 
 
-def test_a_teacher_that_reads_text_is_not_left_without(files, teacher, student, tmp_path):
-    untold = {name: path for name, path in files.items() if name != "explanations"}
+def test_a_teacher_that_reads_text_requires_explanations(files, teacher, student, tmp_path):
+    no_explanations = {name: path for name, path in files.items() if name != "explanations"}
     with pytest.raises(BadInput, match="--explanations"):
-        teach(untold, tmp_path)
+        train_tiny_teacher(no_explanations, tmp_path)
     with pytest.raises(BadInput, match="--explanations"):
-        label(untold, tmp_path, teacher, StudentSettings().target_crf)
+        make_tiny_pseudolabels(no_explanations, tmp_path, teacher, StudentSettings().target_crf)
     with pytest.raises(BadInput, match="--explanations"):
         predict(files["prepared"], student, tmp_path / "p.h5", PLAIN, 1, 0, teacher=teacher)
     with pytest.raises(BadInput, match=r"teacher\.safetensors: text_width[^$]*--explanations"):
-        study(untold, tmp_path, teacher, target_crf=None)
+        train_tiny_student(no_explanations, tmp_path, teacher, target_crf=None)
     assert not list(tmp_path.rglob("*.h5")) + list(tmp_path.rglob("*.safetensors"))
 
 
 # What the teacher trusts
 
 
-def test_a_teacher_that_trusts_less_background_is_another(files, teacher, tmp_path):
+def test_another_background_changes_the_teacher_only_if_it_changes_the_labels(
+    files, teacher, tmp_path
+):
     # The broad pseudomask has 0.31 and more, all outside it 0.
-    assert same(teach(files, tmp_path / "same", background=0.3), teacher)
-    assert same(teach(files, tmp_path / "none", background=None), teacher)
+    assert same_weights(train_tiny_teacher(files, tmp_path / "same", background=0.3), teacher)
+    assert same_weights(train_tiny_teacher(files, tmp_path / "none", background=None), teacher)
 
 
-def test_a_background_inside_the_broad_pseudomask_is_refused(files, tmp_path):
+def test_a_background_above_the_broad_threshold_is_refused(files, tmp_path):
     with pytest.raises(BadInput, match=r"gaze\.h5[^$]*0\.3, with `background` 0\.4"):
-        teach(files, tmp_path, background=0.4)
+        train_tiny_teacher(files, tmp_path, background=0.4)
 
 
 # A student without a teacher
 
 
 @pytest.mark.parametrize("labels", ["pseudomask", "mask"])
-def test_a_student_without_a_teacher_has_one_loss_and_nothing_to_align(labels, files, tmp_path):
-    weights = study(files, tmp_path, labels=labels)
-    assert list(history(weights)) == ["iteration", "loss", "learning_rate", "seconds", "val_dice"]
+def test_a_student_without_a_teacher_has_one_loss_and_no_alignment_layers(labels, files, tmp_path):
+    weights = train_tiny_student(files, tmp_path, labels=labels)
+    assert list(read_history(weights)) == [
+        "iteration",
+        "loss",
+        "learning_rate",
+        "seconds",
+        "val_dice",
+    ]
     assert models.load(weights, "student").architecture.teacher_widths == ()
     assert not [name for name in load_file(weights) if "distill" in name or "adapter" in name]
 
 
-def test_dense_masks_are_learned_from_where_there_are_any(files, tmp_path):
-    changed = copies(files, tmp_path)
+def test_training_on_masks_requires_a_mask(files, tmp_path):
+    changed = copy_files(files, tmp_path)
     with h5py.File(changed["prepared"], "r+") as file:
         file["has_mask"][...] = [False] * 8 + [True] * 4
     with pytest.raises(BadInput, match=r"prepared\.h5.*\n.*no sample with a mask"):
-        study(changed, tmp_path, labels="mask")
+        train_tiny_student(changed, tmp_path, labels="mask")
 
 
 # Predictions
@@ -563,7 +594,7 @@ def predictions(files, teacher, student, tmp_path_factory):
     return output
 
 
-def test_predictions_are_of_validation_and_test_alone(predictions, files, teacher, student):
+def test_predictions_are_only_for_validation_and_test(predictions, files, teacher, student):
     maps = ("probability", "teacher_probability", "ensemble_probability")
     with h5py.File(predictions) as file:
         assert set(file) == {*maps, "sample_id", "split"}
@@ -579,7 +610,7 @@ def test_predictions_are_of_validation_and_test_alone(predictions, files, teache
         assert json.loads(file.attrs["inputs"]) == {n: io.sha256(p) for n, p in inputs.items()}
 
 
-def test_probability_is_what_the_rebuilt_network_says_of_the_image(predictions, files, student):
+def test_probability_is_the_output_of_the_rebuilt_network(predictions, files, student):
     with h5py.File(files["prepared"]) as source:
         image = normalise(torch.from_numpy(source["image"][8:]).permute(0, 3, 1, 2))
     with torch.no_grad():
@@ -599,15 +630,17 @@ def test_the_ensemble_is_the_mean_of_the_logits(predictions):
     assert both == pytest.approx(1 / (1 + np.exp(-logit)), abs=2e-3)
 
 
-def test_a_student_alone_predicts_alone_and_the_same(files, student, predictions, tmp_path):
+def test_a_student_without_its_teacher_predicts_the_same(files, student, predictions, tmp_path):
     predict(files["prepared"], student, tmp_path / "alone.h5", PLAIN, 1, 0)
     with h5py.File(tmp_path / "alone.h5") as alone, h5py.File(predictions) as file:
         assert set(alone) == {"probability", "sample_id", "split"}
         assert np.array_equal(alone["probability"], file["probability"])
 
 
-def test_batches_do_not_show(files, student, teacher, predictions, tmp_path, monkeypatch):
-    monkeypatch.setattr("stages.evaluation.predict.BATCH", 3)
+def test_the_batch_size_does_not_change_predictions(
+    files, student, teacher, predictions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("stages.evaluation.predict.BATCH_SIZE", 3)
     predict(
         files["prepared"], student, tmp_path / "b.h5", PLAIN, 1, 0, files["explanations"], teacher
     )
@@ -622,8 +655,8 @@ def test_weights_of_the_other_role_are_refused(files, teacher, tmp_path):
     assert not (tmp_path / "predictions.h5").exists()
 
 
-def explained(files, folder, *indices):
-    """The explanations again, with a text for the samples `indices` too."""
+def add_texts(files, folder, *indices):
+    """Copy the explanations and add a text for the samples `indices`."""
     path = shutil.copy(files["explanations"], folder / "explanations.h5")
     rng = np.random.default_rng(1)
     with h5py.File(path, "r+") as file:
@@ -632,12 +665,12 @@ def explained(files, folder, *indices):
     return path
 
 
-def test_attention_is_written_where_asked_for_and_where_there_is_text(
+def test_attention_is_written_if_requested_and_only_for_samples_with_text(
     files, student, teacher, tmp_path, monkeypatch
 ):
     # Of the predicted samples 8 to 11, one in the second batch of three and one in the first.
-    monkeypatch.setattr("stages.evaluation.predict.BATCH", 3)
-    texts, paths = explained(files, tmp_path, 9, 11), [tmp_path / "read.h5", tmp_path / "plain.h5"]
+    monkeypatch.setattr("stages.evaluation.predict.BATCH_SIZE", 3)
+    texts, paths = add_texts(files, tmp_path, 9, 11), [tmp_path / "read.h5", tmp_path / "plain.h5"]
     for path, asked in zip(paths, (READ, PLAIN)):
         predict(files["prepared"], student, path, asked, 1, 0, texts, teacher)
     strides = (2, 4, 8, 16)
@@ -657,18 +690,18 @@ def test_attention_is_written_where_asked_for_and_where_there_is_text(
         assert json.loads(read.attrs["params"]) == {"attention": True}
 
 
-def test_a_network_that_answers_no_number_is_no_prediction(files, student, tmp_path):
+def test_log_odds_that_are_not_finite_are_refused(files, student, tmp_path):
     network = models.load(student, "student")
     network.classifier.bias.data[1] = math.inf
     broken, output = tmp_path / "student.safetensors", tmp_path / "predictions.h5"
     models.save(network, broken, {})
-    with pytest.raises(BadInput, match=r"probability[^$]*infinity or no number"):
+    with pytest.raises(BadInput, match=r"probability[^$]*infinity or NaN"):
         predict(files["prepared"], broken, output, PLAIN, 1, 0)
     assert not output.exists()
 
 
 def test_attention_of_networks_that_read_no_text_is_not_written(files, student, tmp_path):
-    blind = teach(files, tmp_path, text=False)
+    blind = train_tiny_teacher(files, tmp_path, text=False)
     options = ((), (files["explanations"], blind))
     for i, networks in enumerate(options):
         output = tmp_path / f"{i}.h5"

@@ -41,7 +41,7 @@ def test_partial_cross_entropy_weighs_the_rarer_class_up(balance, weight):
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_partial_cross_entropy_of_one_class_is_its_mean_whatever_the_balance(label):
+def test_partial_cross_entropy_of_one_class_does_not_depend_on_the_balance(label):
     logits = logits_of([[0.8, 0.6]])
     everywhere = torch.ones(1, 1, 2, dtype=torch.bool)
     loss = partial_cross_entropy(logits, everywhere * label, everywhere, balance=0.7)
@@ -77,7 +77,7 @@ def test_partial_cross_entropy_of_soft_targets():
     assert loss.item() == pytest.approx((first - math.log(0.9)) / 2)
 
 
-def test_partial_cross_entropy_of_soft_targets_is_least_where_they_are_met():
+def test_partial_cross_entropy_is_minimal_where_p_equals_the_soft_target():
     # d/dz1 = p1 − t, so that the gradient is 0 where p1 = t, and there alone.
     trusted = torch.ones(1, 1, 2, dtype=torch.bool)
     logits, target = logits_of([[0.3, 0.6]]), torch.tensor([[[0.3, 0.4]]], dtype=torch.float64)
@@ -114,7 +114,7 @@ def test_partial_cross_entropy_balanced_divides_by_weights_below_one():
     seed=st.integers(0, 10_000),
     dtype=st.sampled_from([torch.bool, torch.uint8, torch.long, torch.float32]),
 )
-def test_labels_of_any_type_are_scored_as_classes(seed, dtype):
+def test_labels_of_any_dtype_count_as_classes(seed, dtype):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(2, 2, 5, 4, generator=generator, requires_grad=True)
     label, trusted = torch.rand(2, 2, 5, 4, generator=generator) < 0.5
@@ -130,7 +130,7 @@ def test_labels_of_any_type_are_scored_as_classes(seed, dtype):
 
 
 @pytest.mark.parametrize("balance", [0, 0.5])
-def test_nothing_trusted_is_zero_with_a_finite_gradient(balance):
+def test_without_trusted_pixels_the_loss_is_zero_with_a_finite_gradient(balance):
     logits = logits_of([[0.7, 0.2]])
     nowhere = torch.zeros(1, 1, 2, dtype=torch.bool)
     loss = partial_cross_entropy(logits, torch.zeros(1, 1, 2), nowhere, balance=balance)
@@ -146,7 +146,7 @@ def test_feature_alignment_is_0_for_equal_and_2_for_opposite_directions(scale, e
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_feature_alignment_counts_directions_alone():
+def test_feature_alignment_depends_only_on_directions():
     generator = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 2, 5, 3, 3, generator=generator)
     # A scale of its own for each pixel.
@@ -187,7 +187,7 @@ def test_consistency_weights_by_confidence_or_not():
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-def test_consistency_leaves_doubtful_pixels_and_the_teacher_alone(weighted):
+def test_consistency_gives_doubtful_pixels_and_the_teacher_no_gradient(weighted):
     q = torch.tensor([[[0.9, 0.6]]], dtype=torch.float64)
     logits = logits_of([[0.7, 0.5]])
     target = torch.stack([1 - q, q], dim=1).requires_grad_()
@@ -270,7 +270,7 @@ def one_process(rank, folder):
     distributed.destroy_process_group()
 
 
-def test_the_mean_over_two_processes_is_the_joined_batch(tmp_path):
+def test_the_mean_over_two_processes_equals_the_joined_batch(tmp_path):
     joined = values_and_gradients(terms_of_a_batch())
     multiprocessing.spawn(one_process, (tmp_path,), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]

@@ -14,7 +14,7 @@ def draw(disagreement, ratio=0.3, block=(3, 10), seed=0):
 
 
 def block_around(y, x, side, size):
-    """The square around a centre, cut off at the border, as two slices."""
+    """Return the square around a centre, clipped at the border, as two slices."""
     top, left = y - side // 2, x - side // 2
     return (
         slice(max(top, 0), min(top + side, size[0])),
@@ -22,8 +22,8 @@ def block_around(y, x, side, size):
     )
 
 
-def mask_by_the_law(disagreement, ratio, block, rng):
-    """One image's mask as the law is told: centre after centre, until the budget is met."""
+def reference_mask(disagreement, ratio, block, rng):
+    """Mask one image as the docstring says: centre after centre, until the budget is met."""
     mask = torch.zeros_like(disagreement)
     centres = disagreement.nonzero().tolist()
     rng.shuffle(centres)
@@ -41,9 +41,7 @@ ratios = st.integers(0, 1000).map(lambda r: r / 1000)
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1), ratio=ratios, block=blocks, size=sizes)
-def test_the_budget_of_each_image_is_met_and_exceeded_by_less_than_a_block(
-    seed, share, ratio, block, size
-):
+def test_the_masked_area_exceeds_the_budget_by_less_than_a_block(seed, share, ratio, block, size):
     disagreement = torch.rand(size, generator=torch.Generator().manual_seed(seed)) < share
     mask = draw(disagreement, ratio, block, seed)
     budget = ratio * disagreement.sum((1, 2)).double()
@@ -75,16 +73,16 @@ def test_a_mask_is_a_union_of_blocks_around_disagreeing_pixels(seed, share, rati
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1), ratio=ratios, size=sizes)
-def test_blocks_of_one_pixel_take_exactly_the_budget_from_the_set(seed, share, ratio, size):
+def test_blocks_of_one_pixel_mask_exactly_the_budget(seed, share, ratio, size):
     disagreement = torch.rand(size, generator=torch.Generator().manual_seed(seed)) < share
     mask = draw(disagreement, ratio, (1, 1), seed)
     assert not (mask & ~disagreement).any()
-    # In thousandths, so that no rounding is in it.
+    # In thousandths, to avoid rounding.
     thousandths = round(1000 * ratio) * disagreement.sum((1, 2))
     assert torch.equal(mask.sum((1, 2)), (thousandths + 999) // 1000)
 
 
-def test_a_whole_budget_is_not_exceeded_by_its_rounding():
+def test_rounding_does_not_raise_an_integer_budget():
     assert 0.07 * 100 > 7
     assert draw(torch.ones(1, 10, 10, dtype=torch.bool), 0.07, (1, 1)).sum() == 7
 
@@ -112,7 +110,7 @@ def test_blocks_are_squares_of_a_random_side_around_a_disagreeing_pixel(y, x):
     assert drawn == expected
 
 
-def test_a_seed_fixes_the_mask_and_another_changes_it():
+def test_the_seed_determines_the_mask():
     disagreement = torch.ones(2, 48, 48, dtype=torch.bool)
     assert torch.equal(draw(disagreement, seed=3), draw(disagreement, seed=3))
     assert not torch.equal(draw(disagreement, seed=3), draw(disagreement, seed=4))
@@ -124,14 +122,14 @@ def test_the_images_of_a_batch_are_masked_independently():
 
 
 @pytest.mark.parametrize(("ratio", "block"), [(0.1, (2, 5)), (0.3, (3, 6)), (1.0, (1, 4))])
-def test_masks_are_distributed_as_the_law_says(ratio, block):
+def test_masks_have_the_distribution_of_the_reference(ratio, block):
     # A ring that touches the border, and a pixel apart.
     y, x = torch.meshgrid(torch.arange(14), torch.arange(14), indexing="ij")
     radius = ((y - 5) ** 2 + (x - 6) ** 2).float().sqrt()
     disagreement = (radius - 5).abs() < 1
     disagreement[13, 12] = True
     n, rng = 1500, random.Random(0)
-    told = torch.stack([mask_by_the_law(disagreement, ratio, block, rng) for _ in range(n)])
+    expected = torch.stack([reference_mask(disagreement, ratio, block, rng) for _ in range(n)])
     drawn = draw(disagreement.expand(n, -1, -1), ratio, block)
     # How often each pixel is masked, each pair of neighbours, and how large the area is. A
     # difference of frequencies has variance (v1 + v2) / n; five deviations are one in 10⁶.
@@ -140,12 +138,12 @@ def test_masks_are_distributed_as_the_law_says(ratio, block):
         lambda mask: (mask[:, :, 1:] & mask[:, :, :-1]).flatten(1),
         lambda mask: mask.sum((1, 2))[:, None],
     ):
-        a, b = statistic(told).double(), statistic(drawn).double()
+        a, b = statistic(expected).double(), statistic(drawn).double()
         deviation = ((a.var(dim=0) + b.var(dim=0)) / n).sqrt()
         assert ((a.mean(dim=0) - b.mean(dim=0)).abs() <= 5 * deviation).all()
 
 
 def test_nothing_is_transferred_to_the_host():
-    # Tensors on `meta` have no values: whatever asks for one raises.
+    # Tensors on `meta` have no values: reading one raises.
     disagreement = torch.zeros(2, 32, 32, dtype=torch.bool, device="meta")
     assert draw(disagreement).shape == (2, 32, 32)

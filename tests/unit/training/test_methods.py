@@ -1,4 +1,4 @@
-"""How a student learns, by each method; expected values are worked out by hand."""
+"""The methods to train a student; expected values are worked out by hand."""
 
 import math
 
@@ -9,7 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tiny_training import history, make_files, same, study, teach
+from tiny_training import (
+    make_files,
+    read_history,
+    same_weights,
+    train_tiny_student,
+    train_tiny_teacher,
+)
 from torch import nn
 
 from stages.core.cli import BadInput
@@ -17,7 +23,7 @@ from stages.networks import models
 from stages.settings.training import StudentSettings
 from stages.training import augment
 from stages.training.losses import consistency
-from stages.training.methods import distilled, gazemedseg, label, published, single
+from stages.training.methods import distilled, gazemedseg, pixel_labels, published, single
 from stages.training.methods.gazemedseg import cross_level_consistency, propagate
 from stages.training.methods.published import (
     foreground_cross_entropy,
@@ -44,7 +50,7 @@ def options(method, **changes):
 
 
 def batch_of(n=4, seed=0):
-    """Noise with a brighter square, the two levels of which lie around its border."""
+    """Noise with a brighter square; the borders of the two levels lie around its border."""
     source = generator(seed)
     levels = torch.zeros(n, 2, *SIZE, dtype=torch.uint8)
     levels[:, 0, 5:11, 5:11] = 1
@@ -59,7 +65,9 @@ def batch_of(n=4, seed=0):
 
 
 def make(method, seed=0, **changes):
-    model, step = method.make(options(method, **changes), STUDENT, seed, CPU, None, 16)
+    model, step = method.make_model_and_step(
+        options(method, **changes), STUDENT, seed, CPU, None, 16
+    )
     return model.train(), step
 
 
@@ -77,21 +85,21 @@ def probabilities_of(foreground):
 # Labels
 
 
-def test_the_label_is_the_broad_pseudomask_the_mean_of_the_levels_or_the_mask():
+def test_pixel_labels_are_the_broad_pseudomask_the_mean_of_the_levels_or_the_mask():
     levels = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]], dtype=torch.uint8)
     batch = {"pseudomask": levels[None, :, None], "mask": torch.tensor([[[0, 1, 0, 1]]])}
-    broad = label(batch, StudentSettings())
+    broad = pixel_labels(batch, StudentSettings())
     assert broad.tolist() == [[[1, 1, 1, 0]]]
-    mean = label(batch, StudentSettings(levels=3))
+    mean = pixel_labels(batch, StudentSettings(levels=3))
     assert mean.flatten().tolist() == pytest.approx([1, 2 / 3, 1 / 3, 0])
-    mask = label(batch, StudentSettings(method="single", labels="mask", levels=3))
+    mask = pixel_labels(batch, StudentSettings(method="single", labels="mask", levels=3))
     assert mask.tolist() == [[[0, 1, 0, 1]]]
 
 
 # GazeMedSeg: propagated features
 
 
-def test_like_neighbours_are_mixed_by_the_softmax_of_their_likeness():
+def test_propagation_weighs_neighbours_by_the_softmax_of_similarity():
     # One channel, 0 but for two positions two px apart: a = 1 and b = 2. At a: likeness with itself
     # 1, with b 2, with the 23 others 0; the mixture is (e · 1 + e² · 2) / (e + e² + 23).
     feature = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
@@ -100,12 +108,12 @@ def test_like_neighbours_are_mixed_by_the_softmax_of_their_likeness():
     e = math.e
     assert mixed[0, 0, 7, 7].item() == pytest.approx((e + 2 * e**2) / (e + e**2 + 23))
     assert mixed[0, 0, 7, 9].item() == pytest.approx((e**2 + 2 * e**4) / (e**2 + e**4 + 23))
-    # A position of 0 likes all of its neighbours the same; an odd number of px away is none.
+    # A position of 0 weighs all its neighbours the same; none is an odd number of px away.
     assert mixed[0, 0, 7, 5].item() == pytest.approx(3 / 25)
     assert mixed[0, 0, 7, 8].item() == 0
 
 
-def test_unlike_neighbours_count_as_indifferent_ones():
+def test_negative_similarity_counts_as_zero():
     # Opposite features: ⟨f, f'⟩ = −1 counts 0, as do the 23 of 0.
     feature = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
     feature[0, 0, 7, 7], feature[0, 0, 7, 11] = 1, -1
@@ -115,7 +123,7 @@ def test_unlike_neighbours_count_as_indifferent_ones():
 
 @settings(max_examples=20)
 @given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), st.integers(0, 99))
-def test_propagation_is_that_of_unfolded_windows(channels, height, width, seed):
+def test_propagation_equals_a_reference_with_unfold(channels, height, width, seed):
     feature = torch.randn(2, channels, height, width, generator=generator(seed))
     windows = nn.functional.unfold(feature, 5, dilation=2, padding=4)
     windows = windows.view(2, channels, 25, height, width)
@@ -124,7 +132,7 @@ def test_propagation_is_that_of_unfolded_windows(channels, height, width, seed):
     assert torch.allclose(propagate(feature), expected, atol=1e-6)
 
 
-def test_cross_level_consistency_is_the_chance_of_a_difference():
+def test_cross_level_consistency_is_the_probability_of_different_classes():
     # 1 − (0.8 · 0.9 + 0.2 · 0.1) = 0.26 and 1 − (0.5 · 0.3 + 0.5 · 0.7) = 0.5.
     ours, other = logits_of([0.8, 0.5]), logits_of([0.9, 0.3])
     loss = cross_level_consistency(ours, other)
@@ -133,7 +141,7 @@ def test_cross_level_consistency_is_the_chance_of_a_difference():
     assert ours.grad.any() and other.grad is None
 
 
-def test_two_networks_of_different_first_weights_are_trained_on_a_level_each(monkeypatch):
+def test_gazemedseg_trains_two_networks_with_different_weights_on_one_level_each(monkeypatch):
     model, step = make(gazemedseg, cwc_weight=0)
     assert set(model) == {"student", "other"}
     assert not torch.equal(model["student"].classifier.weight, model["other"].classifier.weight)
@@ -150,7 +158,7 @@ def test_two_networks_of_different_first_weights_are_trained_on_a_level_each(mon
 
     batch = batch_of()
     before = gradients(batch)
-    # Another precise mask is another lesson for one of them, and one between is read by none.
+    # Another precise mask changes only one network; a level between changes none.
     levels = batch["pseudomask"]
     between = torch.ones_like(levels[:, :1])
     after = gradients(batch | {"pseudomask": torch.cat([between, between, levels[:, 1:]], dim=1)})
@@ -171,7 +179,7 @@ def test_the_consistency_of_both_networks_counts_by_its_weight():
 # The authors' released recipe
 
 
-def test_channel_0_gets_no_gradient_of_the_labels():
+def test_channel_0_gets_no_gradient_from_the_labels():
     # −log σ(0) = log 2 with label 1; −log (1 − σ(log 3)) = log 4 with label 0.
     logits = torch.tensor([[[5.0, -5.0]], [[0.0, math.log(3)]]])[None].requires_grad_()
     loss = foreground_cross_entropy(logits, torch.tensor([[[1, 0]]], dtype=torch.uint8))
@@ -182,7 +190,7 @@ def test_channel_0_gets_no_gradient_of_the_labels():
     assert logits.grad[0, 1].flatten().tolist() == pytest.approx([-0.25, 0.375])
 
 
-def test_both_terms_of_the_published_consistency():
+def test_the_published_consistency_has_two_terms():
     # Confidence 0.9 for foreground, 0.8 for background, 0.7. First term: 0.9 (−log 0.6) and
     # 0.8 (−log 0.75), mean over two. Second: doubt 0.1 < 0.2, and 0.2 is not: 0.1 (−log 0.6).
     logits = logits_of([0.6, 0.25, 0.5])
@@ -220,7 +228,7 @@ def test_a_block_reaches_half_its_side_to_each_side(side, covered):
     assert torch.equal(mask, expected)
 
 
-def test_a_block_is_cut_off_at_the_border():
+def test_a_block_is_clipped_at_the_border():
     ring = torch.zeros(1, 8, 8, dtype=torch.bool)
     ring[0, 0, 7] = True
     assert draw(ring, ratio=1, block=(5, 5))[0].nonzero().tolist() == [
@@ -228,7 +236,7 @@ def test_a_block_is_cut_off_at_the_border():
     ]
 
 
-def test_overlaps_count_several_times_so_that_less_is_covered():
+def test_overlaps_count_several_times_so_that_less_is_masked():
     # A ring of 4 × 25 px in two images: its budget of 0.3 · 200 = 60 px is met by 7 blocks of 9,
     # which in strips of four rows overlap.
     ring = torch.zeros(2, 30, 30, dtype=torch.bool)
@@ -238,7 +246,7 @@ def test_overlaps_count_several_times_so_that_less_is_covered():
     assert min(areas) < 60
 
 
-def test_the_budget_is_the_batchs_not_the_images():
+def test_the_budget_is_per_batch_and_not_per_image():
     # A budget of int(0.3 · 20) = 6 px is met by the first block of 9, in one image or the other.
     ring = torch.zeros(2, 20, 20, dtype=torch.bool)
     ring[:, 10, 5:15] = True
@@ -247,18 +255,18 @@ def test_the_budget_is_the_batchs_not_the_images():
 
 
 @pytest.mark.parametrize("ratio", [0, 0.3])
-def test_nothing_is_covered_without_a_ring_or_a_ratio(ratio):
+def test_nothing_is_masked_without_a_ring_or_a_ratio(ratio):
     ring = torch.zeros(2, 9, 9, dtype=torch.bool)
     assert not draw(ring, ratio=ratio).any()
     ring[:, 4, 4] = True
     assert not draw(ring, ratio=0).any()
 
 
-def watch(model, name):
-    """Gather the first inputs of a network of the dictionary."""
-    seen = []
-    model[name].register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
-    return seen
+def record_inputs(model, name):
+    """Record the inputs of a network of the dictionary."""
+    recorded = []
+    model[name].register_forward_pre_hook(lambda _, inputs: recorded.append(inputs))
+    return recorded
 
 
 def test_a_masked_pixel_is_background_in_image_and_label(monkeypatch):
@@ -272,26 +280,26 @@ def test_a_masked_pixel_is_background_in_image_and_label(monkeypatch):
         "foreground_cross_entropy",
         lambda logits, target: labels.append(target) or cross_entropy(logits, target),
     )
-    monkeypatch.setattr(augment, "flip", lambda batch, _: batch)
+    monkeypatch.setattr(augment, "random_flip", lambda batch, _: batch)
     model, step = make(published)
-    students, teachers = watch(model, "student"), watch(model, "teacher")
+    students, teachers = record_inputs(model, "student"), record_inputs(model, "teacher")
     batch = batch_of()
     step(batch, 1, generator())
     image = students[0][0]
     assert not image.movedim(1, -1)[masked].any()
     whole = teachers[0][0].movedim(1, -1)
     assert torch.equal(image.movedim(1, -1)[~masked], whole[~masked])
-    # The teacher learns from the precise mask as it is, the student from the broad one's rest.
+    # The teacher learns from the whole precise mask, the student from the unmasked broad one.
     precise, broad = batch["pseudomask"].bool().unbind(dim=1)
     assert torch.equal(labels[0], precise)
     assert torch.equal(labels[1], broad & ~masked)
     assert labels[1].sum() < broad.sum()
 
 
-def test_images_and_targets_are_mixed_and_the_text_is_not(monkeypatch):
+def test_cutmix_mixes_images_and_targets_but_not_the_text(monkeypatch):
     box = torch.ones(4, *SIZE, dtype=torch.bool)
-    monkeypatch.setattr(augment, "cut_boxes", lambda *_: box)
-    monkeypatch.setattr(augment, "flip", lambda batch, _: batch)
+    monkeypatch.setattr(augment, "draw_cutmix_boxes", lambda *_: box)
+    monkeypatch.setattr(augment, "random_flip", lambda batch, _: batch)
     targets = []
     two_terms = published.two_term_consistency
     monkeypatch.setattr(
@@ -309,14 +317,14 @@ def test_images_and_targets_are_mixed_and_the_text_is_not(monkeypatch):
         )
     batch = batch_of()
     step(batch, 1, generator())
-    ((clean, text), told), ((mixed, mixed_text), _) = outputs["teacher"]
-    # Of boxes as large as the image each sample becomes the one before it; its text stays.
+    ((clean, text), teacher_output), ((mixed, mixed_text), _) = outputs["teacher"]
+    # With boxes as large as the image each sample becomes the previous one; its text stays.
     assert torch.equal(mixed, clean.roll(1, dims=0))
     assert torch.equal(text, batch["text"]) and torch.equal(mixed_text, batch["text"])
-    (_, seen), ((student_mixed,), _) = outputs["student"]
+    (_, student_output), ((student_mixed,), _) = outputs["student"]
     assert torch.equal(student_mixed, mixed)
-    # Each is the other's target.
-    for target, other in zip(targets, (seen, told)):
+    # Each network is the target of the other.
+    for target, other in zip(targets, (student_output, teacher_output)):
         assert torch.equal(target, other.logits.softmax(dim=1).roll(1, dims=0))
         assert not target.requires_grad
 
@@ -333,7 +341,7 @@ def test_the_losses_of_both_networks_add_up():
     assert 0 < found["afc"].item() <= 1
 
 
-def test_the_networks_are_the_published_ones_and_the_text_is_added_as_it_is():
+def test_the_networks_are_the_published_ones_and_the_text_weight_is_fixed():
     model, step = make(published)
     student, teacher = model["student"].architecture, model["teacher"].architecture
     assert student.published and teacher.published
@@ -345,7 +353,7 @@ def test_the_networks_are_the_published_ones_and_the_text_is_added_as_it_is():
     assert untrained == ["teacher.text_weight"]
 
 
-def test_what_is_foreground_is_said_by_channel_1_alone():
+def test_published_log_odds_are_channel_1_alone():
     model, _ = make(published)
     image = torch.randn(2, 3, *SIZE, generator=generator())
     for network in model.values():
@@ -381,47 +389,55 @@ OWN = {"gazemedseg": {}, "published": {"teacher_widths": WIDTHS}}
 
 
 @pytest.mark.parametrize("method", OWN)
-def test_the_student_alone_is_deployed_and_a_seed_fixes_it(method, files, tmp_path):
+def test_only_the_student_is_saved_and_the_seed_determines_it(method, files, tmp_path):
     changes = {"method": method} | OWN[method]
-    weights = study(files, tmp_path / "one", **changes)
-    again = study(files, tmp_path / "two", **changes)
+    weights = train_tiny_student(files, tmp_path / "one", **changes)
+    again = train_tiny_student(files, tmp_path / "two", **changes)
     assert weights.read_bytes() == again.read_bytes()
     drop = {"columns": "seconds"}
-    pd.testing.assert_frame_equal(history(weights).drop(**drop), history(again).drop(**drop))
-    assert not same(weights, study(files, tmp_path / "three", seed=1, **changes))
+    pd.testing.assert_frame_equal(
+        read_history(weights).drop(**drop), read_history(again).drop(**drop)
+    )
+    assert not same_weights(
+        weights, train_tiny_student(files, tmp_path / "three", seed=1, **changes)
+    )
     student = models.load(weights, "student")
     assert student.architecture.widths == WIDTHS
     assert not [name for name in load_file(weights) if "fusion" in name]
-    rows = history(weights)
+    rows = read_history(weights)
     assert {"loss", "gaze", "val_dice"} <= set(rows)
     assert rows["val_dice"].iloc[-1] >= 0
 
 
 def test_published_needs_the_text_and_the_widths_of_a_teacher(files, tmp_path):
     with pytest.raises(BadInput, match=r"teacher_widths[^$]*six numbers[^$]*method: published"):
-        study(files, tmp_path, method="published")
+        train_tiny_student(files, tmp_path, method="published")
     no_text = {name: path for name, path in files.items() if name != "explanations"}
     with pytest.raises(BadInput, match=r"--explanations[^$]*method: published"):
-        study(no_text, tmp_path, method="published", teacher_widths=WIDTHS)
+        train_tiny_student(no_text, tmp_path, method="published", teacher_widths=WIDTHS)
 
 
 @pytest.mark.parametrize("method", ["single", "distilled"])
-def test_levels_change_what_is_learned(method, files, tmp_path):
-    teacher = teach(files, tmp_path) if method == "distilled" else None
+def test_levels_change_the_loss(method, files, tmp_path):
+    teacher = train_tiny_teacher(files, tmp_path) if method == "distilled" else None
     losses = {}
     for levels in (None, 2, 3):
-        weights = study(files, tmp_path / str(levels), teacher, method=method, levels=levels)
-        losses[levels] = history(weights)["loss"].iloc[0]
+        weights = train_tiny_student(
+            files, tmp_path / str(levels), teacher, method=method, levels=levels
+        )
+        losses[levels] = read_history(weights)["loss"].iloc[0]
     assert len(set(losses.values())) == 3
 
 
-def test_a_teacher_of_two_levels_is_that_of_the_thresholds_and_of_one_is_not(files, tmp_path):
-    own, two, one = (teach(files, tmp_path / str(levels), levels=levels) for levels in (None, 2, 1))
-    assert same(own, two) and not same(own, one)
+def test_a_teacher_with_two_levels_equals_the_one_with_two_thresholds(files, tmp_path):
+    own, two, one = (
+        train_tiny_teacher(files, tmp_path / str(levels), levels=levels) for levels in (None, 2, 1)
+    )
+    assert same_weights(own, two) and not same_weights(own, one)
 
 
 def test_plain_consistency_weighs_confident_pixels_the_same(files, tmp_path, monkeypatch):
-    teacher = teach(files, tmp_path)
+    teacher = train_tiny_teacher(files, tmp_path)
     asked = []
     weigh = distilled.consistency
     monkeypatch.setattr(
@@ -430,7 +446,9 @@ def test_plain_consistency_weighs_confident_pixels_the_same(files, tmp_path, mon
         lambda *args, weighted: asked.append(weighted) or weigh(*args, weighted=weighted),
     )
     for weighted in (True, False):
-        study(files, tmp_path / str(weighted), teacher, cwc_weighted=weighted, iterations=1)
+        train_tiny_student(
+            files, tmp_path / str(weighted), teacher, cwc_weighted=weighted, iterations=1
+        )
     assert asked == [True, False]
 
 
@@ -439,7 +457,7 @@ def test_plain_consistency_weighs_confident_pixels_the_same(files, tmp_path, mon
     [("distilled", {}), ("single", {}), ("single", {"labels": "mask"}), ("gazemedseg", {}),
      ("published", OWN["published"]), ("single", {"optimiser": "sgd"})],
 )  # fmt: skip
-def test_what_is_said_to_be_unread_is_what_a_training_does_not_read(
+def test_unused_fields_are_those_that_a_training_does_not_read(
     method, changes, files, tmp_path, monkeypatch
 ):
     read = set()
@@ -449,14 +467,14 @@ def test_what_is_said_to_be_unread_is_what_a_training_does_not_read(
             read.add(name)
             return super().__getattribute__(name)
 
-    teacher = teach(files, tmp_path) if method == "distilled" else None
+    teacher = train_tiny_teacher(files, tmp_path) if method == "distilled" else None
     monkeypatch.setattr(tiny_training, "StudentSettings", Watched)
     train = tiny_training.train_student
-    # Their validation, before, reads what it is to judge.
+    # The validation of the settings reads fields too; it does not count.
     monkeypatch.setattr(
         tiny_training, "train_student", lambda **options: read.clear() or train(**options)
     )
-    study(files, tmp_path, teacher, method=method, **changes)
+    train_tiny_student(files, tmp_path, teacher, method=method, **changes)
     fields = set(StudentSettings.model_fields)
-    unread = StudentSettings(method=method, **changes).unread()
-    assert read & fields == fields - unread
+    unused = StudentSettings(method=method, **changes).unused_fields()
+    assert read & fields == fields - unused

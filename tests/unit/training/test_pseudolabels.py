@@ -1,4 +1,4 @@
-"""What the teacher says of the training images, drawn to their edges, and who learns from it."""
+"""Pseudolabels of the teacher, refined by the CRF, and the student that learns from them."""
 
 import json
 
@@ -6,10 +6,19 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tiny_training import SIZE, SPLIT, TINY, label, make_files, same, study, teach
+from tiny_training import (
+    SIZE,
+    SPLIT,
+    TINY,
+    make_files,
+    make_tiny_pseudolabels,
+    same_weights,
+    train_tiny_student,
+    train_tiny_teacher,
+)
 
 from stages.core import io
-from stages.gaze.refinement import refine
+from stages.gaze.refinement import refine_with_crf
 from stages.networks import models
 from stages.settings.crf import CrfSettings
 from stages.settings.training import StudentSettings
@@ -27,24 +36,24 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def teacher(files, tmp_path_factory):
-    return teach(files, tmp_path_factory.mktemp("teacher"))
+    return train_tiny_teacher(files, tmp_path_factory.mktemp("teacher"))
 
 
-def test_each_is_the_teachers_answer_after_the_crf(files, teacher, tmp_path):
-    found = label(files, tmp_path, teacher, CRF)
-    guide = models.load(teacher, "teacher")
+def test_pseudolabels_are_the_teachers_prediction_after_the_crf(files, teacher, tmp_path):
+    found = make_tiny_pseudolabels(files, tmp_path, teacher, CRF)
+    network = models.load(teacher, "teacher")
     with h5py.File(files["prepared"]) as source, h5py.File(files["explanations"]) as texts:
         image, text = source["image"][5], texts["embedding"][5]
     with torch.no_grad():
         shown = normalise(torch.from_numpy(image)[None].permute(0, 3, 1, 2))
-        logits = guide(shown, torch.from_numpy(text)[None]).logits
+        logits = network(shown, torch.from_numpy(text)[None]).logits
     probability = logits.softmax(dim=1)[0, 1].numpy()
-    expected = refine(image, probability, (64, 64), CRF, torch.device("cpu"))
+    expected = refine_with_crf(image, probability, (64, 64), CRF, torch.device("cpu"))
     with h5py.File(found) as file:
         assert file["probability"].shape == (len(SPLIT), *SIZE)
         assert file["probability"].dtype == np.float16
         assert file["probability"][5] == pytest.approx(expected, abs=2e-3)
-        # Validation and test are not read.
+        # Validation and test samples stay zero.
         assert not file["probability"][8:].any()
         assert file["probability"][:8].any(axis=(1, 2)).all()
         inputs = {name: files[name] for name in ("prepared", "explanations")}
@@ -52,34 +61,36 @@ def test_each_is_the_teachers_answer_after_the_crf(files, teacher, tmp_path):
         assert json.loads(file.attrs["inputs"]) == {n: io.sha256(p) for n, p in inputs.items()}
 
 
-def test_threads_do_not_show(files, teacher, tmp_path):
-    one = label(files, tmp_path, teacher, CRF).read_bytes()
+def test_the_number_of_threads_does_not_change_pseudolabels(files, teacher, tmp_path):
+    one = make_tiny_pseudolabels(files, tmp_path, teacher, CRF).read_bytes()
     again = tmp_path / "again.h5"
     make_pseudolabels(files["prepared"], teacher, again, CRF, 2, 0, files["explanations"])
     assert again.read_bytes() == one
 
 
-def test_a_student_of_pseudolabels_is_another_one_and_a_seed_fixes_it(files, teacher, tmp_path):
-    plain = study(files, tmp_path / "plain", teacher, target_crf=None)
-    told = study(files, tmp_path / "told", teacher, target_crf=CRF)
-    assert not same(told, plain)
-    again = study(files, tmp_path / "again", teacher, target_crf=CRF)
-    assert again.read_bytes() == told.read_bytes()
+def test_pseudolabels_change_the_student_and_the_seed_determines_it(files, teacher, tmp_path):
+    plain = train_tiny_student(files, tmp_path / "plain", teacher, target_crf=None)
+    refined = train_tiny_student(files, tmp_path / "told", teacher, target_crf=CRF)
+    assert not same_weights(refined, plain)
+    again = train_tiny_student(files, tmp_path / "again", teacher, target_crf=CRF)
+    assert again.read_bytes() == refined.read_bytes()
 
 
-def test_the_gaze_loss_leaves_out_what_the_pseudolabels_contradict(teacher, monkeypatch):
-    seen = []
+def test_the_gaze_loss_excludes_pixels_that_the_pseudolabels_contradict(teacher, monkeypatch):
+    recorded = []
 
-    def look(logits, target, trusted):
-        seen.append((target.bool(), trusted))
+    def record(logits, target, trusted):
+        recorded.append((target.bool(), trusted))
         return logits.mean()
 
-    monkeypatch.setattr(distilled, "partial_cross_entropy", look)
+    monkeypatch.setattr(distilled, "partial_cross_entropy", record)
     settings = StudentSettings(**TINY | {"darm_ratio": 0, "target_crf": CRF})
     architecture = models.Architecture(
         role="student", channels=3, size=SIZE, widths=(8,) * 6, head_width=8
     )
-    _, step = distilled.make(settings, architecture, 0, torch.device("cpu"), teacher, 16)
+    _, step = distilled.make_model_and_step(
+        settings, architecture, 0, torch.device("cpu"), teacher, 16
+    )
     generator = torch.Generator().manual_seed(0)
     broad = torch.rand(2, *SIZE, generator=generator) < 0.5
     probability = torch.rand(2, *SIZE, generator=generator)
@@ -90,8 +101,8 @@ def test_the_gaze_loss_leaves_out_what_the_pseudolabels_contradict(teacher, monk
         "pseudolabel": probability,
     }
     step(batch, 1, generator)
-    ((target, trusted),) = seen
-    # Flipped together: as many pixels agree as did before, in foreground and background.
+    ((target, trusted),) = recorded
+    # All are flipped together: the number of agreeing pixels stays, for foreground and background.
     for value in (False, True):
         agree = (broad == value) & ((probability > 0.5) == value)
         assert (trusted & (target == value)).sum() == agree.sum()

@@ -1,4 +1,4 @@
-"""What a network trains on."""
+"""Columns, rows and batches of samples, and normalisation."""
 
 import h5py
 import numpy as np
@@ -21,28 +21,28 @@ def generator(seed=0):
 
 @pytest.fixture
 def files(tmp_path):
-    """Five samples; each value of a sample is its number, so that a mix-up shows."""
+    """Write five samples; the values of a sample are its number, which reveals mix-ups."""
     number = np.arange(N)
     paths = {name: tmp_path / f"{name}.h5" for name in ("prepared", "gaze", "explanations")}
     with io.create_h5(paths["prepared"], "prepare", {}, {}) as file:
         io.write_strings(file, "split", ["train", "val", "train", "test", "train"])
-        image = io.sample_dataset(file, "image", (N, *SIZE, 3), np.uint8)
+        image = io.create_sample_dataset(file, "image", (N, *SIZE, 3), np.uint8)
         image[...] = number[:, None, None, None] * 10
-        mask = io.sample_dataset(file, "mask", (N, *SIZE), np.uint8)
+        mask = io.create_sample_dataset(file, "mask", (N, *SIZE), np.uint8)
         mask[...] = (number % 2)[:, None, None]
         file["has_mask"] = number != 4
         io.write_strings(file, "sample_id", number.astype(str))
     with io.create_h5(paths["gaze"], "gaze", {}, {}) as file:
-        levels = io.sample_dataset(file, "pseudomask", (N, 3, *SIZE), np.uint8)
+        levels = io.create_sample_dataset(file, "pseudomask", (N, 3, *SIZE), np.uint8)
         for level in range(3):
             levels[:, level, : level + 1] = 1
-        refined = io.sample_dataset(file, "refined", (N, *SIZE), np.float16)
+        refined = io.create_sample_dataset(file, "refined", (N, *SIZE), np.float16)
         refined[...] = (number / 8)[:, None, None]
         file["threshold"] = np.array([0.5, 0.25], np.float32)
         file["has_gaze"] = number > 0
         io.write_strings(file, "sample_id", number.astype(str))
     with io.create_h5(paths["explanations"], "embed", {}, {}) as file:
-        embedding = io.sample_dataset(file, "embedding", (N, 2, 7), np.float32)
+        embedding = io.create_sample_dataset(file, "embedding", (N, 2, 7), np.float32)
         embedding[...] = number[:, None, None]
         io.write_strings(file, "sample_id", number.astype(str))
     return paths
@@ -64,10 +64,8 @@ def columns(files):
 @pytest.mark.parametrize(
     ("split", "expected"), [(("train",), [0, 2, 4]), (("val", "test"), [1, 3]), ((), [])]
 )
-def test_the_named_splits_are_read_with_everything_that_belongs_to_them(
-    files, split, expected, resident_mb
-):
-    rows = samples.rows_of(files["prepared"], *split)
+def test_batches_of_the_given_splits_have_all_columns(files, split, expected, resident_mb):
+    rows = samples.rows_in_splits(files["prepared"], *split)
     assert rows.tolist() == expected
     data = Samples(columns(files), rows, CPU, resident_mb)
     assert data.resident == (resident_mb == 1 or not expected)
@@ -88,8 +86,8 @@ def test_the_named_splits_are_read_with_everything_that_belongs_to_them(
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), max_size=6))
-def test_what_is_streamed_is_what_would_be_resident(files, indices):
-    rows = samples.rows_of(files["prepared"], "train")
+def test_streamed_and_resident_samples_are_equal(files, indices):
+    rows = samples.rows_in_splits(files["prepared"], "train")
     resident, streamed = (Samples(columns(files), rows, CPU, mb) for mb in (1, 0))
     indices = [torch.tensor(index) for index in indices]
     for one, other in zip(resident.batches(indices), streamed.batches(indices), strict=True):
@@ -98,33 +96,33 @@ def test_what_is_streamed_is_what_would_be_resident(files, indices):
             assert torch.equal(one[name], other[name]), name
 
 
-def test_only_the_samples_with_gaze_that_the_quality_leaves_in_are_learned_from(files, tmp_path):
+def test_rows_with_gaze_omits_samples_that_the_quality_table_excludes(files, tmp_path):
     table = tmp_path / "gaze_quality.csv"
     table.write_text("sample_id,left_out,flags\n0,True,\n1,False,\n2,True,\n3,False,\n4,False,x\n")
-    rows = samples.rows_of(files["prepared"], "train")
-    assert samples.with_gaze(files["prepared"], files["gaze"], None, rows).tolist() == [2, 4]
-    assert samples.with_gaze(files["prepared"], files["gaze"], table, rows).tolist() == [4]
+    rows = samples.rows_in_splits(files["prepared"], "train")
+    assert samples.rows_with_gaze(files["prepared"], files["gaze"], None, rows).tolist() == [2, 4]
+    assert samples.rows_with_gaze(files["prepared"], files["gaze"], table, rows).tolist() == [4]
     with pytest.raises(BadInput, match=r"gaze\.h5[^$]*no sample with gaze[^$]*`quality`"):
-        samples.with_gaze(files["prepared"], files["gaze"], None, rows[:1])
+        samples.rows_with_gaze(files["prepared"], files["gaze"], None, rows[:1])
 
 
-def test_samples_with_a_mask(files):
-    rows = samples.rows_of(files["prepared"], "train")
-    assert samples.with_mask(files["prepared"], rows).tolist() == [0, 2]
-    assert samples.at_least_one(rows, files["prepared"], "a mask", "draw one") is rows
+def test_rows_with_mask_and_require_rows(files):
+    rows = samples.rows_in_splits(files["prepared"], "train")
+    assert samples.rows_with_mask(files["prepared"], rows).tolist() == [0, 2]
+    assert samples.require_rows(rows, files["prepared"], "a mask", "draw one") is rows
     with pytest.raises(BadInput, match=r"no sample with a mask[^$]*to mend:  draw one"):
-        samples.at_least_one(rows[:0], files["prepared"], "a mask", "draw one")
+        samples.require_rows(rows[:0], files["prepared"], "a mask", "draw one")
 
 
 @pytest.mark.parametrize("name", ["gaze", "explanations"])
-def test_files_of_other_samples_are_refused(files, name):
+def test_files_with_different_samples_are_refused(files, name):
     with h5py.File(files[name], "r+") as file:
         file["sample_id"][0] = "another"
     with pytest.raises(BadInput, match=rf"{name}\.h5"):
         Samples(columns(files), np.array([0]), CPU, 1)
 
 
-def test_colour_is_normalised_by_imagenets_statistics():
+def test_colour_is_normalised_with_imagenet_statistics():
     image = torch.tensor([0, 128, 255], dtype=torch.uint8).reshape(1, 3, 1, 1)
     # (v / 255 − mean) / std of red, green and blue.
     expected = [-0.485 / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
@@ -143,13 +141,13 @@ def test_a_scan_is_normalised_to_mean_0_and_deviation_1_and_a_constant_one_to_0(
 # Levels
 
 
-def test_without_levels_the_pseudomasks_are_the_files_own(files):
-    assert samples.pseudomasks(files["gaze"], None) == Column(files["gaze"], "pseudomask")
+def test_without_levels_the_stored_pseudomasks_are_used(files):
+    assert samples.pseudomask_column(files["gaze"], None) == Column(files["gaze"], "pseudomask")
 
 
 @pytest.mark.parametrize("resident_mb", [1, 0])
-def test_levels_are_cut_from_the_refined_maps_as_they_are_read(files, resident_mb):
-    found = {"pseudomask": samples.pseudomasks(files["gaze"], 3)}
+def test_levels_are_cut_from_the_refined_maps_when_read(files, resident_mb):
+    found = {"pseudomask": samples.pseudomask_column(files["gaze"], 3)}
     rows = np.arange(N)
     data = Samples(columns(files) | found, rows, CPU, resident_mb)
     assert data.resident == (resident_mb == 1)
@@ -160,11 +158,11 @@ def test_levels_are_cut_from_the_refined_maps_as_they_are_read(files, resident_m
     assert batch[:, :, 0, 0].tolist() == [[1, 1, 1], [0, 0, 0], [0, 1, 1], [0, 0, 1]]
 
 
-def test_levels_of_a_file_with_one_threshold(files):
+def test_a_file_with_one_threshold_allows_one_level(files):
     with h5py.File(files["gaze"], "r+") as file:
         del file["threshold"]
         file["threshold"] = np.array([0.5], np.float32)
-    assert samples.pseudomasks(files["gaze"], 1).thresholds == (0.5,)
+    assert samples.pseudomask_column(files["gaze"], 1).thresholds == (0.5,)
     wanted = r"gaze\.h5: threshold[^$]*no 2 levels fit between 0\.5 and 0\.5[^$]*gaze\.thresholds"
     with pytest.raises(BadInput, match=wanted):
-        samples.pseudomasks(files["gaze"], 2)
+        samples.pseudomask_column(files["gaze"], 2)
