@@ -106,7 +106,7 @@ def test_a_file_that_a_setting_names_must_be_there(tmp_path, part, settings):
     status, printed = Workspace(tmp_path, config).run("-n", "demo")
     gone = settings.get("source") or settings.get("weights") or settings["prompt"]
     assert status != 0
-    assert re.search(rf"data set demo_\w+, {part}\.\w+: \S*{gone} does not exist", printed)
+    assert re.search(rf"data set demo_\w+: {part}\.\w+: \S*{gone} does not exist", printed)
     assert "Traceback (most recent call last)" not in printed
 
 

@@ -26,7 +26,7 @@ def done(tmp_path_factory):
 
 def test_only_what_the_table_needs_is_run(tmp_path):
     assert Workspace(tmp_path, small_config()).job_counts("bounds") == {
-        "demo_data": 1, "prepare": 1, "gaze": 1, "student": 4, "predict": 4, "evaluate": 4,
+        "demo_data": 1, "prepare": 1, "pseudomasks": 1, "student": 4, "predict": 4, "evaluate": 4,
         "compare": 1, "compare_together": 1, "tabulate": 1,
         "provenance_table": 1, "bounds": 1,
     }  # fmt: skip
