@@ -85,6 +85,8 @@ def train_tiny_student(files, folder, teacher=None, seed=0, **changes):
         inputs["gaze"] = files["gaze"]
     if options.needs_teacher or options.trains_teacher_jointly:
         inputs["explanations"] = files.get("explanations")
+    if "encoder" in files:
+        inputs["encoder"] = files["encoder"]
     if teacher is not None:
         inputs["teacher"] = teacher
     if options.reads_pseudolabels:

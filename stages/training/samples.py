@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stages.core import io, parallel
 from stages.core.cli import BadInput, log
+from stages.core.images import IMAGENET_MEAN, IMAGENET_STD
 from stages.gaze.exclusion import excluded_samples
 from stages.gaze.levels import cut_levels, spaced_thresholds
 
@@ -20,7 +21,6 @@ Batch = dict[str, Tensor]
 Rows = NDArray[np.int64]
 
 # ImageNet's mean and standard deviation per channel, which the published loaders use for colour.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Column(NamedTuple):
@@ -243,7 +243,8 @@ def normalise(images: Tensor) -> Tensor:
     """
     if images.dtype == torch.uint8:
         mean, std = (
-            torch.tensor(v, device=images.device)[:, None, None] * 255 for v in (_MEAN, _STD)
+            torch.tensor(v, device=images.device)[:, None, None] * 255
+            for v in (IMAGENET_MEAN, IMAGENET_STD)
         )
         return (images - mean) / std
     if images.shape[1] == 3:

@@ -10,6 +10,7 @@ from stages.core.processes import local_batch
 from stages.networks import models
 from stages.settings.training import TeacherSettings
 from stages.training import augment, loop, samples
+from stages.training.encoder import load_encoder
 from stages.training.losses import partial_cross_entropy
 from stages.training.samples import Batch, Column, Samples, normalise
 
@@ -84,6 +85,7 @@ def train_teacher(
     resident_mb: int,
     explanations: Path | None = None,
     quality: Path | None = None,
+    encoder: Path | None = None,
 ) -> None:
     """Train the teacher on the training samples with gaze that `quality` does not exclude."""
     text = samples.text_columns(explanations, reads_text=settings.text)
@@ -91,6 +93,8 @@ def train_teacher(
     if text:
         inputs["explanations"] = text["text"].path
     inputs |= {"quality": quality} if quality else {}
+    inputs |= {"encoder": encoder} if encoder else {}
+    pretrained = load_encoder(encoder, settings)
     device = loop.set_up_torch(threads, gpus)
     run = loop.Run(
         "teacher",
@@ -118,11 +122,12 @@ def train_teacher(
         role="teacher",
         channels=data.shape("image")[0],
         size=data.shape("image")[1:],
-        widths=settings.widths,
         head_width=settings.head_width,
         text_width=data.shape("text")[1] if text else 0,
+        **pretrained.architecture,
     )
-    model = cast(models.Teacher, models.build(architecture, seed)).to(device).train()
+    network = models.build(architecture, seed, pretrained.weights)
+    model = cast(models.Teacher, network).to(device).train()
     step = make_teacher_step(model, settings)
     loop.save_results(run, model, loop.fit(run, model, step, predict, data, val))
 

@@ -16,6 +16,7 @@ Differences from the released code:
   no 1 × 1 head, and have one output channel, whose sigmoid equals the softmax of two channels.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -85,11 +86,12 @@ def make_model_and_step(
     device: torch.device,
     teacher: Path | None,
     text_width: int,
+    encoder_weights: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.ModuleDict, loop.Step]:
     """Build both networks and their step; `settings.cwc_weight` is the weight of consistency."""
     other_seed = int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(seed)))
-    student = cast(models.Student, models.build(architecture, seed))
-    other = cast(models.Student, models.build(architecture, other_seed))
+    student = cast(models.Student, models.build(architecture, seed, encoder_weights))
+    other = cast(models.Student, models.build(architecture, other_seed, encoder_weights))
 
     def segment(network: models.Student, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits from the features of the image, and from the propagated features."""

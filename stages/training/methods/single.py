@@ -1,9 +1,10 @@
 """One network and one label per pixel, from the pseudomasks or the dense mask."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stages.core.processes import local_batch
 from stages.networks import models
@@ -21,9 +22,10 @@ def make_model_and_step(
     device: torch.device,
     teacher: Path | None,
     text_width: int,
+    encoder_weights: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.ModuleDict, loop.Step]:
     """Build a student and its step: cross-entropy on the labels."""
-    student = models.build(architecture, seed)
+    student = models.build(architecture, seed, encoder_weights)
 
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
         batch = augment.random_flip(batch, generator)
