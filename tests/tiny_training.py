@@ -46,6 +46,9 @@ def make_files(folder):
     with io.create_h5(paths["explanations"], "embed", {}, {}) as file:
         text = rng.normal(size=(n, 2, 16)) * HAS_GAZE[:, None, None]
         file["embedding"] = text.astype(np.float32)
+        # The second word states a size.
+        file["false_if_moved"] = np.tile([False, True], (n, 1))
+        file["false_if_turned"] = np.zeros((n, 2), bool)
         io.write_strings(file, "sample_id", ids)
     return paths
 

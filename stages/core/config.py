@@ -401,6 +401,12 @@ def _check_training(dataset: DatasetSettings, experiment: Experiment) -> Iterabl
                 f"{network}.batch_size: found {settings.batch_size}; allowed: a multiple of"
                 f" gpus: {dataset.gpus}"
             )
+        height, width = dataset.prepare.size
+        if settings.augment.quarter_turns and height != width:
+            yield (
+                f"{network}.augment.quarter_turns: found true; allowed: false, because prepare.size"
+                f" [{height}, {width}] is not square"
+            )
         if (settings.levels or 1) > 1 and len(dataset.gaze.thresholds) == 1:
             yield (
                 f"{network}.levels: found {settings.levels}; allowed: 1, because gaze.thresholds"

@@ -2,6 +2,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from stages.settings.augment import AugmentSettings
 from stages.settings.base import Settings, is_partial
 from stages.settings.crf import CrfSettings
 
@@ -54,6 +55,7 @@ class OptimisationSettings(Settings):
     )
     iterations: int = Field(default=15_000, ge=1, description="optimiser steps")
     batch_size: int = Field(default=8, ge=2, description="images per step, over all GPUs")
+    augment: AugmentSettings = AugmentSettings()
     head_width: Width = Field(default=128, description="channels of the 1 × 1 head")
     optimiser: Literal["adam", "sgd"] = Field(
         default="adam", description="adam, or sgd with Nesterov momentum"

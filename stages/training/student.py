@@ -10,7 +10,7 @@ from stages.core import cli
 from stages.networks import models
 from stages.settings.modules import method_module
 from stages.settings.training import StudentSettings
-from stages.training import loop, samples
+from stages.training import augment, loop, samples
 from stages.training.encoder import load_encoder
 from stages.training.methods import Method
 from stages.training.samples import Batch, Column, Samples, normalise
@@ -91,9 +91,11 @@ def train_student(
         rows = samples.rows_with_gaze(prepared, inputs["gaze"], quality, rows)
     if explanations:
         columns |= {"text": Column(explanations, "embedding")}
+        columns |= samples.text_mark_columns(explanations, settings.augment)
     if settings.reads_pseudolabels:
         columns |= {"pseudolabel": Column(inputs["pseudolabels"], "probability")}
     data = Samples(columns, rows, device, resident_mb)
+    augment.check_size(settings.augment, data.shape("image")[1:], prepared)
     rows = samples.rows_with_mask(prepared, samples.rows_in_splits(prepared, "val"))
     val = Samples({"image": image, "mask": mask}, rows, device, resident_mb)
 

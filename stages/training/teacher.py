@@ -27,7 +27,7 @@ def make_teacher_step(model: models.Teacher, settings: TeacherSettings) -> loop.
     """
 
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
-        batch = augment.random_flip(batch, generator)
+        batch = augment.augment_and_normalise(batch, settings.augment, generator)
         text = batch.get("text")
         if text is not None:
             draw = torch.rand(len(text), generator=generator, device=text.device)
@@ -36,7 +36,7 @@ def make_teacher_step(model: models.Teacher, settings: TeacherSettings) -> loop.
         precise, background = levels[:, 0], ~levels[:, -1]
         if settings.background is not None:
             background = local_batch(batch["refined"]) < settings.background
-        logits = model(normalise(local_batch(batch["image"])), text).logits
+        logits = model(local_batch(batch["image"]), text).logits
         loss = partial_cross_entropy(
             logits, precise, precise | background, balance=settings.class_balance
         )
@@ -111,10 +111,13 @@ def train_teacher(
     labels = {"pseudomask": samples.pseudomask_column(gaze, settings.levels)}
     if settings.background is not None:
         labels |= {"refined": _background_column(gaze, settings.background)}
+    if text:
+        labels |= samples.text_mark_columns(text["text"].path, settings.augment)
     rows = samples.rows_with_gaze(
         prepared, gaze, quality, samples.rows_in_splits(prepared, "train")
     )
     data = Samples(columns | labels, rows, device, resident_mb)
+    augment.check_size(settings.augment, data.shape("image")[1:], prepared)
     rows = samples.rows_with_mask(prepared, samples.rows_in_splits(prepared, "val"))
     val = Samples(columns | {"mask": Column(prepared, "mask")}, rows, device, resident_mb)
 

@@ -15,7 +15,7 @@ from stages.training import augment, loop
 from stages.training.losses import consistency, feature_alignment, partial_cross_entropy, ramp_up
 from stages.training.masking import disagreement_mask
 from stages.training.methods import pixel_labels
-from stages.training.samples import Batch, normalise
+from stages.training.samples import Batch
 
 
 def make_model_and_step(
@@ -48,8 +48,8 @@ def make_model_and_step(
     student = cast(models.Student, models.build(student_architecture, seed, encoder_weights))
 
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
-        batch = augment.random_flip(batch, generator)
-        all_images = normalise(batch["image"])
+        batch = augment.augment_and_normalise(batch, settings.augment, generator)
+        all_images = batch["image"]
         image, labels = local_batch(all_images), local_batch(pixel_labels(batch, settings))
         text = local_batch(batch["text"]) if text_width else None
         with torch.no_grad():

@@ -29,7 +29,7 @@ from stages.networks import models
 from stages.settings.training import StudentSettings
 from stages.training import augment, loop
 from stages.training.losses import partial_cross_entropy
-from stages.training.samples import Batch, normalise
+from stages.training.samples import Batch
 
 # Offsets of the neighbours along an axis, px: a 5 × 5 window with dilation 2.
 NEIGHBOUR_OFFSETS = (-4, -2, 0, 2, 4)
@@ -101,8 +101,8 @@ def make_model_and_step(
         return network.classifier(features).float(), propagated.float()
 
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
-        batch = augment.random_flip(batch, generator)
-        image, levels = normalise(local_batch(batch["image"])), local_batch(batch["pseudomask"])
+        batch = augment.augment_and_normalise(batch, settings.augment, generator)
+        image, levels = local_batch(batch["image"]), local_batch(batch["pseudomask"])
         precise, broad = levels[:, 0], levels[:, -1]
         everywhere = torch.ones_like(broad, dtype=torch.bool)
         (broad_logits, broad_propagated), (precise_logits, precise_propagated) = (

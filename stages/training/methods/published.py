@@ -29,7 +29,7 @@ from stages.networks import models
 from stages.settings.training import StudentSettings
 from stages.training import augment, loop
 from stages.training.losses import feature_alignment, ramp_up, weighted_mean
-from stages.training.samples import Batch, normalise
+from stages.training.samples import Batch
 
 
 def foreground_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -148,8 +148,8 @@ def make_model_and_step(
     student = cast(models.Student, models.build(student_architecture, seed, encoder_weights))
 
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
-        batch = augment.random_flip(batch, generator)
-        all_images, text = normalise(batch["image"]), local_batch(batch["text"])
+        batch = augment.augment_and_normalise(batch, settings.augment, generator)
+        all_images, text = batch["image"], local_batch(batch["text"])
         levels = batch["pseudomask"].bool()
         precise, broad = levels[:, 0], levels[:, -1]
         masked = ring_mask(

@@ -12,7 +12,7 @@ from stages.settings.training import StudentSettings
 from stages.training import augment, loop
 from stages.training.losses import partial_cross_entropy
 from stages.training.methods import pixel_labels
-from stages.training.samples import Batch, normalise
+from stages.training.samples import Batch
 
 
 def make_model_and_step(
@@ -28,9 +28,9 @@ def make_model_and_step(
     student = models.build(architecture, seed, encoder_weights)
 
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
-        batch = augment.random_flip(batch, generator)
+        batch = augment.augment_and_normalise(batch, settings.augment, generator)
         target = local_batch(pixel_labels(batch, settings))
-        logits = student(normalise(local_batch(batch["image"]))).logits
+        logits = student(local_batch(batch["image"])).logits
         everywhere = torch.ones_like(target, dtype=torch.bool)
         return {"loss": partial_cross_entropy(logits, target, everywhere)}
 
