@@ -70,7 +70,9 @@ def from_config(function):
             problem = error
         except OSError as error:
             problem = describe_os_error(error)
-        raise WorkflowError(f"data set {wildcards.dataset}: {problem}") from None
+        first = "dataset" if "dataset" in names else names[0]
+        owner = f"{first.replace('dataset', 'data set')} {getattr(wildcards, first)}"
+        raise WorkflowError(f"{owner}: {problem}") from None
 
     return call
 

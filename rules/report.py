@@ -1,10 +1,17 @@
 """Reports, and the jobs whose provenance they show."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from rules.paths import Training, dataset_files, training_files
-from rules.training import datasets_with_gaze, reads_text, table_trainings, trainings
+from rules.training import (
+    datasets_with_gaze,
+    reads_text,
+    table_trainings,
+    training_encoders,
+    trainings,
+)
 from stages.core.config import Config
 from stages.settings.report import (
     ReportDataset,
@@ -105,7 +112,7 @@ def jobs_behind(config: Config, chosen: Sequence[Training], *, shown: bool) -> l
     shown
         Also those of gaze, quality and texts that no training reads, for a report shows them.
     """
-    jobs = []
+    jobs: list[Job] = []
     for dataset in dict.fromkeys(training.dataset for training in chosen):
         own = [training for training in chosen if training.dataset == dataset]
         rules = ["prepare"]
@@ -116,6 +123,10 @@ def jobs_behind(config: Config, chosen: Sequence[Training], *, shown: bool) -> l
         jobs += [Job(rule, {"dataset": dataset}) for rule in rules]
         if shown or any(reads_text(config, t.dataset, t.experiment) for t in own):
             jobs += _text_jobs(config, dataset)
+        names = (training_encoders(config, t.dataset, t.experiment) for t in own)
+        for name in dict.fromkeys(chain.from_iterable(names)):
+            if (job := Job("encoder", {"encoder": name})) not in jobs:
+                jobs.append(job)
         jobs += [job for training in own for job in _training_jobs(config, training)]
     return jobs
 

@@ -1,12 +1,14 @@
 """Trainings: which there are, and what each network learns from."""
 
+import hashlib
 from collections.abc import Iterable
 
 from rules.gaze import quality_inputs
-from rules.paths import Training
+from rules.paths import Training, require_path
 from stages.core.config import Config
 from stages.core.fingerprint import fingerprint
 from stages.settings.modules import method_module
+from stages.settings.training import EncoderSettings, OptimisationSettings
 
 
 def trainings(config: Config, datasets: Iterable[str], seeds: Iterable[int]) -> list[Training]:
@@ -78,6 +80,64 @@ def pseudolabels_settings(config: Config, dataset: str, experiment: str) -> str:
     return crf.model_dump_json()
 
 
+def _encoder_key(encoder: EncoderSettings) -> str:
+    """Name an encoder's file: by its model, and by where its weights come from."""
+    source = encoder.weights
+    if source not in ("imagenet", "none"):
+        source = hashlib.sha256(source.encode()).hexdigest()[:8]
+    return f"{encoder.encoder}-{source}"
+
+
+def encoders(config: Config) -> dict[str, EncoderSettings]:
+    """Name the file of every pretrained encoder that an experiment may train."""
+    networks = (
+        network
+        for dataset in config.datasets
+        for experiment in config.experiments_of(dataset)
+        for chosen in [config.experiment(dataset, experiment)]
+        for network in (chosen.teacher, chosen.student)
+    )
+    found = (network.pretrained for network in networks)
+    return {_encoder_key(encoder): encoder for encoder in found if encoder is not None}
+
+
+def training_encoders(config: Config, dataset: str, experiment: str) -> list[str]:
+    """Name the encoder files that a training reads."""
+    chosen = config.experiment(dataset, experiment)
+    networks = [chosen.teacher] if chosen.student.needs_teacher else []
+    found = (network.pretrained for network in [*networks, chosen.student])
+    return [_encoder_key(encoder) for encoder in found if encoder is not None]
+
+
+def encoder_weights_inputs(config: Config, encoder: str) -> dict[str, str]:
+    """Name the user's own file of weights, if an encoder has one.
+
+    Raises
+    ------
+    MissingInput
+        The file does not exist.
+    """
+    source = encoders(config)[encoder].weights
+    own = source not in ("imagenet", "none")
+    return {"weights": require_path("encoder_weights", source)} if own else {}
+
+
+def _encoder_inputs(settings: OptimisationSettings) -> dict[str, str]:
+    encoder = settings.pretrained
+    if encoder is None:
+        return {}
+    return {"encoder": f"results/encoders/{_encoder_key(encoder)}.safetensors"}
+
+
+def teacher_network_inputs(config: Config, dataset: str, experiment: str) -> dict[str, str]:
+    """Name the table of gaze quality, the explanations and the encoder, where they are read."""
+    return (
+        quality_inputs(config, dataset)
+        | explanation_inputs(config, dataset, experiment)
+        | _encoder_inputs(config.experiment(dataset, experiment).teacher)
+    )
+
+
 def student_inputs(config: Config, dataset: str, experiment: str, seed: str) -> dict[str, str]:
     """Name only what the experiment's student learns from."""
     student = config.experiment(dataset, experiment).student
@@ -90,6 +150,7 @@ def student_inputs(config: Config, dataset: str, experiment: str, seed: str) -> 
         inputs |= explanation_inputs(config, dataset, experiment)
     if student.reads_pseudolabels:
         inputs["pseudolabels"] = f"{folder}/{experiment}/seed{seed}/pseudolabels.h5"
+    inputs |= _encoder_inputs(student)
     return inputs | teacher_inputs(config, dataset, experiment, seed)
 
 
@@ -97,7 +158,8 @@ def student_settings(config: Config, dataset: str, experiment: str) -> str:
     """Give the student's settings, with the widths of a teacher that is trained with it."""
     chosen = config.experiment(dataset, experiment)
     student = chosen.student
-    if student.trains_teacher_jointly and student.teacher_widths is None:
+    joint = student.trains_teacher_jointly and student.pretrained is None
+    if joint and student.teacher_widths is None:
         student = student.model_copy(update={"teacher_widths": chosen.teacher.widths})
     return student.model_dump_json()
 

@@ -1,14 +1,20 @@
-"""Teacher and student."""
+"""Pretrained encoders, teacher and student."""
+
+import re
 
 from rules.training import (
-    explanation_inputs,
+    encoder_weights_inputs,
+    encoders,
     pseudolabels_settings,
     student_code,
     student_inputs,
     student_settings,
     teacher_inputs,
+    teacher_network_inputs,
     teacher_settings,
 )
+
+ENCODERS = encoders(CONFIG)
 
 
 def training_gpus(wildcards):
@@ -40,11 +46,37 @@ def launch(wildcards, resources):
     return "exec python -m"
 
 
+rule encoder:
+    """Fetch the pretrained weights of an encoder, and check that it fits."""
+    input:
+        unpack(from_config(encoder_weights_inputs)),
+    output:
+        weights="results/encoders/{encoder}.safetensors",
+    log:
+        "results/logs/encoder_{encoder}.log",
+    benchmark:
+        "results/benchmarks/encoder_{encoder}.tsv"
+    wildcard_constraints:
+        encoder="|".join(map(re.escape, ENCODERS)) or "(?!)",
+    # Before any training, so that a wrong name stops at once.
+    priority: 2
+    # Compute nodes see no internet.
+    localrule: True
+    conda:
+        "../envs/training.yaml"
+    threads: 1
+    params:
+        settings=lambda wildcards: ENCODERS[wildcards.encoder].model_dump_json(),
+        code=fingerprint("stages.training.encoder"),
+    shell:
+        "python -m stages.training.encoder --output {output.weights:q}"
+        " --settings {params.settings:q} --code {params.code} --log {log:q}"
+
+
 rule teacher:
     """Train the teacher on the precise gaze region, fused with the text."""
     input:
-        unpack(from_config(quality_inputs)),
-        unpack(from_config(explanation_inputs)),
+        unpack(from_config(teacher_network_inputs)),
         prepared="results/{dataset}/prepared.h5",
         gaze="results/{dataset}/gaze.h5",
     output:
@@ -68,11 +100,12 @@ rule teacher:
         work="results/{dataset}/{experiment}/seed{seed}/work",
         quality=option("quality"),
         explanations=option("explanations"),
+        encoder=option("encoder"),
         settings=from_config(teacher_settings),
         code=fingerprint("stages.training.teacher"),
     shell:
         "{params.launch} stages.training.teacher --prepared {input.prepared:q} --gaze {input.gaze:q}"
-        " {params.quality} {params.explanations} --output {output.weights:q}"
+        " {params.quality} {params.explanations} {params.encoder} --output {output.weights:q}"
         " --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
         " --gpus {params.gpus} --resident-mb {resources.resident_mb}"
@@ -133,11 +166,13 @@ rule student:
         explanations=option("explanations"),
         teacher=option("teacher"),
         pseudolabels=option("pseudolabels"),
+        encoder=option("encoder"),
         settings=from_config(student_settings),
         code=from_config(student_code),
     shell:
         "{params.launch} stages.training.student --prepared {input.prepared:q} {params.gaze}"
         " {params.quality} {params.explanations} {params.teacher} {params.pseudolabels}"
+        " {params.encoder}"
         " --output {output.weights:q} --history {output.history:q} --settings {params.settings:q}"
         " --seed {wildcards.seed} --work {params.work:q} --threads {threads}"
         " --gpus {params.gpus} --resident-mb {resources.resident_mb}"

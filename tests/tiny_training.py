@@ -46,6 +46,9 @@ def make_files(folder):
     with io.create_h5(paths["explanations"], "embed", {}, {}) as file:
         text = rng.normal(size=(n, 2, 16)) * HAS_GAZE[:, None, None]
         file["embedding"] = text.astype(np.float32)
+        # The second word states a size.
+        file["false_if_moved"] = np.tile([False, True], (n, 1))
+        file["false_if_turned"] = np.zeros((n, 2), bool)
         io.write_strings(file, "sample_id", ids)
     return paths
 
@@ -85,6 +88,8 @@ def train_tiny_student(files, folder, teacher=None, seed=0, **changes):
         inputs["gaze"] = files["gaze"]
     if options.needs_teacher or options.trains_teacher_jointly:
         inputs["explanations"] = files.get("explanations")
+    if "encoder" in files:
+        inputs["encoder"] = files["encoder"]
     if teacher is not None:
         inputs["teacher"] = teacher
     if options.reads_pseudolabels:

@@ -41,6 +41,8 @@ RESERVED_NAMES = frozenset(
         "explain",
         "texts",
         "embed",
+        "encoder",
+        "encoders",
         "teacher",
         "student",
         "pseudolabels",
@@ -173,6 +175,13 @@ class Config(Settings):
         description="comparisons of experiments; each name is a target",
         json_schema_extra=_FORBID_OTHER_NAMES,
     )
+
+    def experiments_of(self, dataset: str) -> list[str]:
+        """List the experiments that a data set may train: its own, and those of tables."""
+        tables = self.tables.values() if dataset in self.summary else ()
+        compared = (table.rows for table in tables)
+        named = chain(self.datasets[dataset].experiments, *compared)
+        return [name for name in dict.fromkeys(named) if name in self.experiments]
 
     def dataset(self, name: str) -> DatasetSettings:
         """Merge a data set over the defaults; fields that its choices make unused are reset.
@@ -371,16 +380,14 @@ def _check_combinations(config: Config) -> Iterable[str]:
                 f"{'set' if dataset.gaze.simulate else 'not set'}; allowed: exactly one of the "
                 "two, recorded fixations or the scan model that simulates them"
             )
-        compared = (table.rows for table in config.tables.values() if name in config.summary)
-        for experiment in dict.fromkeys(chain(part.experiments, *compared)):
-            if experiment in config.experiments:
-                try:
-                    resolved = config.experiment(name, experiment)
-                except ConfigError as error:
-                    yield from error.faults
-                    continue
-                for fault in _check_training(dataset, resolved):
-                    yield f"experiments.{experiment}.{fault} (over datasets.{name} and defaults)"
+        for experiment in config.experiments_of(name):
+            try:
+                resolved = config.experiment(name, experiment)
+            except ConfigError as error:
+                yield from error.faults
+                continue
+            for fault in _check_training(dataset, resolved):
+                yield f"experiments.{experiment}.{fault} (over datasets.{name} and defaults)"
 
 
 def _check_training(dataset: DatasetSettings, experiment: Experiment) -> Iterable[str]:
@@ -393,6 +400,12 @@ def _check_training(dataset: DatasetSettings, experiment: Experiment) -> Iterabl
             yield (
                 f"{network}.batch_size: found {settings.batch_size}; allowed: a multiple of"
                 f" gpus: {dataset.gpus}"
+            )
+        height, width = dataset.prepare.size
+        if settings.augment.quarter_turns and height != width:
+            yield (
+                f"{network}.augment.quarter_turns: found true; allowed: false, because prepare.size"
+                f" [{height}, {width}] is not square"
             )
         if (settings.levels or 1) > 1 and len(dataset.gaze.thresholds) == 1:
             yield (

@@ -1,9 +1,12 @@
-"""Convert prepared images to 8-bit colour, for figures and the CRF."""
+"""Convert prepared images to 8-bit colour, for figures and the CRF; statistics of colour images."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+# ImageNet's statistics (R, G, B) for values in [0, 1]: colour images are normalised by them.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:

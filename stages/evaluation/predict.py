@@ -40,10 +40,10 @@ def predict(
     ``teacher_probability, ensemble_probability``
         Only with `teacher`, the same shape. The teacher reads the text of an image if it has one.
         The ensemble's probability comes from the mean log-odds of both networks.
-    ``attention_2, attention_4, attention_8, attention_16``
-        Only if `settings` asks for attention and the teacher reads text: one per stride,
-        (n, K, H/stride, W/stride) float16. The attention weight of each of K sentences at each
-        position; zeros for an image without text.
+    ``attention_1, attention_2, attention_3, attention_4``
+        Only if `settings` asks for attention and the teacher reads text: one per scale, the finest
+        first, (n, K, h, w) float16. The attention weight of each of K sentences at each position;
+        zeros for an image without text.
     """
     device = loop.set_up_torch(threads, gpus)
     columns = {"image": Column(prepared, "image")}

@@ -4,6 +4,7 @@ The modules have the names of the published networks, so that weights can be com
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from stages.core import io
 from stages.core.cli import BadInput
+from stages.core.images import IMAGENET_MEAN, IMAGENET_STD
 from stages.networks.batch_norm import BatchNorm
 from stages.networks.unet import UNet
 
@@ -37,7 +39,13 @@ class Architecture(BaseModel):
         Height and width of the training images. Other sizes work too: the position embeddings are
         then interpolated.
     widths
-        Channels of the five encoder scales and of the last decoder.
+        Encoder "unet": channels of the five encoder scales and of the last decoder.
+    encoder
+        "unet", which is trained from scratch, or the name of a model of timm.
+    decoder_widths
+        Encoder of timm: channels of the five decoder blocks.
+    encoder_mean, encoder_std
+        Encoder of timm: statistics (R, G, B) by which it wants colour images normalised.
     head_width
         Channels of the 1 × 1 head.
     text_width
@@ -55,11 +63,34 @@ class Architecture(BaseModel):
     role: Literal["teacher", "student"]
     channels: int
     size: tuple[int, int]
-    widths: tuple[int, int, int, int, int, int]
+    widths: tuple[int, ...] = ()
+    encoder: str = "unet"
+    decoder_widths: tuple[int, ...] = ()
+    encoder_mean: tuple[float, float, float] = IMAGENET_MEAN
+    encoder_std: tuple[float, float, float] = IMAGENET_STD
     head_width: int
     text_width: int = 0
     teacher_widths: tuple[int, ...] = ()
     published: bool = False
+
+
+def _make_unet(architecture: Architecture, encoder_weights: Mapping[str, Tensor] | None) -> Any:
+    """Make encoder and decoder: a `unet.UNet`, or a `timm_unet.TimmUNet` with these weights."""
+    a = architecture
+    if a.encoder == "unet":
+        return UNet(a.channels, a.widths, a.head_width)
+    # timm takes seconds to import.
+    from stages.networks.timm_unet import TimmUNet
+
+    return TimmUNet(
+        a.encoder,
+        a.channels,
+        a.decoder_widths,
+        a.head_width,
+        a.encoder_mean,
+        a.encoder_std,
+        encoder_weights,
+    )
 
 
 class Output(NamedTuple):
@@ -109,7 +140,8 @@ class TextFusion(nn.Module):
         self.pos_embedding = nn.Parameter(torch.empty(grid[0] * grid[1], width))
         nn.init.trunc_normal_(self.pos_embedding, std=0.02)
         self.text_proj = nn.Linear(text_width, width)
-        self.attn = nn.MultiheadAttention(width, ATTENTION_HEADS, batch_first=True)
+        heads = math.gcd(width, ATTENTION_HEADS)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.norm = nn.LayerNorm(width)
 
     def position_embedding(self, grid: tuple[int, int]) -> Tensor:
@@ -141,26 +173,27 @@ class TextFusion(nn.Module):
 
         There are many image tokens and few text tokens. The query projection is therefore applied
         to the keys and the output projection to the values. An image token then costs
-        2 · ATTENTION_HEADS · K · C multiplications instead of 2 · C · (C + K).
+        2 · heads · K · C multiplications instead of 2 · C · (C + K).
 
         Returns
         -------
-        The attended tokens (B, N, C) and the attention weights (B, ATTENTION_HEADS, K, N).
+        The attended tokens (B, N, C) and the attention weights (B, heads, K, N).
         """
         (batch, num_tokens, width), out_proj = text_tokens.shape, self.attn.out_proj
-        heads = (ATTENTION_HEADS, width // ATTENTION_HEADS)
+        num_heads = self.attn.num_heads
+        heads = (num_heads, width // num_heads)
         weight, bias = self.attn.in_proj_weight, self.attn.in_proj_bias
         query = weight[:width].reshape(*heads, width)
         query_bias = bias[:width].reshape(*heads, 1)
         projected = functional.linear(text_tokens, weight[width:], bias[width:])
-        # Each (B, ATTENTION_HEADS, K, C / ATTENTION_HEADS).
+        # Each (B, heads, K, C / heads).
         key, value = projected.reshape(batch, num_tokens, 2, *heads).permute(2, 0, 3, 1, 4)
         key = key * heads[1] ** -0.5
-        # (B, ATTENTION_HEADS · K, C), and the part of the query bias, (B, ATTENTION_HEADS · K, 1).
+        # (B, heads · K, C), and the part of the query bias, (B, heads · K, 1).
         keys, key_bias = (key @ query).flatten(1, 2), (key @ query_bias).flatten(1, 2)
         values = (value @ out_proj.weight.T.reshape(*heads, width)).flatten(1, 2)
         scores = torch.baddbmm(key_bias, keys, tokens.transpose(1, 2))
-        attention_weights = scores.reshape(batch, ATTENTION_HEADS, num_tokens, -1).softmax(dim=2)
+        attention_weights = scores.reshape(batch, num_heads, num_tokens, -1).softmax(dim=2)
         return torch.baddbmm(
             out_proj.bias, attention_weights.flatten(1, 2).transpose(1, 2), values
         ), attention_weights
@@ -206,7 +239,8 @@ def fused_1x1_convs(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
 class Segmenter(nn.Module):
     """Base of both networks: behind the decoder, a two-layer 1 × 1 head and a classifier."""
 
-    encoder: UNet
+    # A `unet.UNet` or a `timm_unet.TimmUNet`.
+    encoder: Any
     head: nn.Sequential
     classifier: nn.Conv2d
 
@@ -227,13 +261,15 @@ class Teacher(Segmenter):
     x + p in a published network. A student aligns to p.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(
+        self, architecture: Architecture, encoder_weights: Mapping[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         a = self.architecture = architecture
-        self.encoder = UNet(a.channels, a.widths, a.head_width)
-        for s, width in enumerate(a.widths[1:5], start=1):
+        self.encoder = _make_unet(a, encoder_weights)
+        for s, width in enumerate(self.encoder.scale_widths, start=1):
             if a.text_width:
-                grid = (a.size[0] >> s, a.size[1] >> s)
+                grid = self.encoder.grid(a.size, s - 1)
                 self.add_module(f"fusion_x{s}", TextFusion(width, a.text_width, grid))
             self.add_module(f"distill_proj_x{s}", Projection(width))
         if a.text_width:
@@ -290,11 +326,14 @@ class Student(Segmenter):
     Only training uses them: the decoder reads the scales unchanged.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(
+        self, architecture: Architecture, encoder_weights: Mapping[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         a = self.architecture = architecture
-        self.encoder = UNet(a.channels, a.widths, a.head_width)
-        for s, (width, teacher_width) in enumerate(zip(a.widths[1:5], a.teacher_widths), start=1):
+        self.encoder = _make_unet(a, encoder_weights)
+        widths = zip(self.encoder.scale_widths, a.teacher_widths)
+        for s, (width, teacher_width) in enumerate(widths, start=1):
             self.add_module(f"distill_proj_x{s}", Projection(width))
             adapter = nn.Sequential(
                 nn.Conv2d(width, teacher_width, 1), BatchNorm(teacher_width), nn.ReLU(inplace=True)
@@ -323,12 +362,20 @@ class Student(Segmenter):
         return Output(logits, features, published=self.architecture.published)
 
 
-def build(architecture: Architecture, seed: int) -> Teacher | Student:
-    """Build a network with weights drawn from `seed`; the global generator stays unchanged."""
+def build(
+    architecture: Architecture, seed: int, encoder_weights: Mapping[str, Tensor] | None = None
+) -> Teacher | Student:
+    """Build a network with weights drawn from `seed`; the global generator stays unchanged.
+
+    Parameters
+    ----------
+    encoder_weights
+        Pretrained weights of an encoder of timm, by timm's names; None: drawn, too.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network_class = Teacher if architecture.role == "teacher" else Student
-        model: Teacher | Student = network_class(architecture)
+        model: Teacher | Student = network_class(architecture, encoder_weights)
         return model.to(memory_format=torch.channels_last)
 
 

@@ -10,10 +10,9 @@ from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stages.core.images import IMAGENET_MEAN, IMAGENET_STD
 from stages.networks.batch_norm import synchronise
 
-# What the pipeline normalises colour images by (ImageNet's statistics), for values in [0, 1].
-PIPELINE_MEAN, PIPELINE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Strides of the feature maps that the decoder reads; some encoders have no map of stride 2.
 STRIDES = (2, 4, 8, 16, 32)
 # It warns of weights behind the feature maps, which are left out on purpose.
@@ -78,7 +77,7 @@ class TimmUNet(nn.Module):
         Output channels of `final_conv`, which reads the decoder's feature.
     mean, std
         Statistics (R, G, B) by which colour images in [0, 1] were normalised when the encoder was
-        trained. Images arrive normalised by `PIPELINE_MEAN` and `PIPELINE_STD`; the network
+        trained. Images arrive normalised by `IMAGENET_MEAN` and `IMAGENET_STD`; the network
         converts them. Images of one channel stay as they are.
     weights
         As for `create_backbone`.
@@ -95,8 +94,8 @@ class TimmUNet(nn.Module):
         channels: int,
         decoder_widths: Sequence[int],
         out_channels: int,
-        mean: Sequence[float] = PIPELINE_MEAN,
-        std: Sequence[float] = PIPELINE_STD,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
@@ -115,8 +114,8 @@ class TimmUNet(nn.Module):
         self.final_conv = nn.Conv2d(decoder_widths[-1], out_channels, 1)
         scale, shift = torch.ones(3), torch.zeros(3)
         if channels == 3:
-            scale = torch.tensor(PIPELINE_STD) / torch.tensor(std)
-            shift = (torch.tensor(PIPELINE_MEAN) - torch.tensor(mean)) / torch.tensor(std)
+            scale = torch.tensor(IMAGENET_STD) / torch.tensor(std)
+            shift = (torch.tensor(IMAGENET_MEAN) - torch.tensor(mean)) / torch.tensor(std)
         self.register_buffer("scale", scale[:channels, None, None], persistent=False)
         self.register_buffer("shift", shift[:channels, None, None], persistent=False)
 

@@ -116,6 +116,7 @@ class UNet(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, ...], out_channels: int) -> None:
         super().__init__()
         w = widths
+        self.scale_widths = w[1:5]
         self.conv_0 = two_conv(channels, w[0])
         self.down_1 = down(w[0], w[1])
         self.down_2 = down(w[1], w[2])
@@ -126,6 +127,11 @@ class UNet(nn.Module):
         self.upcat_2 = UpCat(w[2], w[1], w[1], w[2] // 2)
         self.upcat_1 = UpCat(w[1], w[0], w[5], w[1])
         self.final_conv = nn.Conv2d(w[5], out_channels, 1)
+
+    @staticmethod
+    def grid(size: tuple[int, int], scale: int) -> tuple[int, int]:
+        """Return height and width of scale 0, 1, 2 or 3 for an image of `size`."""
+        return size[0] >> (scale + 1), size[1] >> (scale + 1)
 
     def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the full-size feature and the features of the scales at strides 2, 4, 8 and 16."""

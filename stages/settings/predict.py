@@ -2,8 +2,9 @@ from pydantic import Field
 
 from stages.settings.base import Settings
 
-# Attention data sets in predictions.h5, one per stride at which the teacher reads the text.
-ATTENTION_DATASETS = ("attention_2", "attention_4", "attention_8", "attention_16")
+# Attention data sets in predictions.h5, one per scale at which the teacher reads the text, the
+# finest first.
+ATTENTION_DATASETS = ("attention_1", "attention_2", "attention_3", "attention_4")
 
 
 class PredictSettings(Settings):

@@ -2,12 +2,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from stages.settings.augment import AugmentSettings
 from stages.settings.base import Settings, is_partial
 from stages.settings.crf import CrfSettings
 
 # A multiple of 4 (groups of group norm) and of 8 (heads of cross-attention).
 Width = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]
 Widths = tuple[Width, Width, Width, Width, Width, Width]
+DecoderWidths = tuple[Width, Width, Width, Width, Width]
 Levels = Annotated[
     int | None,
     Field(
@@ -19,11 +21,41 @@ Levels = Annotated[
 ]
 
 
-class OptimisationSettings(Settings):
-    """Optimisation with a cosine schedule over a fixed number of iterations."""
+class EncoderSettings(Settings):
+    """A pretrained encoder."""
 
+    encoder: str = Field(description="name of a model of timm")
+    weights: str = Field(description="imagenet, none, or a file")
+
+
+class OptimisationSettings(Settings):
+    """A network's encoder and decoder, and how it is optimised: a cosine schedule."""
+
+    encoder: str = Field(
+        default="unet",
+        min_length=1,
+        description="unet: the published network, trained from scratch; or the name of a model of "
+        "timm that makes feature maps, such as tf_efficientnet_lite0 or resnet34",
+    )
+    encoder_weights: str = Field(
+        default="imagenet",
+        min_length=1,
+        description="encoder of timm: imagenet (tf_efficientnet_lite0 to 2 from packages, others "
+        "from timm's hub), none, or a file (.safetensors, or a PyTorch file of tensors)",
+    )
+    decoder_widths: DecoderWidths = Field(
+        default=(128, 64, 48, 32, 16),
+        description="encoder of timm: channels of the five decoder blocks, deepest first",
+    )
+    encoder_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="encoder of timm: its initial step size; it falls as the other does; null: "
+        "learning_rate",
+    )
     iterations: int = Field(default=15_000, ge=1, description="optimiser steps")
     batch_size: int = Field(default=8, ge=2, description="images per step, over all GPUs")
+    augment: AugmentSettings = AugmentSettings()
     head_width: Width = Field(default=128, description="channels of the 1 × 1 head")
     optimiser: Literal["adam", "sgd"] = Field(
         default="adam", description="adam, or sgd with Nesterov momentum"
@@ -61,8 +93,18 @@ class OptimisationSettings(Settings):
     )
 
     def unused_fields(self) -> set[str]:
-        """Return the momentum, unless the optimiser is SGD."""
-        return {"momentum"} if self.optimiser == "adam" else set()
+        """Return the momentum, unless the optimiser is SGD, and the fields of other encoders."""
+        unused = {"momentum"} if self.optimiser == "adam" else set[str]()
+        if self.encoder == "unet":
+            return unused | {"encoder_weights", "decoder_widths", "encoder_learning_rate"}
+        return unused | {"widths"}
+
+    @property
+    def pretrained(self) -> EncoderSettings | None:
+        """The encoder of timm; None for a network that is trained from scratch."""
+        if self.encoder == "unet":
+            return None
+        return EncoderSettings(encoder=self.encoder, weights=self.encoder_weights)
 
 
 class TeacherSettings(OptimisationSettings):
@@ -138,7 +180,8 @@ class StudentSettings(OptimisationSettings):
     )
     teacher_widths: Widths | None = Field(
         default=None,
-        description="published: widths of the teacher; null: the widths in `teacher`",
+        description="published: widths of the teacher; null: the widths in `teacher`; with an "
+        "encoder of timm the teacher has the student's encoder and decoder",
     )
     target_crf: CrfSettings | None = Field(
         default=CrfSettings(sxy=25, compat=12),
@@ -191,7 +234,8 @@ class StudentSettings(OptimisationSettings):
     def unused_fields(self) -> set[str]:
         """Return the fields that only other methods use, and the levels if labels are masks."""
         others = set().union(*_METHOD_FIELDS.values()) - _METHOD_FIELDS[self.method]
-        return super().unused_fields() | others | ({"levels"} if self.labels == "mask" else set())
+        others |= {"levels"} if self.labels == "mask" else set()
+        return super().unused_fields() | others | ({"teacher_widths"} if self.pretrained else set())
 
     @property
     def needs_teacher(self) -> bool:

@@ -16,8 +16,11 @@ from stages.core import cli, io, job_log
 from stages.core.fingerprint import fingerprint
 from stages.settings.explain import EmbedSettings
 from stages.settings.modules import encoder_module
+from stages.text.describers.claims import false_if_moved, false_if_turned
 from stages.text.encoders import Encoder
 
+# Data set → the texts that it marks.
+_MARKS = {"false_if_moved": false_if_moved, "false_if_turned": false_if_turned}
 _DATASETS = ("text", "attributes", "sample_id")
 # Attributes that io.create_h5 writes for each file anew.
 _FILE_ATTRIBUTES = {"schema_version", "stage", "inputs", "params", "versions"}
@@ -77,8 +80,14 @@ def _write_explanations(
     vectors: NDArray[np.float32],
     encoder: tuple[str, str],
 ) -> None:
-    """Write texts, vectors, and all other data of texts.h5."""
+    """Write texts and their marks, vectors, and all other data of texts.h5.
+
+    The text of an imported vector may be unknown, and is then empty: it may state anything.
+    """
     io.write_strings(file, "text", text)
+    unknown = (text == "") & vectors.any(axis=2)
+    for name, is_false in _MARKS.items():
+        file[name] = np.vectorize(is_false, otypes=[bool])(text) | unknown
     embedding = io.create_sample_dataset(file, "embedding", vectors.shape, np.float32)
     embedding[...] = vectors
     file.attrs["encoder"], file.attrs["encoder_version"] = encoder
@@ -135,6 +144,9 @@ def embed(
     cache: Path | None = None,
 ) -> None:
     """Write `embedding` (N, K, D) float32, `text` (N, K), and the other data of texts.h5.
+
+    `false_if_moved` and `false_if_turned` (N, K) bool mark the texts that training hides from a
+    sample when it scales or shifts, or turns, the image. A vector without a text has both marks.
 
     Parameters
     ----------

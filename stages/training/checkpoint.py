@@ -82,8 +82,12 @@ class TrainingState:
         tensors = {"generator": self.generator.get_state()}
         for part, module in self._modules().items():
             tensors |= {f"{part}/{name}": value for name, value in module.state_dict().items()}
-        # The optimiser has one parameter: the vector of `loop.flatten_parameters`.
-        moments = self.optimiser.state_dict()["state"].get(0, {})
+        # The optimiser has a parameter, by number, for each vector of `loop.flatten_parameters`.
+        moments = {
+            f"{number}/{name}": value
+            for number, named in self.optimiser.state_dict()["state"].items()
+            for name, value in named.items()
+        }
         sums = {name: processes.all_reduce_mean(value) for name, value in self.sums.items()}
         for part, named in (("optimiser", moments), ("best", self.best_weights), ("sums", sums)):
             tensors |= {f"{part}/{name}": value for name, value in named.items()}
@@ -111,7 +115,10 @@ class TrainingState:
         self.generator.set_state(tensors["generator"])
         for part, module in self._modules().items():
             module.load_state_dict(parts[part])
-        moments = {0: parts["optimiser"]} if "optimiser" in parts else {}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts.get("optimiser", {}).items():
+            number, _, moment = name.partition("/")
+            moments.setdefault(int(number), {})[moment] = value
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
         device = next(self.model.parameters()).device
         self.best_weights = {

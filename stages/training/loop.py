@@ -138,8 +138,22 @@ def learning_rate(iteration: int, settings: OptimisationSettings) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2
 
 
-def flatten_parameters(model: nn.Module) -> nn.Parameter:
-    """Store all trained weights in one vector, and their gradients in another.
+def split_parameters(model: nn.Module) -> list[list[nn.Parameter]]:
+    """Return the weights that are trained: those of pretrained encoders last, if there are any."""
+    backbones = (getattr(module, "backbone", None) for module in model.modules())
+    pretrained = {
+        id(parameter)
+        for backbone in backbones
+        if isinstance(backbone, nn.Module)
+        for parameter in backbone.parameters()
+    }
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [[p for p in trained if (id(p) in pretrained) == last] for last in (False, True)]
+    return [group for group in groups if group]
+
+
+def flatten_parameters(parameters: list[nn.Parameter]) -> nn.Parameter:
+    """Store weights in one vector, and their gradients in another.
 
     The optimiser then updates one vector instead of more than a hundred tensors, which takes 4 %
     of a step at the demo's size.
@@ -147,10 +161,8 @@ def flatten_parameters(model: nn.Module) -> nn.Parameter:
     Returns
     -------
     The vector, with `grad`. The network's parameters and gradients become views of the two and keep
-    their memory layout. Zeros pad them, so that each starts at a multiple of 64 bytes. Parameters
-    without gradient stay as they are.
+    their memory layout. Zeros pad them, so that each starts at a multiple of 64 bytes.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     lengths = [-(-parameter.numel() // 16) * 16 for parameter in parameters]
     flat = nn.Parameter(parameters[0].new_zeros(sum(lengths)))
     flat.grad = torch.zeros_like(flat)
@@ -165,12 +177,17 @@ def flatten_parameters(model: nn.Module) -> nn.Parameter:
     return flat
 
 
-def make_optimiser(weights: nn.Parameter, settings: OptimisationSettings) -> torch.optim.Optimizer:
+def make_optimiser(
+    weights: list[nn.Parameter], settings: OptimisationSettings
+) -> torch.optim.Optimizer:
+    """Make the optimiser of vectors of weights: one group each, a pretrained encoder's second."""
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimiser == "adam":
-        return torch.optim.AdamW([weights], rate, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(
+            [{"params": vector} for vector in weights], rate, weight_decay=decay, fused=True
+        )
     return torch.optim.SGD(
-        [weights],
+        [{"params": vector} for vector in weights],
         rate,
         momentum=settings.momentum,
         weight_decay=decay,
@@ -302,7 +319,10 @@ def fit(
             use_buffers=True,
         )
     generator = torch.Generator(run.device).manual_seed(run.seed)
-    weights = flatten_parameters(model)
+    weights = [flatten_parameters(parameters) for parameters in split_parameters(model)]
+    # The second group of weights, if there is one, is a pretrained encoder's.
+    encoder_rate = settings.encoder_learning_rate or settings.learning_rate
+    rate_scales = (1.0, encoder_rate / settings.learning_rate)
     precision = resolve_precision(run.device, settings.precision)
     state = TrainingState(model, make_optimiser(weights, settings), generator, average)
     dependencies = io.provenance(name, run.inputs, run.params)
@@ -330,14 +350,15 @@ def fit(
             if settings.patience is not None and state.validations_since_best >= settings.patience:
                 break
             rate = learning_rate(iteration, settings)
-            for group in state.optimiser.param_groups:
-                group["lr"] = rate
+            for group, scale in zip(state.optimiser.param_groups, rate_scales):
+                group["lr"] = rate * scale
             with autocast(run.device, precision):
                 terms = step(batch, iteration, generator)
             # Not None: the gradients of the parameters are views of this one.
             state.optimiser.zero_grad(set_to_none=False)
             terms["loss"].backward()  # type: ignore[no-untyped-call]
-            processes.average_gradient(weights)
+            for vector in weights:
+                processes.average_gradient(vector)
             if settings.clip:
                 nn.utils.clip_grad_norm_(weights, settings.clip)
             state.optimiser.step()
@@ -365,7 +386,7 @@ def fit(
                 log.info("%s %d: %s", name, iteration, values)
             state.seconds = time.monotonic() - started
             checkpoint.after_iteration(state)
-    if not torch.isfinite(weights).all():
+    if not all(torch.isfinite(vector).all() for vector in weights):
         raise _not_finite_error(name, "weights", "infinity or NaN after the last step")
     model.load_state_dict(state.best_weights or state.result_network.state_dict())
     return pd.DataFrame(state.rows)

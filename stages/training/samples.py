@@ -13,14 +13,15 @@ from torch import Tensor
 
 from stages.core import io, parallel
 from stages.core.cli import BadInput, log
+from stages.core.images import IMAGENET_MEAN, IMAGENET_STD
 from stages.gaze.exclusion import excluded_samples
 from stages.gaze.levels import cut_levels, spaced_thresholds
+from stages.settings.augment import AugmentSettings
 
 Batch = dict[str, Tensor]
 Rows = NDArray[np.int64]
 
 # ImageNet's mean and standard deviation per channel, which the published loaders use for colour.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Column(NamedTuple):
@@ -86,6 +87,28 @@ def text_columns(explanations: Path | None, *, reads_text: bool) -> dict[str, Co
             mend="add it, for example --explanations results/kvasir/explanations.h5",
         )  # fmt: skip
     return {"text": Column(explanations, "embedding")}
+
+
+def text_mark_columns(explanations: Path, settings: AugmentSettings) -> dict[str, Column]:
+    """Return the columns that mark the texts which the augmentation makes false, (K,) bool each.
+
+    Raises
+    ------
+    BadInput
+        The file has no such marks: an earlier version of this project wrote it.
+    """
+    names = settings.text_marks
+    with io.open_h5(explanations) as file:
+        if missing := [name for name in names if name not in file]:
+            raise BadInput(
+                explanations,
+                "data sets",
+                found=f"no {', '.join(missing)}",
+                expected="marks of the texts that scale, shift or quarter_turns make false",
+                mend="delete it and run snakemake again: an earlier version of this project wrote "
+                "it; or set these three under `augment` to 0 and false",
+            )
+    return {name: Column(explanations, name) for name in names}
 
 
 def rows_in_splits(prepared: Path, *splits: str) -> Rows:
@@ -243,7 +266,8 @@ def normalise(images: Tensor) -> Tensor:
     """
     if images.dtype == torch.uint8:
         mean, std = (
-            torch.tensor(v, device=images.device)[:, None, None] * 255 for v in (_MEAN, _STD)
+            torch.tensor(v, device=images.device)[:, None, None] * 255
+            for v in (IMAGENET_MEAN, IMAGENET_STD)
         )
         return (images - mean) / std
     if images.shape[1] == 3:

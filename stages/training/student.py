@@ -10,7 +10,8 @@ from stages.core import cli
 from stages.networks import models
 from stages.settings.modules import method_module
 from stages.settings.training import StudentSettings
-from stages.training import loop, samples
+from stages.training import augment, loop, samples
+from stages.training.encoder import load_encoder
 from stages.training.methods import Method
 from stages.training.samples import Batch, Column, Samples, normalise
 
@@ -35,7 +36,8 @@ def _check_inputs(inputs: dict[str, Path], settings: StudentSettings) -> None:
                 expected=f"a file, for method: {settings.method}, labels: {settings.labels}",
                 mend=f"add it, for example --{name} results/kvasir/{name}",
             )  # fmt: skip
-    if settings.trains_teacher_jointly and settings.teacher_widths is None:
+    needs_widths = settings.trains_teacher_jointly and settings.encoder == "unet"
+    if needs_widths and settings.teacher_widths is None:
         raise cli.BadInput(
             "--settings", "teacher_widths", found="none",
             expected=f"six numbers of channels, for method: {settings.method}",
@@ -58,6 +60,7 @@ def train_student(
     explanations: Path | None = None,
     teacher: Path | None = None,
     pseudolabels: Path | None = None,
+    encoder: Path | None = None,
 ) -> None:
     """Train a student by `settings.method`.
 
@@ -66,9 +69,10 @@ def train_student(
     text, `explanations`.
     """
     optional_inputs = {"gaze": gaze, "quality": quality, "explanations": explanations}
-    optional_inputs |= {"teacher": teacher, "pseudolabels": pseudolabels}
+    optional_inputs |= {"teacher": teacher, "pseudolabels": pseudolabels, "encoder": encoder}
     inputs = {"prepared": prepared} | {name: path for name, path in optional_inputs.items() if path}
     _check_inputs(inputs, settings)
+    pretrained = load_encoder(encoder, settings)
     device = loop.set_up_torch(threads, gpus)
     module = method_module(settings.method)
     modules = ("stages.training.student", module)
@@ -87,9 +91,11 @@ def train_student(
         rows = samples.rows_with_gaze(prepared, inputs["gaze"], quality, rows)
     if explanations:
         columns |= {"text": Column(explanations, "embedding")}
+        columns |= samples.text_mark_columns(explanations, settings.augment)
     if settings.reads_pseudolabels:
         columns |= {"pseudolabel": Column(inputs["pseudolabels"], "probability")}
     data = Samples(columns, rows, device, resident_mb)
+    augment.check_size(settings.augment, data.shape("image")[1:], prepared)
     rows = samples.rows_with_mask(prepared, samples.rows_in_splits(prepared, "val"))
     val = Samples({"image": image, "mask": mask}, rows, device, resident_mb)
 
@@ -97,13 +103,13 @@ def train_student(
         role="student",
         channels=data.shape("image")[0],
         size=data.shape("image")[1:],
-        widths=settings.widths,
         head_width=settings.head_width,
+        **pretrained.architecture,
     )
     method = cast(Method, importlib.import_module(module))
     text_width = data.shape("text")[1] if explanations else 0
     model, step = method.make_model_and_step(
-        settings, architecture, seed, device, teacher, text_width
+        settings, architecture, seed, device, teacher, text_width, pretrained.weights
     )
     model = model.to(device).train()
     table = loop.fit(run, model, step, predict, data, val)

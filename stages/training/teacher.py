@@ -10,6 +10,7 @@ from stages.core.processes import local_batch
 from stages.networks import models
 from stages.settings.training import TeacherSettings
 from stages.training import augment, loop, samples
+from stages.training.encoder import load_encoder
 from stages.training.losses import partial_cross_entropy
 from stages.training.samples import Batch, Column, Samples, normalise
 
@@ -26,7 +27,7 @@ def make_teacher_step(model: models.Teacher, settings: TeacherSettings) -> loop.
     """
 
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
-        batch = augment.random_flip(batch, generator)
+        batch = augment.augment_and_normalise(batch, settings.augment, generator)
         text = batch.get("text")
         if text is not None:
             draw = torch.rand(len(text), generator=generator, device=text.device)
@@ -35,7 +36,7 @@ def make_teacher_step(model: models.Teacher, settings: TeacherSettings) -> loop.
         precise, background = levels[:, 0], ~levels[:, -1]
         if settings.background is not None:
             background = local_batch(batch["refined"]) < settings.background
-        logits = model(normalise(local_batch(batch["image"])), text).logits
+        logits = model(local_batch(batch["image"]), text).logits
         loss = partial_cross_entropy(
             logits, precise, precise | background, balance=settings.class_balance
         )
@@ -84,6 +85,7 @@ def train_teacher(
     resident_mb: int,
     explanations: Path | None = None,
     quality: Path | None = None,
+    encoder: Path | None = None,
 ) -> None:
     """Train the teacher on the training samples with gaze that `quality` does not exclude."""
     text = samples.text_columns(explanations, reads_text=settings.text)
@@ -91,6 +93,8 @@ def train_teacher(
     if text:
         inputs["explanations"] = text["text"].path
     inputs |= {"quality": quality} if quality else {}
+    inputs |= {"encoder": encoder} if encoder else {}
+    pretrained = load_encoder(encoder, settings)
     device = loop.set_up_torch(threads, gpus)
     run = loop.Run(
         "teacher",
@@ -107,10 +111,13 @@ def train_teacher(
     labels = {"pseudomask": samples.pseudomask_column(gaze, settings.levels)}
     if settings.background is not None:
         labels |= {"refined": _background_column(gaze, settings.background)}
+    if text:
+        labels |= samples.text_mark_columns(text["text"].path, settings.augment)
     rows = samples.rows_with_gaze(
         prepared, gaze, quality, samples.rows_in_splits(prepared, "train")
     )
     data = Samples(columns | labels, rows, device, resident_mb)
+    augment.check_size(settings.augment, data.shape("image")[1:], prepared)
     rows = samples.rows_with_mask(prepared, samples.rows_in_splits(prepared, "val"))
     val = Samples(columns | {"mask": Column(prepared, "mask")}, rows, device, resident_mb)
 
@@ -118,11 +125,12 @@ def train_teacher(
         role="teacher",
         channels=data.shape("image")[0],
         size=data.shape("image")[1:],
-        widths=settings.widths,
         head_width=settings.head_width,
         text_width=data.shape("text")[1] if text else 0,
+        **pretrained.architecture,
     )
-    model = cast(models.Teacher, models.build(architecture, seed)).to(device).train()
+    network = models.build(architecture, seed, pretrained.weights)
+    model = cast(models.Teacher, network).to(device).train()
     step = make_teacher_step(model, settings)
     loop.save_results(run, model, loop.fit(run, model, step, predict, data, val))
 

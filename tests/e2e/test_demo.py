@@ -69,6 +69,7 @@ def test_the_contracts_of_the_hdf5_files(demo, dataset):
             "text": ((N, 6), str), "attributes": ((N,), str),
             "embedding": ((N, 6, 384), np.float32), "sample_id": ((N,), str),
             "failed": ((N,), bool), "area_agrees": ((N,), np.int8),
+            "false_if_moved": ((N, 6), bool), "false_if_turned": ((N, 6), bool),
         },
         "full/seed0/predictions.h5": {
             "probability": ((12, SIZE, SIZE), np.float16), "sample_id": ((12,), str),

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import TINY, make_files, read_history, train_tiny_student, train_tiny_teacher
 
-from stages.settings.training import StudentSettings, TeacherSettings
+from stages.settings.training import EncoderSettings, StudentSettings, TeacherSettings
 from stages.training import checkpoint, loop
 from stages.training.checkpoint import Interrupted
+from stages.training.encoder import prepare_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = {"iterations": 9, "log_every": 4, "validate_every": 3}
@@ -23,7 +24,11 @@ LONG = {"iterations": 9, "log_every": 4, "validate_every": 3}
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    return make_files(tmp_path_factory.mktemp("files"))
+    """Tiny files, and an encoder's, which only a network on it reads."""
+    folder = tmp_path_factory.mktemp("files")
+    settings = EncoderSettings(encoder="test_efficientnet", weights="none")
+    prepare_encoder(folder / "encoder.safetensors", settings)
+    return make_files(folder) | {"encoder": folder / "encoder.safetensors"}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +102,11 @@ METHODS = {
     "distilled": {},
     "gazemedseg": {"method": "gazemedseg"},
     "published": {"method": "published", "teacher_widths": TINY["widths"]},
-}
+    "encoder": {
+        "method": "single", "encoder": "test_efficientnet", "encoder_weights": "none",
+        "decoder_widths": (16, 16, 8, 8, 8),
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -231,6 +231,8 @@ CASES = {
     ),
     "CRF of the pseudolabels": Case(setting("defaults.student.target_crf.sxy", 9), FULL_LABELLED),
     "no CRF of the pseudolabels": Case(setting("defaults.student.target_crf", None), FULL_STUDENT),
+    "the teacher's augmentation": Case(setting("defaults.teacher.augment.scale", 0.2), FULL),
+    "the students' augmentation": Case(setting("defaults.student.augment.flips", False), STUDENTS),
     "learning rate": Case(setting("defaults.student.learning_rate", 0.02), STUDENTS),
     "length of one data set's trainings": Case(
         setting("datasets.mine.student.iterations", 5), FULL_STUDENT | GAZE_ONLY
@@ -265,10 +267,12 @@ CASES = {
     "heatmaps": Case(code("gaze/heatmap"), MINE_GAZE | ISIC_GAZE),
     "texts from elsewhere": Case(code("text/describers/imported"), MINE_EXPLAIN),
     "measured texts": Case(code("text/describers/measured"), ISIC_EXPLAIN),
+    "marks of texts": Case(code("text/describers/claims"), MINE_EMBED | ISIC_EMBED),
     "an encoder": Case(code("text/encoders/minilm"), MINE_EMBED | ISIC_EMBED),
     "another encoder": Case(code("text/encoders/imported"), set()),
     "a method": Case(code("training/methods/distilled"), FULL_STUDENT),
     "a method of two experiments": Case(code("training/methods/single"), GAZE_ONLY | SUPERVISED),
+    "augmentation": Case(code("training/augment"), FULL | GAZE_ONLY | SUPERVISED),
     "a part of a method": Case(code("training/masking"), FULL_STUDENT),
     "pseudolabels": Case(code("training/pseudolabels"), FULL_LABELLED),
     "a section of the report": Case(

@@ -6,7 +6,9 @@ module with a function `make`: `measured.py` (no model), `imported.py` (texts fr
 `prompts.py`).
 
 The embedded sentences name no direction: training flips images, and "left" would be wrong for a
-flipped image. The values of an explanation keep the place of the region instead.
+flipped image. The values of an explanation keep the place of the region instead. Sentences about a
+size, a distance from the centre or an orientation are embedded and marked (`claims.py`): training
+hides them where it changes these.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ module dictionary: "student" is the network to deploy, the others serve training
 at `single.py`, the simplest; `distilled.py` is the project's own method.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +30,7 @@ class Method(Protocol):
         device: torch.device,
         teacher: Path | None,
         text_width: int,
+        encoder_weights: Mapping[str, Tensor] | None = None,
     ) -> tuple[nn.ModuleDict, loop.Step]:
         """Build the networks to train and their training step.
 
@@ -44,6 +46,8 @@ class Method(Protocol):
             Weights of a trained teacher, for a method that needs one.
         text_width
             Channels of a text token in the batches; 0: the batches have no text.
+        encoder_weights
+            Pretrained weights of the student's encoder, as for `models.build`.
         """
         ...
 

@@ -1,10 +1,11 @@
 """The project's method: a student learns from the pseudomasks and from a trained teacher."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stages.core.cli import BadInput
 from stages.core.processes import gather_batch, local_batch
@@ -14,7 +15,7 @@ from stages.training import augment, loop
 from stages.training.losses import consistency, feature_alignment, partial_cross_entropy, ramp_up
 from stages.training.masking import disagreement_mask
 from stages.training.methods import pixel_labels
-from stages.training.samples import Batch, normalise
+from stages.training.samples import Batch
 
 
 def make_model_and_step(
@@ -24,6 +25,7 @@ def make_model_and_step(
     device: torch.device,
     teacher: Path | None,
     text_width: int,
+    encoder_weights: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.ModuleDict, loop.Step]:
     """Build a student and its step: gaze loss under DARM, AFC, and CWC on a perturbed view.
 
@@ -41,13 +43,13 @@ def make_model_and_step(
             mend="add them, for example --explanations results/kvasir/explanations.h5",
         )  # fmt: skip
     student_architecture = architecture.model_copy(
-        update={"teacher_widths": teacher_network.architecture.widths[1:5]}
+        update={"teacher_widths": tuple(teacher_network.encoder.scale_widths)}
     )
-    student = cast(models.Student, models.build(student_architecture, seed))
+    student = cast(models.Student, models.build(student_architecture, seed, encoder_weights))
 
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
-        batch = augment.random_flip(batch, generator)
-        all_images = normalise(batch["image"])
+        batch = augment.augment_and_normalise(batch, settings.augment, generator)
+        all_images = batch["image"]
         image, labels = local_batch(all_images), local_batch(pixel_labels(batch, settings))
         text = local_batch(batch["text"]) if text_width else None
         with torch.no_grad():

@@ -16,6 +16,7 @@ Differences from the released code:
   no 1 × 1 head, and have one output channel, whose sigmoid equals the softmax of two channels.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -28,7 +29,7 @@ from stages.networks import models
 from stages.settings.training import StudentSettings
 from stages.training import augment, loop
 from stages.training.losses import partial_cross_entropy
-from stages.training.samples import Batch, normalise
+from stages.training.samples import Batch
 
 # Offsets of the neighbours along an axis, px: a 5 × 5 window with dilation 2.
 NEIGHBOUR_OFFSETS = (-4, -2, 0, 2, 4)
@@ -85,11 +86,12 @@ def make_model_and_step(
     device: torch.device,
     teacher: Path | None,
     text_width: int,
+    encoder_weights: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.ModuleDict, loop.Step]:
     """Build both networks and their step; `settings.cwc_weight` is the weight of consistency."""
     other_seed = int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(seed)))
-    student = cast(models.Student, models.build(architecture, seed))
-    other = cast(models.Student, models.build(architecture, other_seed))
+    student = cast(models.Student, models.build(architecture, seed, encoder_weights))
+    other = cast(models.Student, models.build(architecture, other_seed, encoder_weights))
 
     def segment(network: models.Student, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits from the features of the image, and from the propagated features."""
@@ -99,8 +101,8 @@ def make_model_and_step(
         return network.classifier(features).float(), propagated.float()
 
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
-        batch = augment.random_flip(batch, generator)
-        image, levels = normalise(local_batch(batch["image"])), local_batch(batch["pseudomask"])
+        batch = augment.augment_and_normalise(batch, settings.augment, generator)
+        image, levels = local_batch(batch["image"]), local_batch(batch["pseudomask"])
         precise, broad = levels[:, 0], levels[:, -1]
         everywhere = torch.ones_like(broad, dtype=torch.bool)
         (broad_logits, broad_propagated), (precise_logits, precise_propagated) = (

@@ -16,6 +16,7 @@ batch, no centre in the first eighth of either axis, and a random partner, which
 itself.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -28,7 +29,7 @@ from stages.networks import models
 from stages.settings.training import StudentSettings
 from stages.training import augment, loop
 from stages.training.losses import feature_alignment, ramp_up, weighted_mean
-from stages.training.samples import Batch, normalise
+from stages.training.samples import Batch
 
 
 def foreground_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -125,34 +126,30 @@ def make_model_and_step(
     device: torch.device,
     teacher: Path | None,
     text_width: int,
+    encoder_weights: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.ModuleDict, loop.Step]:
     """Build both networks as published, and the step that trains them together."""
-    assert settings.teacher_widths is not None
-    widths = settings.teacher_widths
+    update = {"role": "teacher", "text_width": text_width, "published": True}
+    if architecture.encoder == "unet":
+        assert settings.teacher_widths is not None
+        update |= {"widths": settings.teacher_widths}
     teacher_network = cast(
         models.Teacher,
-        models.build(
-            architecture.model_copy(
-                update={
-                    "role": "teacher",
-                    "widths": widths,
-                    "text_width": text_width,
-                    "published": True,
-                }
-            ),
-            seed,
-        ),
+        models.build(architecture.model_copy(update=update), seed, encoder_weights),
     )
     # As released, the text has no learned weight: it stays 1.
     teacher_network.text_weight.requires_grad_(False)
     student_architecture = architecture.model_copy(
-        update={"teacher_widths": widths[1:5], "published": True}
+        update={
+            "teacher_widths": tuple(teacher_network.encoder.scale_widths),
+            "published": True,
+        }
     )
-    student = cast(models.Student, models.build(student_architecture, seed))
+    student = cast(models.Student, models.build(student_architecture, seed, encoder_weights))
 
     def step(batch: Batch, iteration: int, generator: torch.Generator) -> loop.LossTerms:
-        batch = augment.random_flip(batch, generator)
-        all_images, text = normalise(batch["image"]), local_batch(batch["text"])
+        batch = augment.augment_and_normalise(batch, settings.augment, generator)
+        all_images, text = batch["image"], local_batch(batch["text"])
         levels = batch["pseudomask"].bool()
         precise, broad = levels[:, 0], levels[:, -1]
         masked = ring_mask(

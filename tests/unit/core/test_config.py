@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from stages.core import config
 from stages.core.config import ConfigError, parse
+from stages.settings.augment import AugmentSettings
 from stages.settings.training import OptimisationSettings, StudentSettings
 
 ROOT = Path(__file__).parents[3]
@@ -306,6 +307,47 @@ def test_batch_size_must_fit_the_gpus_and_levels_must_fit_the_thresholds():
         "experiments.full.teacher.batch_size: found 8; allowed: a multiple of gpus: 3 (over "
         "datasets.kvasir and defaults)",
     ]
+
+
+def test_quarter_turns_need_a_square_working_size_for_the_networks_that_are_trained():
+    wide = [("datasets.kvasir.prepare.size", [64, 96]), ("datasets.kvasir.experiments", ["full"])]
+    turns = [
+        ("defaults.teacher.augment.quarter_turns", True),
+        ("experiments.full.student.augment", {"quarter_turns": True}),
+    ]
+    parse(changed(*wide, ("defaults.teacher.augment.scale", 0.2)))
+    parse(changed(*turns))
+    assert faults(*wide, *turns) == [
+        f"experiments.full.{network}.augment.quarter_turns: found true; allowed: false, because "
+        "prepare.size [64, 96] is not square (over datasets.kvasir and defaults)"
+        for network in ("student", "teacher")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "limit"),
+    [("scale", 1), ("shift", 0.5), ("brightness", 0.5), ("contrast", 0.5), ("saturation", 0.5)],
+)
+def test_limits_of_the_augmentation(field, limit):
+    path = f"defaults.student.augment.{field}"
+    parse(changed((path, limit)))
+    assert faults((path, limit + 0.1)) == [
+        f"{path}: found {limit + 0.1}; allowed: a number of at most {float(limit)}"
+    ]
+    assert faults((path, -0.1)) == [f"{path}: found -0.1; allowed: a number of at least 0.0"]
+
+
+def test_augmentation_is_merged_key_by_key():
+    parsed = parse(
+        changed(
+            ("defaults.teacher.augment", {"flips": False, "scale": 0.2}),
+            ("datasets.kvasir.teacher.augment.scale", 0.1),
+            ("experiments.full.teacher.augment.shift", 0.3),
+        )
+    )
+    found = parsed.experiment("kvasir", "full").teacher.augment
+    assert (found.flips, found.scale, found.shift) == (False, 0.1, 0.3)
+    assert parsed.experiment("kvasir", "full").student.augment == AugmentSettings()
 
 
 @pytest.mark.parametrize(

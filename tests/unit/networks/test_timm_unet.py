@@ -5,10 +5,9 @@ import timm
 import torch
 from torch import nn
 
+from stages.core.images import IMAGENET_MEAN, IMAGENET_STD
 from stages.networks.batch_norm import BatchNorm
 from stages.networks.timm_unet import (
-    PIPELINE_MEAN,
-    PIPELINE_STD,
     TimmUNet,
     UnsuitableEncoder,
     create_backbone,
@@ -85,7 +84,7 @@ def test_images_are_normalised_as_the_encoder_was_trained():
         return (image - torch.tensor(by)[:, None, None]) / torch.tensor(over)[:, None, None]
 
     with torch.no_grad():
-        _, found = converts.encode(normalised(PIPELINE_MEAN, PIPELINE_STD))
+        _, found = converts.encode(normalised(IMAGENET_MEAN, IMAGENET_STD))
         _, expected = reads.encode(normalised(mean, std))
     for scale, other in zip(found, expected):
         torch.testing.assert_close(scale, other, rtol=1e-3, atol=1e-4)

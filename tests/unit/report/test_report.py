@@ -207,7 +207,7 @@ class ReportFiles:
         """Add attention to the last predictions; `share(stride)` is the first token's (h, w)."""
         with h5py.File(self.files["predictions"][-1], "r+") as file:
             ids = list(file["sample_id"].asstr())
-            for stride in (2, 4, 8, 16):
+            for scale, stride in enumerate((2, 4, 8, 16), start=1):
                 first = np.zeros((len(ids), SIZE[0] // stride, SIZE[1] // stride))
                 has_text = np.zeros(len(ids), bool)
                 for i in spec.with_gaze:
@@ -215,7 +215,7 @@ class ReportFiles:
                         k = ids.index(spec.ids[i])
                         first[k], has_text[k] = (share or even)(stride), True
                 both = np.stack([first, 1 - first], axis=1) * has_text[:, None, None, None]
-                file[f"attention_{stride}"] = both.astype(np.float16)
+                file[f"attention_{scale}"] = both.astype(np.float16)
 
     def row(self, spec, experiment, model="student", split="test", **values):
         known = spec.masks
@@ -865,10 +865,10 @@ def test_a_single_token_has_no_attention_figure(report_files):
     report_files.training(spec, teacher=True)
     report_files.attention(spec)
     with h5py.File(report_files.files["predictions"][0], "r+") as file:
-        for stride in (2, 4, 8, 16):
-            share = file[f"attention_{stride}"][:, :1]
-            del file[f"attention_{stride}"]
-            file[f"attention_{stride}"] = np.where(share > 0, 1, 0).astype(np.float16)
+        for scale in (1, 2, 3, 4):
+            share = file[f"attention_{scale}"][:, :1]
+            del file[f"attention_{scale}"]
+            file[f"attention_{scale}"] = np.where(share > 0, 1, 0).astype(np.float16)
     html = report_files.html()
     assert captions(html)[-1] == ("The text of an image is a single token: all attention is on it.")
     # The chart, two pictures for A, one for B, three for C and one for D.

@@ -1,6 +1,7 @@
 """Which files each rule reads, worked out from the configuration alone."""
 
 import json
+import re
 
 import pytest
 
@@ -115,6 +116,48 @@ def test_a_student_reads_the_files_of_its_own_training():
     assert inputs["teacher"] == f"{folder}/teacher.safetensors"
     assert inputs["pseudolabels"] == f"{folder}/pseudolabels.h5"
     assert inputs["gaze"] == "results/demo_isic/gaze.h5"
+
+
+ENCODER = {"encoder": "tf_efficientnet_lite0", "encoder_weights": "imagenet"}
+FILE = "results/encoders/tf_efficientnet_lite0-imagenet.safetensors"
+
+
+def test_a_network_trained_from_scratch_needs_no_encoder():
+    assert training.encoders(config()) == {}
+    assert "encoder" not in training.student_inputs(config(), "demo_isic", "full", "0")
+    assert "encoder" not in training.teacher_network_inputs(config(), "demo_isic", "full")
+
+
+def test_a_network_on_a_pretrained_encoder_reads_its_file():
+    over = config(student=ENCODER)
+    assert training.student_inputs(over, "demo_isic", "gaze_only", "0")["encoder"] == FILE
+    assert "encoder" not in training.teacher_network_inputs(over, "demo_isic", "full")
+    over = config(teacher=ENCODER, student=ENCODER | {"encoder": "resnet34"})
+    assert training.teacher_network_inputs(over, "demo_isic", "full")["encoder"] == FILE
+    assert set(training.encoders(over)) == {
+        "tf_efficientnet_lite0-imagenet", "resnet34-imagenet",
+    }  # fmt: skip
+    assert training.training_encoders(over, "demo_isic", "full") == [
+        "tf_efficientnet_lite0-imagenet", "resnet34-imagenet",
+    ]  # fmt: skip
+    assert training.training_encoders(over, "demo_isic", "supervised") == ["resnet34-imagenet"]
+    # It is before the trainings in the list, and once.
+    chosen = [Training("demo_isic", "full", 0), Training("demo_isic", "gaze_only", 0)]
+    jobs = rules_of(report.jobs_behind(over, chosen, shown=False))
+    assert jobs.count("encoder") == 2 and jobs.index("encoder") < jobs.index("teacher")
+
+
+def test_weights_of_the_users_own_are_an_input_and_must_exist(tmp_path):
+    path = tmp_path / "own.safetensors"
+    over = config(student=ENCODER | {"encoder_weights": str(path)})
+    (name,) = training.encoders(over)
+    assert re.fullmatch(r"tf_efficientnet_lite0-[0-9a-f]{8}", name)
+    with pytest.raises(MissingInput, match=r"encoder_weights: \S+own\.safetensors does not exist"):
+        training.encoder_weights_inputs(over, name)
+    path.touch()
+    assert training.encoder_weights_inputs(over, name) == {"weights": str(path)}
+    imagenet = config(student=ENCODER)
+    assert training.encoder_weights_inputs(imagenet, "tf_efficientnet_lite0-imagenet") == {}
 
 
 def test_the_teachers_network_reaches_the_student_that_is_trained_with_it():

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from stages.core import cli, io
 from stages.core.cli import BadInput
+from stages.settings.augment import AugmentSettings
 from stages.settings.explain import EmbedSettings
 from stages.text.describers import FIELDS
 from stages.text.embed import embed, encode_text, join_fields
@@ -120,7 +121,8 @@ def mini():
 
 def test_the_datasets_and_attributes_of_explanations_h5(texts, tmp_path):
     with run(texts, tmp_path / "e.h5") as file, h5py.File(texts) as source:
-        assert sorted(file) == sorted([*source, "embedding"])
+        marks = ["false_if_moved", "false_if_turned"]
+        assert sorted(file) == sorted([*source, "embedding", *marks])
         for name in source:
             np.testing.assert_array_equal(file[name][()], source[name][()])
             assert file[name].dtype == source[name].dtype
@@ -145,6 +147,30 @@ def test_each_sentence_has_its_vector_and_an_empty_one_zeros(texts, tmp_path, mi
     with run(texts, tmp_path / "e.h5") as file:
         assert file["embedding"][()] == pytest.approx(np.array(expected), abs=1e-5)
         assert (file["embedding"][1] == 0).all()
+
+
+def marks_of(file):
+    for name in ("false_if_moved", "false_if_turned"):
+        assert file[name].dtype == bool and file[name].shape == file["embedding"].shape[:2]
+    return file["false_if_moved"][()].tolist(), file["false_if_turned"][()].tolist()
+
+
+def test_sentences_that_augmentation_makes_false_are_marked(texts, tmp_path):
+    with h5py.File(texts, "r+") as file:
+        file["text"][2, 2] = "It is wider than high."
+    with run(texts, tmp_path / "e.h5") as file:
+        moved, turned = marks_of(file)
+    assert moved == [[False, True, False], [False] * 3, [False, True, False]]
+    assert turned == [[False] * 3, [False] * 3, [False, False, True]]
+    # The one vector has the mark if any of its sentences has it.
+    with run(texts, tmp_path / "one.h5", tokens="one") as file:
+        assert marks_of(file) == ([[True], [False], [True]], [[False], [False], [True]])
+
+
+def test_the_marks_are_those_that_the_augmentation_needs(texts, tmp_path):
+    needed = AugmentSettings(scale=0.1, shift=0.1, quarter_turns=True).text_marks
+    with run(texts, tmp_path / "e.h5") as file:
+        assert set(needed) == {name for name in file if name.startswith("false")}
 
 
 def test_one_vector_for_all_fields_together(texts, tmp_path, mini):
@@ -271,6 +297,20 @@ def test_sentences_are_kept_if_each_has_a_vector(texts, tmp_path, folder):
     with run_import(texts, tmp_path, folder) as file:
         assert file["text"].asstr()[()].tolist() == ROWS
         assert list(file.attrs["fields"]) == list(FIELDS[:3])
+
+
+def test_a_vector_without_a_text_has_all_marks(texts, tmp_path, folder):
+    # Two vectors for three sentences: no text belongs to them. The second sample has none.
+    every = [[True, True], [False, False], [True, True]]
+    with run_import(texts, tmp_path, folder) as file:
+        assert marks_of(file) == (every, every)
+    for i, name in enumerate(("a", "NA")):
+        np.save(folder / f"{name}.npy", vectors((3, WIDTH), i))
+    # A vector for each sentence, and for the empty one of the last sample.
+    with run_import(texts, tmp_path, folder) as file:
+        moved, turned = marks_of(file)
+        assert moved == [[False, True, False], [False] * 3, [False, True, True]]
+        assert turned == [[False] * 3, [False] * 3, [False, False, True]]
 
 
 def test_a_sample_without_a_text_may_have_vectors(texts, tmp_path, folder):

@@ -10,13 +10,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.networks import models
+from stages.settings.augment import AugmentSettings
 from stages.settings.training import StudentSettings, TeacherSettings
 from stages.training import loop, student, teacher
+from stages.training.augment import augment_and_normalise
 from stages.training.methods import distilled, gazemedseg, published, single
 
 # Halved four times, its sides are odd on the way.
 SIZE = (36, 52)
 WIDTHS = (8,) * 6
+# All but quarter turns, which need square images.
+AUGMENT = {"scale": 0.5, "shift": 0.1, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
 TEXT_WIDTH = 16
 GPU = torch.device("cuda", 0)
 METHODS = [
@@ -72,7 +76,7 @@ def make(tmp_path):
 
     def build(name):
         if name == "teacher":
-            settings = TeacherSettings(widths=WIDTHS, head_width=8)
+            settings = TeacherSettings(widths=WIDTHS, head_width=8, augment=AUGMENT)
             return network.train(), teacher.make_teacher_step(network, settings), teacher.predict
         method = {
             "single": single,
@@ -85,7 +89,7 @@ def make(tmp_path):
             "distilled without pseudolabels": {"target_crf": None},
             "published": {"teacher_widths": WIDTHS},
         }
-        settings = StudentSettings(method=name.split()[0], **own.get(name, {}))
+        settings = StudentSettings(method=name.split()[0], augment=AUGMENT, **own.get(name, {}))
         weights = tmp_path / "teacher.safetensors" if method is distilled else None
         cpu = torch.device("cpu")
         model, step = method.make_model_and_step(
@@ -106,6 +110,7 @@ def batch_on(device, n=4):
         "refined": zeros(*SIZE, dtype=torch.float16),
         "pseudolabel": zeros(*SIZE, dtype=torch.float16),
         "text": zeros(2, TEXT_WIDTH, dtype=torch.float32),
+        "false_if_moved": zeros(2, dtype=torch.bool),
     }
 
 
@@ -189,6 +194,26 @@ def test_a_step_keeps_all_tensors_on_the_gpu(
     assert product.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     assert {(term.device, term.dtype) for term in terms.values()} == {(GPU, torch.float32)}
     assert (predicted.device, predicted.dtype) == (GPU, torch.bool)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_turns_and_colours_keep_all_tensors_on_the_gpu(channels, deterministic):
+    everything = AugmentSettings(**AUGMENT, quarter_turns=True)
+    dtype = torch.uint8 if channels == 3 else torch.float32
+    with FakeTensorMode(), loop.autocast(GPU, "fp32"):
+        batch = {
+            "image": torch.zeros(4, channels, 8, 8, dtype=dtype, device=GPU),
+            "mask": torch.zeros(4, 8, 8, dtype=torch.uint8, device=GPU),
+            "text": torch.zeros(4, 2, 5, device=GPU),
+        }
+        batch |= {
+            name: torch.zeros(4, 2, dtype=torch.bool, device=GPU) for name in everything.text_marks
+        }
+        result = augment_and_normalise(batch, everything, GpuGenerator())
+    for name, values in result.items():
+        expected = torch.float32 if name == "image" else batch[name].dtype
+        assert (values.device, values.dtype) == (GPU, expected), name
+        assert values.shape == batch[name].shape
 
 
 def test_ring_mask_keeps_its_tensors_on_the_device_of_the_rings():

@@ -1,7 +1,10 @@
 """The methods to train a student; expected values are worked out by hand."""
 
 import math
+import shutil
 
+import h5py
+import numpy as np
 import pandas as pd
 import pytest
 import tiny_training
@@ -280,8 +283,7 @@ def test_a_masked_pixel_is_background_in_image_and_label(monkeypatch):
         "foreground_cross_entropy",
         lambda logits, target: labels.append(target) or cross_entropy(logits, target),
     )
-    monkeypatch.setattr(augment, "random_flip", lambda batch, _: batch)
-    model, step = make(published)
+    model, step = make(published, augment={"flips": False})
     students, teachers = record_inputs(model, "student"), record_inputs(model, "teacher")
     batch = batch_of()
     step(batch, 1, generator())
@@ -299,7 +301,6 @@ def test_a_masked_pixel_is_background_in_image_and_label(monkeypatch):
 def test_cutmix_mixes_images_and_targets_but_not_the_text(monkeypatch):
     box = torch.ones(4, *SIZE, dtype=torch.bool)
     monkeypatch.setattr(augment, "draw_cutmix_boxes", lambda *_: box)
-    monkeypatch.setattr(augment, "random_flip", lambda batch, _: batch)
     targets = []
     two_terms = published.two_term_consistency
     monkeypatch.setattr(
@@ -309,7 +310,7 @@ def test_cutmix_mixes_images_and_targets_but_not_the_text(monkeypatch):
             targets.append(target) or two_terms(logits, target, threshold)
         ),
     )
-    model, step = make(published, noise=0, darm_ratio=0)
+    model, step = make(published, noise=0, darm_ratio=0, augment={"flips": False})
     outputs = {name: [] for name in model}
     for name, network in model.items():
         network.register_forward_hook(
@@ -386,6 +387,10 @@ def files(tmp_path_factory):
 
 
 OWN = {"gazemedseg": {}, "published": {"teacher_widths": WIDTHS}}
+AUGMENT = {
+    "quarter_turns": True, "scale": 0.5, "shift": 0.2, "brightness": 0.3, "contrast": 0.3,
+    "saturation": 0.3,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("method", OWN)
@@ -407,6 +412,85 @@ def test_only_the_student_is_saved_and_the_seed_determines_it(method, files, tmp
     rows = read_history(weights)
     assert {"loss", "gaze", "val_dice"} <= set(rows)
     assert rows["val_dice"].iloc[-1] >= 0
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("method", ["teacher", "single", "distilled", "gazemedseg", "published"])
+def test_each_training_augments_and_the_seed_determines_it(method, grey, files, tmp_path):
+    prepared = tmp_path / "prepared.h5"
+    shutil.copy(files["prepared"], prepared)
+    if grey:
+        with h5py.File(prepared, "r+") as file:
+            image = file["image"][()].mean(axis=3, keepdims=True, dtype=np.float32)
+            del file["image"]
+            file["image"] = image
+    inputs = files | {"prepared": prepared}
+
+    def train(name, augment):
+        folder, seen = tmp_path / name, {"augment": augment, "iterations": 4, "text_dropout": 0}
+        if method == "teacher":
+            return train_tiny_teacher(inputs, folder, **seen)
+        del seen["text_dropout"]
+        teacher = train_tiny_teacher(inputs, folder) if method == "distilled" else None
+        return train_tiny_student(
+            inputs, folder, teacher, **seen | {"method": method} | OWN.get(method, {})
+        )
+
+    weights = train("one", AUGMENT)
+    assert weights.read_bytes() == train("two", AUGMENT).read_bytes()
+    assert not same_weights(weights, train("flips", {}))
+    assert np.isfinite(read_history(weights)["loss"]).all()
+    # Each change has an effect on its own.
+    for name in set(AUGMENT) - ({"saturation"} if grey else set()):
+        other = train(name, {name: AUGMENT[name]})
+        assert not same_weights(other, tmp_path / "flips" / other.name), name
+
+
+@pytest.mark.parametrize("method", ["teacher", "distilled", "published"])
+def test_texts_that_the_augmentation_makes_false_have_no_effect(
+    method, files, tmp_path, monkeypatch
+):
+    # Every sample is moved, so its second word, which is marked, is never read.
+    monkeypatch.setattr(augment, "MOVED_SHARE", 1.1)
+    trained = train_tiny_teacher(files, tmp_path) if method == "distilled" else None
+
+    def train(name, word=None):
+        explanations = tmp_path / f"{name}.h5"
+        shutil.copy(files["explanations"], explanations)
+        if word is not None:
+            with h5py.File(explanations, "r+") as file:
+                file["embedding"][:, word] *= -1
+        inputs = files | {"explanations": explanations}
+        chosen = {"augment": {"shift": 0.1}, "iterations": 4}
+        if method == "teacher":
+            return train_tiny_teacher(inputs, tmp_path / name, **chosen)
+        # Pseudolabels are made without augmentation, from all words.
+        chosen |= {"method": method, "target_crf": None} | OWN.get(method, {})
+        return train_tiny_student(inputs, tmp_path / name, trained, **chosen)
+
+    plain = train("plain")
+    assert same_weights(plain, train("second", word=1))
+    assert not same_weights(plain, train("first", word=0))
+
+
+def test_explanations_without_marks_are_refused_if_the_augmentation_needs_them(files, tmp_path):
+    older = tmp_path / "explanations.h5"
+    shutil.copy(files["explanations"], older)
+    with h5py.File(older, "r+") as file:
+        del file["false_if_moved"], file["false_if_turned"]
+    inputs = files | {"explanations": older}
+    train_tiny_teacher(inputs, tmp_path, augment={"brightness": 0.1})
+    expected = (
+        r"explanations\.h5: data sets\n  found:    no false_if_moved, false_if_turned\n"
+        r"[^$]*delete it and run snakemake again"
+    )
+    chosen = {"augment": AUGMENT}
+    with pytest.raises(BadInput, match=expected):
+        train_tiny_teacher(inputs, tmp_path, **chosen)
+    with pytest.raises(BadInput, match=expected):
+        train_tiny_student(inputs, tmp_path, method="published", **OWN["published"], **chosen)
+    # A network that reads no text needs no marks.
+    train_tiny_teacher(inputs, tmp_path, text=False, **chosen)
 
 
 def test_published_needs_the_text_and_the_widths_of_a_teacher(files, tmp_path):
