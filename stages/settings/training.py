@@ -82,8 +82,9 @@ class OptimisationSettings(Settings):
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",
-        description="precision of convolutions and matrix products; auto: bf16 if the processor or "
-        "GPU has fast bf16 instructions",
+        description="precision of convolutions and matrix products in training; auto: bf16 on a "
+        "GPU that has it, and on a processor with AMX or AMD's AVX-512 BF16 unless the network "
+        "has depthwise convolutions; else fp32",
     )
     log_every: int = Field(
         default=100, ge=1, description="iterations whose mean is one row of the history"

@@ -4,7 +4,6 @@ import ctypes
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from stages.core import io, job_log, processes
 from stages.core.cli import BadInput, log, progress
 from stages.core.device import choose_device, make_deterministic
 from stages.core.fingerprint import fingerprint
+from stages.core.precision import autocast, choose_precision
 from stages.networks import models
 from stages.settings.training import OptimisationSettings
 from stages.training.checkpoint import Checkpoint, TrainingState, remove_checkpoints
@@ -99,24 +99,6 @@ def set_up_torch(threads: int, gpus: int) -> torch.device:
     _keep_freed_memory()
     make_deterministic(device)
     return device
-
-
-def resolve_precision(device: torch.device, precision: str) -> str:
-    """Replace "auto" by "bf16" if this device computes it fast, else by "fp32"."""
-    if precision != "auto":
-        return precision
-    fast = (
-        torch.cuda.is_bf16_supported(including_emulation=False)
-        if device.type == "cuda"
-        else torch.cpu._is_avx512_bf16_supported()
-    )
-    return "bf16" if fast else "fp32"
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Return a context that autocasts to bfloat16 if `precision` resolves to "bf16"."""
-    enabled = resolve_precision(device, precision) == "bf16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def index_batches(
@@ -323,7 +305,8 @@ def fit(
     # The second group of weights, if there is one, is a pretrained encoder's.
     encoder_rate = settings.encoder_learning_rate or settings.learning_rate
     rate_scales = (1.0, encoder_rate / settings.learning_rate)
-    precision = resolve_precision(run.device, settings.precision)
+    precision, reason = choose_precision(settings.precision, run.device, model)
+    log.info("precision: %s (%s)", precision, reason)
     state = TrainingState(model, make_optimiser(weights, settings), generator, average)
     dependencies = io.provenance(name, run.inputs, run.params)
     # The exact result depends on the processes and threads that add up a sum, on the device and on

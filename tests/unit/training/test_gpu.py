@@ -9,10 +9,11 @@ from torch import distributed, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from stages.core.precision import autocast
 from stages.networks import models
 from stages.settings.augment import AugmentSettings
 from stages.settings.training import StudentSettings, TeacherSettings
-from stages.training import loop, student, teacher
+from stages.training import student, teacher
 from stages.training.augment import augment_and_normalise
 from stages.training.methods import distilled, gazemedseg, published, single
 
@@ -183,7 +184,7 @@ def test_a_step_keeps_all_tensors_on_the_gpu(
     if processes == 2:
         pretend_two_processes(monkeypatch)
     model, step, predict = make(name)
-    with FakeTensorMode() as mode, loop.autocast(GPU, precision):
+    with FakeTensorMode() as mode, autocast(GPU, precision):
         # Also the teacher in the step, which is not trained.
         for held in (model, *inspect.getclosurevars(step).nonlocals.values()):
             if isinstance(held, nn.Module):

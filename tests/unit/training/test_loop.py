@@ -27,8 +27,9 @@ from tiny_training import (
 )
 from torch import nn
 
-from stages.core import io
+from stages.core import io, precision
 from stages.core.cli import BadInput
+from stages.core.precision import Processor
 from stages.evaluation.predict import predict
 from stages.networks import models
 from stages.settings.predict import PredictSettings
@@ -173,6 +174,47 @@ def test_the_history_has_the_mean_of_each_term_since_the_previous_row(fit):
     assert list(rows["learning_rate"]) == pytest.approx(cosine)
     assert (rows["seconds"] >= 0).all()
     assert rows["seconds"].is_monotonic_increasing
+
+
+@pytest.mark.parametrize(
+    ("wanted", "amx", "expected", "reason"),
+    [
+        ("auto", True, "bf16", "AMX"),
+        ("auto", False, "fp32", "without AMX"),
+        ("bf16", False, "bf16", "as set"),
+        ("fp32", True, "fp32", "as set"),
+    ],
+)
+def test_steps_and_validation_run_in_the_precision_that_is_logged_and_kept_in_the_checkpoint(
+    wanted, amx, expected, reason, fit, monkeypatch, caplog
+):
+    processor = Processor("GenuineIntel", avx512_bf16=True, amx_bf16=amx)
+    monkeypatch.setattr(precision, "read_processor", lambda: processor)
+    kept, dtypes = [], []
+
+    class RecordingCheckpoint(loop.Checkpoint):
+        def __init__(self, folder, name, dependencies):
+            kept.append(dependencies["precision"])
+            super().__init__(folder, name, dependencies)
+
+    def multiply():
+        dtypes.append((torch.ones(1, 1) @ torch.ones(1, 1)).dtype)
+
+    def step(model, *_):
+        multiply()
+        return {"loss": model.weight**2}
+
+    def predict(model, batch):
+        multiply()
+        return batch["mask"] > 0
+
+    monkeypatch.setattr(loop, "Checkpoint", RecordingCheckpoint)
+    with caplog.at_level("INFO", logger="stages"):
+        fit(step, MASKS, predict, iterations=2, validate_every=1, precision=wanted)
+    lines = [line for line in caplog.messages if line.startswith("precision:")]
+    assert len(lines) == 1 and f"precision: {expected} (" in lines[0] and reason in lines[0]
+    assert kept == [expected]
+    assert dtypes == 4 * [{"bf16": torch.bfloat16, "fp32": torch.float32}[expected]]
 
 
 def test_the_learning_rate_falls_to_the_final_one():
