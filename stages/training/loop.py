@@ -303,8 +303,10 @@ def fit(
     generator = torch.Generator(run.device).manual_seed(run.seed)
     weights = [flatten_parameters(parameters) for parameters in split_parameters(model)]
     # The second group of weights, if there is one, is a pretrained encoder's.
-    encoder_rate = settings.encoder_learning_rate or settings.learning_rate
-    rate_scales = (1.0, encoder_rate / settings.learning_rate)
+    rate_scales = [1.0]
+    if settings.pretrained:
+        encoder_rate = settings.encoder_learning_rate or settings.learning_rate
+        rate_scales.append(encoder_rate / settings.learning_rate)
     precision, reason = choose_precision(settings.precision, run.device, model)
     log.info("precision: %s (%s)", precision, reason)
     state = TrainingState(model, make_optimiser(weights, settings), generator, average)
@@ -333,7 +335,7 @@ def fit(
             if settings.patience is not None and state.validations_since_best >= settings.patience:
                 break
             rate = learning_rate(iteration, settings)
-            for group, scale in zip(state.optimiser.param_groups, rate_scales):
+            for group, scale in zip(state.optimiser.param_groups, rate_scales, strict=True):
                 group["lr"] = rate * scale
             with autocast(run.device, precision):
                 terms = step(batch, iteration, generator)

@@ -201,7 +201,7 @@ def test_a_step_keeps_all_tensors_on_the_gpu(
 def test_turns_and_colours_keep_all_tensors_on_the_gpu(channels, deterministic):
     everything = AugmentSettings(**AUGMENT, quarter_turns=True)
     dtype = torch.uint8 if channels == 3 else torch.float32
-    with FakeTensorMode(), loop.autocast(GPU, "fp32"):
+    with FakeTensorMode(), autocast(GPU, "fp32"):
         batch = {
             "image": torch.zeros(4, channels, 8, 8, dtype=dtype, device=GPU),
             "mask": torch.zeros(4, 8, 8, dtype=torch.uint8, device=GPU),
