@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from stages.core.cli import BadInput
 from stages.core.processes import gather_batch, local_batch
-from stages.settings.augment import AugmentSettings
-from stages.settings.training import StudentSettings
+from stages.settings.training import AugmentSettings, StudentSettings
 from stages.training.samples import Batch, normalise
 
 # Share of the samples that `scale` and `shift` change, so that the others keep true texts.

@@ -16,7 +16,7 @@ from stages.core.cli import BadInput, log
 from stages.core.images import IMAGENET_MEAN, IMAGENET_STD
 from stages.gaze.exclusion import excluded_samples
 from stages.gaze.levels import cut_levels, spaced_thresholds
-from stages.settings.augment import AugmentSettings
+from stages.settings.training import AugmentSettings
 
 Batch = dict[str, Tensor]
 Rows = NDArray[np.int64]

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from stages.core import config
 from stages.core.config import ConfigError, parse
-from stages.settings.augment import AugmentSettings
-from stages.settings.training import OptimisationSettings, StudentSettings
+from stages.settings.training import AugmentSettings, OptimisationSettings, StudentSettings
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "workflow/schemas/config.schema.json"

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as arrays
 
 from stages.core import cli, io
 from stages.core.cli import BadInput
-from stages.settings.augment import AugmentSettings
 from stages.settings.explain import EmbedSettings
+from stages.settings.training import AugmentSettings
 from stages.text.describers import FIELDS
 from stages.text.embed import embed, encode_text, join_fields
 from stages.text.encoders import imported, minilm

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import distributed
 
 from stages.core.cli import BadInput
-from stages.settings.augment import AugmentSettings
+from stages.settings.training import AugmentSettings
 from stages.training.augment import (
     add_noise,
     augment_and_normalise,

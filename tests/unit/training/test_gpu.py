@@ -11,8 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.core.precision import autocast
 from stages.networks import models
-from stages.settings.augment import AugmentSettings
-from stages.settings.training import StudentSettings, TeacherSettings
+from stages.settings.training import AugmentSettings, StudentSettings, TeacherSettings
 from stages.training import student, teacher
 from stages.training.augment import augment_and_normalise
 from stages.training.methods import distilled, gazemedseg, published, single
