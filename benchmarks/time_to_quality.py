@@ -1,0 +1,165 @@
+"""Time until the method is as good as the published recipe after 90 minutes, on real data.
+
+    python benchmarks/time_to_quality.py [data/kvasir] [--minutes 90] [--folder FOLDER]
+
+DATA is a folder in the layout `kvasir` with recorded gaze. Two trainings run side by side, each on
+one core. One is the authors' released recipe: its own networks from scratch, and a schedule fitted
+to the given time. The other is `full` with the laptop preset, teacher and pseudolabels included.
+Image size, batch and data are the same. Both are compared by the student's Dice on the validation
+images, at the working size; the test split is not read.
+
+It prints when `full` first reaches the recipe's last Dice, and draws both curves into
+FOLDER/time_to_quality.png. The last line is a JSON object; its ratio is the recipe's time divided
+by the time of `full`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+import yaml
+from snakemake.utils import update_config
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+ROOT = Path(__file__).resolve().parents[1]
+# Iterations whose speed tells how many fit into the time.
+TRIAL = 12
+RUNS = {"ours": "full", "recipe": "published"}
+
+
+def make_config(data: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Make a configuration with a data set for each of the two, both of the same images."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
+    shipped = json.loads(json.dumps(config["datasets"]["kvasir"]))
+    update_config(
+        config, yaml.safe_load((ROOT / "workflow/presets/laptop.yaml").read_text("utf-8"))
+    )
+    ours = config["datasets"]["kvasir"] | {
+        "root": str(data),
+        "fixations": str(data / "kvasir_fixation.csv"),
+        "threads": 1,
+    }
+    ours["student"] = ours["student"] | {"validate_every": 50}
+    same = {key: ours[key] for key in ("root", "fixations", "threads", "gpus", "prepare")}
+    config["datasets"] = {
+        "ours": ours,
+        "recipe": shipped | same | {"experiments": ["published"], "student": recipe},
+    }
+    config["summary"] = []
+    return config
+
+
+def run_workflow(folder: Path, config: dict[str, Any], targets: list[str]) -> None:
+    """Make the targets in `folder`, with two jobs of one core at a time."""
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    command = [
+        sys.executable, "-m", "snakemake", *targets, "--cores", "2", "--quiet", "--snakefile",
+        str(ROOT / "workflow/Snakefile"), "--directory", str(folder), "--rerun-incomplete",
+    ]  # fmt: skip
+    # Rules must find this Python and these stages.
+    prepended = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
+    paths = {
+        name: f"{path}{os.pathsep}{os.environ.get(name, '')}" for name, path in prepended.items()
+    }
+    subprocess.run(command, check=True, env=os.environ | paths, stdout=sys.stderr)
+
+
+def read_curve(folder: Path, network: str = "student", run: str = "ours") -> pd.DataFrame:
+    """Return the history of a network's training."""
+    return pd.read_csv(folder / f"results/{run}/{RUNS[run]}/seed0/{network}_history.csv")
+
+
+def measure(folder: Path, data: Path, minutes: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train both; return their curves: minutes of work before the row, validation Dice."""
+    weights = [f"results/{run}/{experiment}/seed0/student.safetensors"
+               for run, experiment in RUNS.items()]  # fmt: skip
+    trial = {"iterations": TRIAL, "log_every": TRIAL // 2, "validate_every": TRIAL}
+    run_workflow(
+        folder,
+        make_config(data, trial),
+        [weights[1], *(f"results/ours/{name}.h5" for name in ("gaze", "explanations"))],
+    )
+    seconds = read_curve(folder, run="recipe")["seconds"]
+    per_iteration = (seconds.iloc[0]) / (TRIAL // 2)
+    iterations = max(20, round(60 * minutes / per_iteration))
+    step = max(1, iterations // 20)
+    recipe = {"iterations": iterations, "log_every": step, "validate_every": step}
+    # The weights rise over the same part of the training as published: 4,000 of 15,000.
+    recipe["ramp_iterations"] = max(1, round(iterations * 4 / 15))
+    run_workflow(folder, make_config(data, recipe), weights)
+
+    before = read_curve(folder, "teacher")["seconds"].iloc[-1]
+    jobs = folder / "results/ours/full/seed0/benchmarks"
+    before += pd.read_csv(jobs / "pseudolabels.tsv", sep="\t")["s"].iloc[0]
+    curves = []
+    for run, start in (("ours", before), ("recipe", 0.0)):
+        history = read_curve(folder, run=run).dropna(subset=["val_dice"])
+        curves.append(
+            pd.DataFrame(
+                {"minutes": (history["seconds"] + start) / 60, "dice": history["val_dice"]}
+            )
+        )
+    return curves[0], curves[1]
+
+
+def draw(ours: pd.DataFrame, recipe: pd.DataFrame, path: Path) -> None:
+    """Draw both curves."""
+    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    for curve, label in ((ours, "full, laptop preset"), (recipe, "published recipe")):
+        axes.plot(curve["minutes"], curve["dice"], marker=".", label=label)
+    axes.axhline(recipe["dice"].iloc[-1], color="grey", linewidth=0.8, linestyle=":")
+    axes.set(
+        xlabel="minutes on one core, teacher included", ylabel="Dice of the student, validation"
+    )
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="?", default=ROOT / "data/kvasir")
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    if not (arguments.data / "kvasir_fixation.csv").exists():
+        sys.exit(
+            f"skipped: {arguments.data}/kvasir_fixation.csv does not exist; see data/README.md"
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (arguments.folder or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        ours, recipe = measure(folder, arguments.data.resolve(), arguments.minutes)
+        draw(ours, recipe, folder / "time_to_quality.png")
+    goal, time = recipe["dice"].iloc[-1], recipe["minutes"].iloc[-1]
+    reached = ours.loc[ours["dice"] >= goal, "minutes"]
+    first = float(reached.iloc[0]) if len(reached) else float("nan")
+    print(f"published recipe: Dice {goal:.3f} after {time:.1f} minutes")
+    print(f"full: that Dice after {first:.1f} minutes; {ours['dice'].iloc[-1]:.3f} at the end,"
+          f" after {ours['minutes'].iloc[-1]:.1f} minutes")  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "name": "time_to_quality",
+                "ours": round(first, 2),
+                "other": round(time, 2),
+                "unit": "minutes",
+                "ratio": round(time / first, 2) if len(reached) else 0,
+                "repeats": 1,
+                "dice": {"ours": round(ours["dice"].iloc[-1], 4), "other": round(goal, 4)},
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
