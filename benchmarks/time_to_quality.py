@@ -132,9 +132,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     if not (arguments.data / "kvasir_fixation.csv").exists():
-        sys.exit(
-            f"skipped: {arguments.data}/kvasir_fixation.csv does not exist; see data/README.md"
-        )
+        print(f"skipped: {arguments.data}/kvasir_fixation.csv does not exist; see data/README.md")
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
