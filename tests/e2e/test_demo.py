@@ -1,4 +1,4 @@
-"""The whole DAG of the demo, really run on tiny data: what it leaves, and what reruns when."""
+"""The whole DAG of the demo, run on tiny data: its files, and what reruns after a change."""
 
 import json
 import re
@@ -38,11 +38,11 @@ def test_the_summary_has_a_row_for_each_data_set_experiment_model_and_split(demo
     }
     assert (table["n"] == 6).all()
     assert table["dice_mean"].between(0, 1).all()
-    # No phantom was looked at by a person.
+    # Nobody looked at a phantom.
     assert set(table.loc[table["experiment"] == "full", "gaze"]) == {"simulated"}
 
 
-def test_the_report_is_one_page_without_outside_addresses(demo):
+def test_the_report_is_one_page_without_external_files(demo):
     page = (demo.folder / "results/report.html").read_text()
     assert not re.search(r"""(src|href)=(?!"(data:|#))""", page)
     for name in DEMO_DATASETS:
@@ -50,12 +50,13 @@ def test_the_report_is_one_page_without_outside_addresses(demo):
 
 
 @pytest.mark.parametrize("dataset", DEMO_DATASETS)
-def test_the_contracts_of_the_hdf5_files(demo, dataset):
-    kind = (N, SIZE, SIZE, 1) if dataset == "demo_prostate" else (N, SIZE, SIZE, 3)
-    pixels = np.float32 if dataset == "demo_prostate" else np.uint8
+def test_the_content_of_the_hdf5_files(demo, dataset):
+    image_shape = (N, SIZE, SIZE, 1) if dataset == "demo_prostate" else (N, SIZE, SIZE, 3)
+    image_dtype = np.float32 if dataset == "demo_prostate" else np.uint8
     contracts = {
         "prepared.h5": {
-            "image": (kind, pixels), "mask": ((N, SIZE, SIZE), np.uint8), "has_mask": ((N,), bool),
+            "image": (image_shape, image_dtype), "mask": ((N, SIZE, SIZE), np.uint8),
+            "has_mask": ((N,), bool),
             "original_size": ((N, 2), np.int32), "spacing_mm": ((N, 2), np.float32),
             "sample_id": ((N,), str), "subject_id": ((N,), str), "split": ((N,), str),
         },
@@ -95,7 +96,7 @@ def test_the_contracts_of_the_hdf5_files(demo, dataset):
 
             def no_object(path, item):
                 if isinstance(item, h5py.Dataset):
-                    # An object in HDF5 is text of variable length, or something pickled.
+                    # An object in HDF5 is text of variable length, or pickled data.
                     assert item.dtype.kind not in "OV" or h5py.check_string_dtype(item.dtype), path
 
             file.visititems(no_object)
@@ -110,7 +111,7 @@ def test_the_contracts_of_the_hdf5_files(demo, dataset):
         )  # fmt: skip
 
 
-def test_a_weights_file_tells_how_to_build_its_network(demo):
+def test_a_weights_file_describes_its_network(demo):
     for role in ("teacher", "student"):
         with safe_open(demo.folder / f"results/demo_isic/full/seed0/{role}.safetensors", "np") as f:
             about = json.loads(f.metadata()["about"])
@@ -127,41 +128,41 @@ def test_histories_have_a_row_per_logged_step(demo):
         assert history["val_dice"].notna().all()
 
 
-def test_every_result_tells_how_it_came_to_be(demo):
-    told = json.loads((demo.folder / "results/provenance.json").read_text())
+def test_provenance_describes_every_result(demo):
+    records = json.loads((demo.folder / "results/provenance.json").read_text())
     folder = demo.folder / "results"
-    made = {
+    made_files = {
         f"results/{path.relative_to(folder)}"
-        for kind in ("h5", "csv", "jsonl", "safetensors")
-        for path in folder.rglob(f"*.{kind}")
+        for extension in ("h5", "csv", "jsonl", "safetensors")
+        for path in folder.rglob(f"*.{extension}")
         if path.name != "verified.csv" and "work" not in path.parts
     }
-    assert set(told) == made
-    for name, entry in told.items():
+    assert set(records) == made_files
+    for name, entry in records.items():
         assert entry["sha256"] == io.sha256(demo.folder / name)
         # A workspace has no repository, and Snakemake may miss the memory of a short job.
-        missed = {"peak_mb"} if entry["seconds"] < 2 and entry["peak_mb"] is None else set()
+        unmeasured = {"peak_mb"} if entry["seconds"] < 2 and entry["peak_mb"] is None else set()
         missing = {key for key, value in entry.items() if value is None}
-        assert missing == {"commit", "taken_from"} | missed, name
+        assert missing == {"commit", "taken_from"} | unmeasured, name
         assert entry["device"] == "cpu" and re.fullmatch(r"[0-9a-f]{16}", entry["code"])
         stage = "explain" if entry["job"].startswith("explain_") else entry["job"]
         assert entry["stage"] == stage.removesuffix("_together")
     with h5py.File(demo.folder / "results/demo_isic/gaze.h5") as file:
         params = json.loads(file.attrs["params"])
-    assert told["results/demo_isic/gaze.h5"]["params"] == params
+    assert records["results/demo_isic/gaze.h5"]["params"] == params
     page = (folder / "report.html").read_text()
-    assert told["results/demo_isic/full/seed0/student.safetensors"]["code"] in page
+    assert records["results/demo_isic/full/seed0/student.safetensors"]["code"] in page
 
 
-def test_a_second_run_has_nothing_to_do_and_says_so_at_once(demo):
-    began = time.monotonic()
+def test_a_second_run_quickly_finds_nothing_to_do(demo):
+    start_time = time.monotonic()
     assert "Nothing to be done" in demo.must_run("demo")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - start_time < 10
 
 
-SHOW = {"provenance_together", "report_together", "demo"}
-FINISH = SHOW | {"summarise_together"}
-STUDENT = FINISH | {"student", "predict", "evaluate"}
+REPORT = {"provenance_together", "report_together", "demo"}
+SUMMARY = REPORT | {"summarise_together"}
+STUDENT = SUMMARY | {"student", "predict", "evaluate"}
 PSEUDOLABELS = STUDENT | {"pseudolabels"}
 TEACHER = PSEUDOLABELS | {"teacher"}
 
@@ -173,11 +174,11 @@ TEACHER = PSEUDOLABELS | {"teacher"}
         ("student.target_crf", {"sxy": 9}, PSEUDOLABELS),
         ("teacher.learning_rate", 0.5, TEACHER),
         ("embed.batch_size", 3, TEACHER | {"embed"}),
-        ("explain.seed", 3, set()),  # of a model that writes; here words are measured
+        ("explain.seed", 3, set()),  # only for a language model; here the backend is `measured`
         ("explain.max_failed", 0.5, TEACHER | {"texts", "embed"}),
-        ("predict.attention", False, FINISH | {"predict", "evaluate"}),
+        ("predict.attention", False, SUMMARY | {"predict", "evaluate"}),
         ("gaze.sigma", 60, TEACHER | {"pseudomasks", "quality", "explain", "texts", "embed"}),
-        ("quality.min_fixations", 9, SHOW | {"quality"}),
+        ("quality.min_fixations", 9, REPORT | {"quality"}),
         ("title", "Another name", {"report_together", "demo"}),
         ("threads", 2, set()),
     ],
@@ -206,11 +207,11 @@ def test_a_setting_reruns_exactly_what_it_changes(demo, path, value, rules):
         ("training/masking", "\nEXTRA = 1\n", STUDENT),
         ("training/methods/distilled", "\nEXTRA = 1\n", STUDENT),
         ("training/pseudolabels", "\nEXTRA = 1\n", PSEUDOLABELS),
-        ("core/metrics", "\nEXTRA = 1\n", FINISH | {"quality", "evaluate"}),
+        ("core/metrics", "\nEXTRA = 1\n", SUMMARY | {"quality", "evaluate"}),
         ("training/losses", "\n# A comment is no change.\n", set()),
     ],
 )
-def test_an_edit_of_the_code_reruns_the_stages_that_can_see_it(demo, module, edit, rules):
+def test_an_edit_of_code_reruns_the_stages_that_import_it(demo, module, edit, rules):
     file = demo.folder / f"stages/{module}.py"
     before = file.read_text()
     try:

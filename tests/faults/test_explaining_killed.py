@@ -1,4 +1,4 @@
-"""Answers that are paid for: not asked for twice after a kill, and not lost to a bad endpoint."""
+"""Answers cost money: a kill must not repeat them, and a faulty endpoint must not lose them."""
 
 import json
 import os
@@ -20,20 +20,20 @@ N, SIZE, BATCH, KILLS = 200, (32, 32), 8, 10
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers what the picture alone decides, and counts."""
+    """An endpoint that counts its answers; an answer depends only on the picture."""
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         picture = json.loads(body)["messages"][0]["content"]
         with self.server.lock:
             self.server.running += 1
-            self.server.most = max(self.server.most, self.server.running)
-            turn = self.server.turn = self.server.turn + 1
-        time.sleep(0.3 if self.server.wild and turn % 7 == 0 else 0.02)
-        # Three of ten fail, and one more is cut short.
-        if self.server.wild and turn % 10 in (0, 3, 6):
+            self.server.most_parallel = max(self.server.most_parallel, self.server.running)
+            request_number = self.server.request_number = self.server.request_number + 1
+        time.sleep(0.3 if self.server.faulty and request_number % 7 == 0 else 0.02)
+        # Of ten requests three fail, and the answer to another one is cut short.
+        if self.server.faulty and request_number % 10 in (0, 3, 6):
             self.reply(503, b"busy")
-        elif self.server.wild and turn % 10 == 8:
+        elif self.server.faulty and request_number % 10 == 8:
             self.reply(200, b'{"choices": [{"mess')
         else:
             self.reply(200, self.answer(picture))
@@ -71,8 +71,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.lock, server.calls, server.wild = threading.Lock(), 0, False
-    server.running = server.most = server.turn = 0
+    server.lock, server.calls, server.faulty = threading.Lock(), 0, False
+    server.running = server.most_parallel = server.request_number = 0
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -80,8 +80,8 @@ def server():
     server.server_close()
 
 
-def make(folder, n):
-    """Write small images, each looked at."""
+def make_inputs(folder, n):
+    """Write small images, all with gaze."""
     rng = np.random.default_rng(0)
     ids = [f"image{i:03d}" for i in range(n)]
     with io.create_h5(folder / "prepared.h5", "prepare", {}, {}) as file:
@@ -96,15 +96,15 @@ def make(folder, n):
     return folder
 
 
-def start(chain, server, name):
+def start_explaining(folder, server, name):
     url = f"http://127.0.0.1:{server.server_port}/v1"
     settings = ExplainSettings(backend="openai", model="scripted", url=url, batch_size=BATCH)
     options = {
-        "prepared": chain / "prepared.h5", "gaze": chain / "gaze.h5",
-        "prompt": ROOT / "workflow/prompts/generic.yaml", "output": chain / f"{name}.jsonl",
+        "prepared": folder / "prepared.h5", "gaze": folder / "gaze.h5",
+        "prompt": ROOT / "workflow/prompts/generic.yaml", "output": folder / f"{name}.jsonl",
         "settings": settings.model_dump_json(),
         "endpoint": EndpointSettings(concurrency=4).model_dump_json(), "shard": 0, "shards": 1,
-        "work": chain / f"work_{name}", "threads": 1, "gpus": 0,
+        "work": folder / f"work_{name}", "threads": 1, "gpus": 0,
     }  # fmt: skip
     command = [sys.executable, "-m", "stages.text.explain"]
     for option, value in options.items():
@@ -112,51 +112,51 @@ def start(chain, server, name):
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
-def merge(chain, name):
+def merge(folder, name):
     options = {
-        "prepared": chain / "prepared.h5", "gaze": chain / "gaze.h5",
-        "answers": chain / f"{name}.jsonl", "output": chain / f"{name}.h5",
+        "prepared": folder / "prepared.h5", "gaze": folder / "gaze.h5",
+        "answers": folder / f"{name}.jsonl", "output": folder / f"{name}.h5",
         "settings": '{"max_failed": 0}',
     }  # fmt: skip
     command = [sys.executable, "-m", "stages.text.texts"]
     for option, value in options.items():
         command += [f"--{option}", str(value)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return (chain / f"{name}.h5").read_bytes()
+    return (folder / f"{name}.h5").read_bytes()
 
 
 def finish(process):
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
 
 
-def test_ten_kills_cost_at_most_a_batch_each_and_change_nothing(tmp_path, server):
-    chain = make(tmp_path, N)
-    finish(start(chain, server, "undisturbed"))
+def test_a_kill_repeats_at_most_one_batch_and_changes_no_answer(tmp_path, server):
+    folder = make_inputs(tmp_path, N)
+    finish(start_explaining(folder, server, "undisturbed"))
     assert server.calls == N
     server.calls = 0
 
     rng = np.random.default_rng(0)
     for _ in range(KILLS):
         until = server.calls + int(rng.integers(1, 20))
-        process = start(chain, server, "killed")
+        process = start_explaining(folder, server, "killed")
         while server.calls < until and process.poll() is None:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.05))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert not (chain / "killed.jsonl").exists()
-    finish(start(chain, server, "killed"))
+        assert not (folder / "killed.jsonl").exists()
+    finish(start_explaining(folder, server, "killed"))
     assert N <= server.calls <= N + KILLS * BATCH
-    assert merge(chain, "killed") == merge(chain, "undisturbed")
+    assert merge(folder, "killed") == merge(folder, "undisturbed")
 
 
-def test_an_endpoint_that_misbehaves_costs_time_and_no_answer(tmp_path, server):
-    chain = make(tmp_path, 40)
-    finish(start(chain, server, "calm"))
-    server.wild, server.calls, server.most = True, 0, 0
-    finish(start(chain, server, "wild"))
+def test_a_faulty_endpoint_loses_and_repeats_no_answer(tmp_path, server):
+    folder = make_inputs(tmp_path, 40)
+    finish(start_explaining(folder, server, "calm"))
+    server.faulty, server.calls, server.most_parallel = True, 0, 0
+    finish(start_explaining(folder, server, "faulty"))
     assert server.calls == 40
-    assert 2 <= server.most <= 4  # endpoint.concurrency
-    assert merge(chain, "wild") == merge(chain, "calm")
+    assert 2 <= server.most_parallel <= 4  # endpoint.concurrency
+    assert merge(folder, "faulty") == merge(folder, "calm")

@@ -1,4 +1,4 @@
-"""A run that is killed, or fed a broken file, loses nothing that was done and leaves no halves."""
+"""After a kill or with a broken file, a run keeps its results and leaves no partial files."""
 
 import os
 import signal
@@ -20,14 +20,14 @@ def leftovers(workspace):
     return [p for p in (workspace.folder / "results").rglob("*") if p.suffix == ".tmp"]
 
 
-def test_after_a_kill_in_training_the_next_run_ends_as_an_undisturbed_one(workspace):
+def test_a_run_after_a_kill_in_training_ends_like_an_undisturbed_one(workspace):
     config = workspace.config["datasets"]["demo_isic"]["student"]
     run = workspace.folder / "results/demo_isic/gaze_only/seed0"
     workspace.must_run("demo_isic")
     expected = (run / "student.safetensors").read_bytes()
-    made = (run / "../../gaze.h5").stat().st_mtime_ns
+    gaze_time = (run / "../../gaze.h5").stat().st_mtime_ns
 
-    # Long enough to be killed in the middle, then as before.
+    # First long enough to be killed in the middle, then as before.
     before = dict(config)
     config["iterations"] = 100_000
     workspace.save_config()
@@ -45,14 +45,15 @@ def test_after_a_kill_in_training_the_next_run_ends_as_an_undisturbed_one(worksp
     config.update(before)
     workspace.save_config()
     workspace.must_run("--unlock")
-    # What was made of the weights is as it should be again: only who asks for them gets them anew.
+    # All results that need the weights exist and fit the settings again, so Snakemake makes the
+    # weights only if they are a target.
     workspace.must_run("results/demo_isic/gaze_only/seed0/student.safetensors", "demo_isic")
     assert (run / "student.safetensors").read_bytes() == expected
-    assert (run / "../../gaze.h5").stat().st_mtime_ns == made
+    assert (run / "../../gaze.h5").stat().st_mtime_ns == gaze_time
     assert not leftovers(workspace)
 
 
-def test_a_broken_file_is_named_and_what_was_done_stays(workspace):
+def test_message_names_a_broken_file_and_other_results_stay(workspace):
     workspace.must_run("results/demo_isic/gaze.h5")
     gaze = workspace.folder / "results/demo_isic/gaze.h5"
     gaze.write_bytes(gaze.read_bytes()[:1000])

@@ -1,4 +1,4 @@
-"""A training that is cut off anywhere goes on and ends with the same bytes."""
+"""A training that is interrupted anywhere continues and ends with the same bytes."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ LONG = {"iterations": 9, "log_every": 4, "validate_every": 3}
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Tiny files, and an encoder's, which only a network on it reads."""
+    """Tiny inputs, and weights of an encoder, which only the networks with that encoder read."""
     folder = tmp_path_factory.mktemp("files")
     settings = EncoderSettings(encoder="test_efficientnet", weights="none")
     prepare_encoder(folder / "encoder.safetensors", settings)
@@ -36,44 +36,44 @@ def teacher(files, tmp_path_factory):
     return train_tiny_teacher(files, tmp_path_factory.mktemp("teacher"), **LONG)
 
 
-def cut(monkeypatch, after, end):
-    """Have `end` called once, in the step behind iteration `after`."""
-    make, calls = loop.make_optimiser, []
+def interrupt_at(monkeypatch, after, end):
+    """Call `end` once, in optimiser step number `after`."""
+    original, calls = loop.make_optimiser, []
 
-    def optimiser(*arguments):
-        made = make(*arguments)
-        step = made.step
+    def make_counting_optimiser(*arguments):
+        optimiser = original(*arguments)
+        step = optimiser.step
 
-        def counted(*rest):
+        def counting_step(*rest):
             calls.append(1)
             if len(calls) == after:
                 end()
             return step(*rest)
 
-        made.step = counted
-        return made
+        optimiser.step = counting_step
+        return optimiser
 
-    monkeypatch.setattr(loop, "make_optimiser", optimiser)
+    monkeypatch.setattr(loop, "make_optimiser", make_counting_optimiser)
 
 
 @pytest.fixture
-def in_a_terminal():
-    """Where tests run in a script's background, Ctrl-C is ignored."""
+def as_in_a_terminal():
+    """Handle Ctrl-C as in a terminal; a job in the background of a script ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("in_a_terminal")
+@pytest.mark.usefixtures("as_in_a_terminal")
 @pytest.mark.parametrize("options", [{}, {"ema": 0.7}, {"patience": 2}, {"optimiser": "sgd"}])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_teacher_told_to_end_goes_on_from_there(files, tmp_path, monkeypatch, number, options):
+def test_a_teacher_continues_after_a_signal(files, tmp_path, monkeypatch, number, options):
     handler = signal.getsignal(number)
     whole = train_tiny_teacher(files, tmp_path / "whole", **LONG | options)
     folder = tmp_path / "cut"
     for after in (2, 3):
         with monkeypatch.context() as patch:
-            cut(patch, after, lambda: os.kill(os.getpid(), number))
+            interrupt_at(patch, after, lambda: os.kill(os.getpid(), number))
             with pytest.raises(Interrupted) as raised:
                 train_tiny_teacher(files, folder, **LONG | options)
         assert raised.value.code == 128 + number
@@ -83,21 +83,21 @@ def test_a_teacher_told_to_end_goes_on_from_there(files, tmp_path, monkeypatch, 
     assert resumed.read_bytes() == whole.read_bytes()
     one, other = (read_history(file).drop(columns="seconds") for file in (resumed, whole))
     assert one.equals(other)
-    # The checkpoint has served, and the handlers are as they were.
+    # The checkpoint is deleted, and the signal handlers are restored.
     assert not list((folder / "work").iterdir())
     assert signal.getsignal(number) == handler
 
 
-def test_a_training_in_the_background_does_not_hear_the_terminal(files, tmp_path, monkeypatch):
+def test_a_training_in_the_background_ignores_ctrl_c(files, tmp_path, monkeypatch):
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        cut(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        interrupt_at(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
         assert train_tiny_teacher(files, tmp_path, **LONG).exists()
     finally:
         signal.signal(signal.SIGINT, handler)
 
 
-# What a method's student needs beside the settings of all.
+# The settings that only the student of one method needs.
 METHODS = {
     "distilled": {},
     "gazemedseg": {"method": "gazemedseg"},
@@ -112,7 +112,7 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=4)
 @given(after=st.integers(1, 9))
-def test_a_student_killed_at_any_iteration_goes_on_from_its_last_checkpoint(
+def test_a_student_killed_at_any_iteration_continues_from_its_checkpoint(
     files, teacher, tmp_path_factory, method, after
 ):
     folder = tmp_path_factory.mktemp("student")
@@ -127,7 +127,7 @@ def test_a_student_killed_at_any_iteration_goes_on_from_its_last_checkpoint(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "SAVE_INTERVAL", 0)
-        cut(patch, after, die)
+        interrupt_at(patch, after, die)
         with pytest.raises(Killed):
             train_tiny_student(files, folder / "cut", guide, **options)
     found = train_tiny_student(files, folder / "cut", guide, **options)
@@ -136,12 +136,10 @@ def test_a_student_killed_at_any_iteration_goes_on_from_its_last_checkpoint(
     pd.testing.assert_frame_equal(one, other)
 
 
-def test_a_checkpoint_that_a_disk_lost_a_part_of_costs_the_time_alone(
-    files, tmp_path, monkeypatch, caplog
-):
+def test_a_truncated_checkpoint_restarts_the_training(files, tmp_path, monkeypatch, caplog):
     whole = train_tiny_teacher(files, tmp_path / "whole", **LONG)
     with monkeypatch.context() as patch:
-        cut(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        interrupt_at(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
             train_tiny_teacher(files, tmp_path / "cut", **LONG)
     (file,) = (tmp_path / "cut" / "work").iterdir()
@@ -151,10 +149,10 @@ def test_a_checkpoint_that_a_disk_lost_a_part_of_costs_the_time_alone(
     assert found.read_bytes() == whole.read_bytes()
 
 
-def test_another_number_of_threads_starts_anew(files, tmp_path, monkeypatch, caplog):
-    # It adds up in another order.
+def test_another_number_of_threads_restarts_the_training(files, tmp_path, monkeypatch, caplog):
+    # Another number of threads adds in another order.
     with monkeypatch.context() as patch:
-        cut(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        interrupt_at(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
             train_tiny_teacher(files, tmp_path, threads=2, **LONG)
     caplog.set_level("INFO")
@@ -163,9 +161,9 @@ def test_another_number_of_threads_starts_anew(files, tmp_path, monkeypatch, cap
     assert not list((tmp_path / "work").iterdir())
 
 
-def test_another_setting_starts_anew_and_leaves_nothing_behind(files, tmp_path, monkeypatch):
+def test_another_setting_restarts_and_leaves_no_checkpoint(files, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        cut(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        interrupt_at(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
             train_tiny_teacher(files, tmp_path / "cut", **LONG)
     changed = LONG | {"learning_rate": 0.02}
@@ -177,7 +175,7 @@ def test_another_setting_starts_anew_and_leaves_nothing_behind(files, tmp_path, 
 
 
 def command(role, settings, files, folder):
-    """Arguments of `python -m` that train a network of `files` in `folder`."""
+    """Return the arguments of `python -m` that train a network on `files` in `folder`."""
     paths = files | {"output": folder / f"{role}.safetensors", "work": folder / "work"}
     paths |= {"history": folder / f"{role}_history.csv"}
     named = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
@@ -185,9 +183,9 @@ def command(role, settings, files, folder):
             "--seed", "0", "--threads", "1", "--gpus", "0", "--resident-mb", "100"]  # fmt: skip
 
 
-def test_a_process_told_to_end_leaves_its_checkpoint_and_a_signals_exit_status(files, tmp_path):
-    many = {"iterations": 10**6, "log_every": 1, "validate_every": 10**6}
-    options = TeacherSettings(**TINY | many)
+def test_a_signalled_process_leaves_a_checkpoint_and_exits_with_143(files, tmp_path):
+    endless = {"iterations": 10**6, "log_every": 1, "validate_every": 10**6}
+    options = TeacherSettings(**TINY | endless)
     process = subprocess.Popen(
         [sys.executable, "-m", *command("teacher", options, files, tmp_path)],
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
@@ -195,24 +193,24 @@ def test_a_process_told_to_end_leaves_its_checkpoint_and_a_signals_exit_status(f
     try:
         assert any("teacher 1: " in line for line in iter(process.stderr.readline, ""))
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 143
     assert len(list((tmp_path / "work").glob("teacher-*.safetensors"))) == 1
-    assert "is saved in" in said
+    assert "is saved in" in printed
 
 
-def on_two_processes(role, options, files, folder):
-    """Command that trains as two processes."""
+def two_process_command(role, options, files, folder):
+    """Return the command that trains with two processes."""
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     return [sys.executable, "-m", *launch, *command(role, options, files, folder)]
 
 
 def train_on_two_processes(role, options, files, folder):
-    """Train as two processes; return the weights file."""
+    """Train with two processes; return the weights file."""
     subprocess.run(
-        on_two_processes(role, options, files, folder), cwd=ROOT, check=True, timeout=120
+        two_process_command(role, options, files, folder), cwd=ROOT, check=True, timeout=120
     )
     return folder / f"{role}.safetensors"
 
@@ -220,7 +218,7 @@ def train_on_two_processes(role, options, files, folder):
 JOINED = {"iterations": 4, "batch_size": 4, "optimiser": "sgd", "learning_rate": 0.01}
 
 
-def test_two_processes_train_what_one_does_with_the_joined_batch(files, tmp_path):
+def test_two_processes_have_the_losses_of_one_with_the_whole_batch(files, tmp_path):
     one = train_tiny_teacher(files, tmp_path / "one", **JOINED)
     options = TeacherSettings(**TINY | JOINED)
     two = train_on_two_processes("teacher", options, files, tmp_path / "two")
@@ -229,7 +227,7 @@ def test_two_processes_train_what_one_does_with_the_joined_batch(files, tmp_path
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_two_processes_train_the_student_that_one_does(files, teacher, tmp_path, method):
+def test_two_processes_train_the_same_student_as_one(files, teacher, tmp_path, method):
     changes = JOINED | METHODS[method] | {"ramp_iterations": 2}
     guide = {"teacher": teacher} if method == "distilled" else {}
     one = train_tiny_student(files, tmp_path / "one", **guide, **changes)
@@ -243,26 +241,26 @@ def test_two_processes_train_the_student_that_one_does(files, teacher, tmp_path,
     assert (difference < 1e-4).all(), difference
 
 
-def test_two_processes_told_to_end_go_on_from_there(files, tmp_path):
+def test_two_processes_continue_after_a_signal(files, tmp_path):
     options = TeacherSettings(**TINY | JOINED | {"iterations": 100})
     whole = train_on_two_processes("teacher", options, files, tmp_path / "whole")
     launcher = subprocess.Popen(
-        on_two_processes("teacher", options, files, tmp_path / "cut"),
+        two_process_command("teacher", options, files, tmp_path / "cut"),
         cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
         assert any(" teacher 10: " in line for line in iter(launcher.stderr.readline, ""))
-        # As SLURM tells all processes of a job.
+        # SLURM also signals all processes of a job.
         os.killpg(launcher.pid, signal.SIGTERM)
-        said = launcher.communicate(timeout=60)[1]
+        printed = launcher.communicate(timeout=60)[1]
     finally:
         if launcher.poll() is None:
             os.killpg(launcher.pid, signal.SIGKILL)
     assert launcher.returncode != 0
-    assert "is saved in" in said
+    assert "is saved in" in printed
     assert not (tmp_path / "cut" / "teacher.safetensors").exists()
     again = subprocess.run(
-        on_two_processes("teacher", options, files, tmp_path / "cut"),
+        two_process_command("teacher", options, files, tmp_path / "cut"),
         cwd=ROOT, check=True, timeout=120, capture_output=True, text=True,
     )  # fmt: skip
     assert "resumed at iteration" in again.stderr

@@ -1,4 +1,4 @@
-"""What stops, with one message, when the workflow is parsed."""
+"""Errors that stop the workflow with one message, before any job."""
 
 import re
 
@@ -21,7 +21,7 @@ def workspace(tmp_path_factory):
         ("isic", ["train.txt", "test.txt", "images", "labels"]),
     ],
 )
-def test_an_absent_folder_is_named_with_its_content_and_source(workspace, dataset, entries):
+def test_message_names_a_missing_folder_its_files_and_source(workspace, dataset, entries):
     status, printed = workspace.run("-n", dataset)
     assert status != 0
     assert printed.count("is missing") == 1
@@ -32,19 +32,19 @@ def test_an_absent_folder_is_named_with_its_content_and_source(workspace, datase
     assert "Traceback (most recent call last)" not in printed
 
 
-def test_of_a_folder_in_part_only_what_lacks_is_called_missing(workspace):
+def test_message_lists_only_the_missing_files_of_a_folder(workspace):
     root = workspace.folder / "data/kvasir"
     (root / "images").mkdir(parents=True)
     (root / "train.txt").write_text("a\n")
     status, printed = workspace.run("-n", "kvasir")
-    (lack,) = re.findall(r"missing: (.*)", printed)
+    (listed,) = re.findall(r"missing: (.*)", printed)
     assert status != 0
-    assert set(lack.split(", ")) == {
+    assert set(listed.split(", ")) == {
         f"data/kvasir/{name}" for name in ("test.txt", "masks", "kvasir_fixation.csv")
     }
 
 
-def test_a_ring_of_links_in_a_folder_is_named_with_the_data_set(tmp_path, own_folder):
+def test_message_names_a_loop_of_links_and_its_data_set(tmp_path, own_folder):
     config = tiny_config()
     config["datasets"]["ours"] = own_data_settings(config, str(own_folder))
     config["datasets"]["ours"]["prepare"] |= {"layout": "folder", "split": "drawn"}
@@ -57,7 +57,7 @@ def test_a_ring_of_links_in_a_folder_is_named_with_the_data_set(tmp_path, own_fo
     assert "OSError" not in printed and "Traceback (most recent call last)" not in printed
 
 
-def test_an_absent_data_set_does_not_stop_another(workspace):
+def test_a_missing_data_set_does_not_stop_another(workspace):
     assert "demo_data" in workspace.must_run("-n", "demo_kvasir")
 
 
@@ -69,7 +69,7 @@ def test_an_absent_data_set_does_not_stop_another(workspace):
         ("gaze.thresholds", [0.5, 0.5], "thresholds must differ"),
     ],
 )
-def test_a_config_that_cannot_be_used_names_the_key(tmp_path, path, value, message):
+def test_message_names_the_key_of_a_wrong_setting(tmp_path, path, value, message):
     config = tiny_config()
     part, key = path.split(".")
     config["defaults"][part][key] = value
@@ -79,7 +79,7 @@ def test_a_config_that_cannot_be_used_names_the_key(tmp_path, path, value, messa
     assert "Traceback (most recent call last)" not in printed
 
 
-def test_a_key_that_is_written_twice_is_named_with_both_lines(tmp_path):
+def test_message_names_both_lines_of_a_duplicate_key(tmp_path):
     workspace = Workspace(tmp_path, tiny_config())
     file = tmp_path / "config.yaml"
     file.write_text(f"{file.read_text()}seeds: [0]\nseeds: [1, 2]\n")
@@ -100,17 +100,17 @@ def test_a_key_that_is_written_twice_is_named_with_both_lines(tmp_path):
         ("embed", {"encoder": "open_clip", "model": "ViT-B-32", "weights": "weights/gone.pt"}),
     ],
 )
-def test_a_file_that_a_setting_names_must_be_there(tmp_path, part, settings):
+def test_message_names_a_missing_file_of_a_setting(tmp_path, part, settings):
     config = tiny_config()
     config["defaults"][part] = settings
     status, printed = Workspace(tmp_path, config).run("-n", "demo")
-    gone = settings.get("source") or settings.get("weights") or settings["prompt"]
+    missing_file = settings.get("source") or settings.get("weights") or settings["prompt"]
     assert status != 0
-    assert re.search(rf"data set demo_\w+: {part}\.\w+: \S*{gone} does not exist", printed)
+    assert re.search(rf"data set demo_\w+: {part}\.\w+: \S*{missing_file} does not exist", printed)
     assert "Traceback (most recent call last)" not in printed
 
 
-def test_every_rule_that_is_a_job_says_what_it_takes_and_leaves():
+def test_every_rule_with_jobs_has_all_directives():
     jobs = 0
     for file in sorted((ROOT / "rules").glob("*.smk")):
         for block in re.split(r"\n(?=(?:use )?rule )", file.read_text())[1:]:
@@ -123,11 +123,11 @@ def test_every_rule_that_is_a_job_says_what_it_takes_and_leaves():
             ):  # fmt: skip
                 assert directive in block, (file.name, block.split(":")[0], directive)
             assert re.search(r"output:\n +\w+=", block), "outputs are named"
-    # The pattern finds them.
+    # The pattern does find rules.
     assert jobs > 10
 
 
-def test_no_data_set_may_take_the_name_of_a_rule():
+def test_names_of_rules_are_reserved():
     text = "".join(file.read_text() for file in (ROOT / "rules").glob("*.smk"))
     rules = re.findall(r"^rule (\w+):|^use rule \w+ as (\w+) ", text, re.M)
     assert {name for pair in rules for name in pair if name} <= RESERVED_NAMES

@@ -1,4 +1,4 @@
-"""Answers and vectors that another workflow has made are taken where nothing differs."""
+"""A shared cache: a workflow reuses answers and vectors of another one if nothing differs."""
 
 import shutil
 
@@ -9,7 +9,7 @@ EXPLANATIONS = "results/mine/explanations.h5"
 FILES = ("results/mine/texts/0of1.jsonl", EXPLANATIONS)
 
 
-def clone(folder, data, model, cache):
+def make_clone(folder, data, model, cache):
     config = tiny_config()
     config["cache"] = str(cache)
     explain = {
@@ -23,23 +23,25 @@ def clone(folder, data, model, cache):
     return Workspace(folder, config)
 
 
-def taken(workspace):
-    """The jobs that took what an earlier one had made."""
+def reusing_jobs(workspace):
+    """Return the jobs that reused a result of another workflow."""
     logs = (workspace.folder / "results/mine/logs").glob("*.log")
     return {log.stem for log in logs if "taken from: " in log.read_text()}
 
 
-def test_another_workflow_takes_what_one_has_made(tmp_path, kvasir):
+def test_a_second_workflow_reuses_cached_answers_and_vectors(tmp_path, kvasir):
     model, cache = tmp_path / "model", tmp_path / "cache"
     write_vlm(model, ANSWER)
-    first, second = (clone(tmp_path / name, kvasir, model, cache) for name in ("first", "second"))
+    first, second = (
+        make_clone(tmp_path / name, kvasir, model, cache) for name in ("first", "second")
+    )
     first.must_run(EXPLANATIONS)
-    assert taken(first) == set()
+    assert reusing_jobs(first) == set()
     second.must_run(EXPLANATIONS)
-    assert taken(second) == {"explain_0of1", "embed"}
+    assert reusing_jobs(second) == {"explain_0of1", "embed"}
     for name in FILES:
         assert (second.folder / name).read_bytes() == (first.folder / name).read_bytes(), name
-    # Where a result comes from changes nothing in it.
+    # The result is the same without a cache, so nothing reruns.
     second.config["cache"] = ""
     second.save_config()
     assert second.planned_rules(EXPLANATIONS) == set()
@@ -49,4 +51,4 @@ def test_another_workflow_takes_what_one_has_made(tmp_path, kvasir):
     prompt = second.folder / "workflow/prompts/generic.yaml"
     prompt.write_text(prompt.read_text().replace("version: 1", "version: 2"))
     second.must_run(EXPLANATIONS)
-    assert taken(second) == set()
+    assert reusing_jobs(second) == set()

@@ -1,4 +1,4 @@
-"""Each layout of raw data with a form of gaze, as files of the real formats, through the rules."""
+"""Each layout of raw data, with a form of gaze in its real file format, through the rules."""
 
 import shutil
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from stages.core import io
 from tests.workspace import Workspace, tiny_config
 
 SIZE = (48, 64)
-# An image of 48 × 64 fits a screen of 1920 × 1080 as 1080 × 1440, 240 px off its left.
+# An image of 48 × 64 fits a screen of 1920 × 1080 as 1080 × 1440, 240 px from its left edge.
 SCREEN, SCALE, LEFT = (1920, 1080), 22.5, 240
 # Three fixations around a target: offsets as fractions of the image, durations and starts in ms.
 OFFSETS = np.array([(-0.02, 0.01), (0.02, 0.01), (0, -0.02)])
@@ -23,8 +23,8 @@ DURATIONS, STARTS = (200, 300, 250), (0, 250, 600)
 Targets = dict[str, tuple[float, float]]
 
 
-def looks(targets):
-    """(sample id, number, x, y, duration, start) of each fixation, x and y in [0, 1]."""
+def make_fixations(targets):
+    """Yield (sample id, number, x, y, duration, start) of each fixation; x and y are in [0, 1]."""
     for name, target in targets.items():
         for i, place in enumerate(np.array(target) + OFFSETS):
             yield name, i, *place, DURATIONS[i], STARTS[i]
@@ -35,7 +35,7 @@ def on_screen(x, y):
 
 
 def size_of(name):
-    """Height and width of the fixtures' images."""
+    """Return height and width of an image of the fixtures."""
     frame = int(name.removeprefix("frame ")) if name.startswith("frame") else None
     return (48.0, 64.0) if frame is None else (60.0 + 4 * frame, 80.0 + 2 * frame)
 
@@ -48,31 +48,31 @@ def gazemedseg(file, targets):
             "CURRENT_FIX_START": start, "IMAGE_HEIGHT": size_of(name)[0],
             "IMAGE_WIDTH": size_of(name)[1],
         }
-        for name, i, x, y, duration, start in looks(targets)
+        for name, i, x, y, duration, start in make_fixations(targets)
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(file, index=False)
 
 
 def eyelink(file, targets):
-    """As Data Viewer writes it: tabs, UTF-16, dots for none, here with decimal commas."""
+    """Write a table like Data Viewer: tabs, UTF-16, dots for missing values, decimal commas."""
     lines = [
         "RECORDING_SESSION_LABEL\tTRIAL_INDEX\tCURRENT_FIX_INDEX\tCURRENT_FIX_X\tCURRENT_FIX_Y\t"
         "CURRENT_FIX_DURATION\tCURRENT_FIX_START\tCURRENT_FIX_PUPIL\timage_file"
     ]
-    for name, i, x, y, duration, start in looks(targets):
+    for name, i, x, y, duration, start in make_fixations(targets):
         x_px, y_px = (f"{value:.1f}".replace(".", ",") for value in on_screen(x, y))
         lines.append(f"p1\t1\t{i + 1}\t{x_px}\t{y_px}\t{duration}\t{start}\t.\t{name}.dcm")
     file.write_text("\n".join(lines) + "\n", "utf-16")
 
 
 def tobii(file, targets):
-    """As Pro Lab writes it: a row a sample, saccades between fixations, UTF-8 with its mark."""
+    """Write a table like Pro Lab: a row per sample, saccades between fixations, UTF-8 with BOM."""
     lines = [
         "Recording timestamp [ms]\tParticipant name\tRecording name\tPresented Stimulus name\t"
         "Eye movement type\tGaze event duration [ms]\tEye movement type index\t"
         "Fixation point X [DACS px]\tFixation point Y [DACS px]"
     ]
-    for name, i, x, y, duration, start in looks(targets):
+    for name, i, x, y, duration, start in make_fixations(targets):
         x_px, y_px = on_screen(x, y)
         where = f"p1\trecording1\t{name}"
         for time in range(start, start + duration, 10):
@@ -82,7 +82,7 @@ def tobii(file, targets):
 
 
 def samples(file, targets):
-    """250 samples a second, the eye still in each fixation and gone in one step."""
+    """Write 250 samples per second; the eye rests in each fixation and jumps to the next one."""
     rows = []
     for name, target in targets.items():
         places = np.array(target) + 3 * OFFSETS
@@ -119,14 +119,14 @@ def fgi_folder(root):
 
 
 def official_download(root):
-    """Kvasir-SEG as its authors hand it out: no split files."""
+    """Turn the folder into the official download of Kvasir-SEG, which has no split files."""
     (root / "train.txt").unlink()
     (root / "test.txt").unlink()
     (root / "kavsir_bboxes.json").write_text("{}")
 
 
 class Case(NamedTuple):
-    """A raw folder, its gaze, and where people looked."""
+    """A raw folder, its gaze, and the target of the gaze in each image."""
 
     fixture: str
     layout: str
@@ -186,7 +186,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_raw_data_of_a_real_format_become_pseudomasks(name, request, tmp_path):
+def test_raw_data_of_each_layout_become_pseudomasks(name, request, tmp_path):
     case = CASES[name]
     found = request.getfixturevalue(case.fixture)
     root = tmp_path / "clone/data" / name
@@ -244,11 +244,11 @@ def test_raw_data_of_a_real_format_become_pseudomasks(name, request, tmp_path):
         assert workspace.planned_rules("results/ours/gaze.h5") == {"pseudomasks"}
 
 
-def test_data_that_were_exported_for_the_published_code_are_read_back(kvasir, tmp_path):
+def test_data_exported_for_the_published_code_can_be_read_back(kvasir, tmp_path):
     root = tmp_path / "clone/data/polyps"
     root.parent.mkdir(parents=True)
     shutil.move(kvasir, root)
-    for file in root.rglob("*"):  # the published code's lists are parted by spaces
+    for file in root.rglob("*"):  # the published code separates its lists with spaces
         if " " in file.name:
             file.rename(file.with_name(file.name.replace(" ", "")))
     for name in ("train.txt", "test.txt", "fixations.csv"):
@@ -271,14 +271,14 @@ def test_data_that_were_exported_for_the_published_code_are_read_back(kvasir, tm
         mine, back = (io.read_strings(file, "sample_id").tolist() for file in (ours, b))
         assert sorted(mine) == sorted(back)
         for i, name in enumerate(mine):
-            # JPEG moves a map by up to 2 of 255 grey levels, and with it its level lines.
+            # JPEG changes a map by up to 2 of 255 grey levels, which moves the pseudomasks' edges.
             differing = ours["pseudomask"][i] != b["pseudomask"][back.index(name)]
             assert differing.mean() < 0.02
             assert (ours["has_gaze"][i], i) == (b["has_gaze"][back.index(name)], i)
 
 
-def harm(root):
-    """Plant problems of 14 kinds; return a word of each that its message must hold."""
+def plant_problems(root):
+    """Plant problems of many kinds; return words that the message of each must contain."""
     images, masks = root / "images", root / "masks"
     (images / "scan 0.png").write_bytes((images / "scan 0.png").read_bytes()[:200])
     Image.new("L", (10, 10)).save(masks / "scan 1.png")
@@ -324,7 +324,7 @@ def harm(root):
 
 
 @pytest.fixture
-def harmed(own_folder, tmp_path):
+def own_data(own_folder, tmp_path):
     root = tmp_path / "clone/data/ours"
     root.parent.mkdir(parents=True)
     shutil.move(own_folder, root)
@@ -337,9 +337,9 @@ def harmed(own_folder, tmp_path):
     return Workspace(tmp_path / "clone", config), root
 
 
-def test_data_with_many_problems_are_reported_whole(harmed):
-    workspace, root = harmed
-    expected = harm(root)
+def test_one_report_lists_all_problems(own_data):
+    workspace, root = own_data
+    expected = plant_problems(root)
     status, printed = workspace.run("verify_ours")
     assert status == 1
     log = (workspace.folder / "results/ours/logs/verify.log").read_text()
@@ -351,17 +351,17 @@ def test_data_with_many_problems_are_reported_whole(harmed):
     assert "Traceback" not in log
 
 
-def test_data_with_problems_stop_before_any_training(harmed):
-    workspace, root = harmed
-    harm(root)
+def test_problems_stop_the_run_before_any_training(own_data):
+    workspace, root = own_data
+    plant_problems(root)
     status, _ = workspace.run("ours")
     assert status == 1
     left = {path.name for path in (workspace.folder / "results/ours").rglob("*") if path.is_file()}
     assert left == {"verify.log", "prepare.log"}
 
 
-def test_data_that_were_mended_pass(harmed):
-    workspace, root = harmed
+def test_data_without_problems_pass(own_data):
+    workspace, root = own_data
     (root / "train.txt").write_text("".join(f"scan {i}\n" for i in range(6)))
     (root / "test.txt").write_text("scan 6\nscan 7\n")
     workspace.must_run("verify_ours")

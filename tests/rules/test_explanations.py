@@ -1,4 +1,4 @@
-"""Explanations by a model from a folder, through the rules, and what a change of them reruns."""
+"""Explanations through the rules: by a model, imported, and what a change of them reruns."""
 
 import json
 import os
@@ -28,13 +28,13 @@ def workspace(tmp_path, kvasir):
     return Workspace(tmp_path / "clone", config)
 
 
-def model(workspace, answer=None):
+def write_model(workspace, answer=None):
     shutil.rmtree(workspace.folder / "data/model", ignore_errors=True)
     write_vlm(workspace.folder / "data/model", answer)
 
 
-def test_a_model_from_a_folder_explains_and_what_it_says_is_embedded(workspace):
-    model(workspace, ANSWER)
+def test_a_model_from_a_folder_explains_and_its_answers_are_embedded(workspace):
+    write_model(workspace, ANSWER)
     workspace.must_run(EXPLANATIONS)
     with h5py.File(workspace.folder / EXPLANATIONS) as file:
         text = file["text"].asstr()[()]
@@ -43,7 +43,7 @@ def test_a_model_from_a_folder_explains_and_what_it_says_is_embedded(workspace):
         assert not any("left" in sentence for sentence in text.ravel())
         assert json.loads(file["attributes"].asstr()[0])["place"] == "middle left"
         assert not file["failed"][()].any()
-        # The discs lie at three tenths of the width; the model says 12 % of each.
+        # The discs are at 0.3 of the width; the model claims an area of 12 % for each.
         assert file["place_agrees"][:4].tolist() == [1] * 4
         assert np.isfinite(file["area_error"][:4]).all()
         assert file["embedding"].shape == (6, 6, 384)
@@ -52,8 +52,8 @@ def test_a_model_from_a_folder_explains_and_what_it_says_is_embedded(workspace):
         assert "Area Percentage" in file.attrs["prompt"]
 
 
-def test_nonsense_takes_the_way_of_failures(workspace):
-    model(workspace)
+def test_invalid_answers_count_as_failures(workspace):
+    write_model(workspace)
     status, printed = workspace.run(TEXTS)
     assert status == 1
     assert "4 of 4 samples without a valid answer" in printed
@@ -67,11 +67,11 @@ def test_nonsense_takes_the_way_of_failures(workspace):
     with h5py.File(workspace.folder / TEXTS) as file:
         assert file["failed"][()].tolist() == [True] * 4 + [False] * 2
         assert (file["text"].asstr()[()] == "").all()
-        said = [json.loads(raw) for raw in file["raw_answers"].asstr()[:4]]
-        assert [len(texts) for texts in said] == [2] * 4
+        answers = [json.loads(raw) for raw in file["raw_answers"].asstr()[:4]]
+        assert [len(texts) for texts in answers] == [2] * 4
 
 
-def test_texts_and_vectors_from_elsewhere_are_taken_as_they_are(workspace):
+def test_imported_texts_and_vectors_are_used_unchanged(workspace):
     mine, root = workspace.config["datasets"]["mine"], workspace.folder / "data"
     rows = [{"sample_id": f"frame {i}", "text": f"Polyp {i}. At the left."} for i in range(4)]
     (root / "my texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -93,13 +93,13 @@ def test_texts_and_vectors_from_elsewhere_are_taken_as_they_are(workspace):
     assert workspace.planned_rules(EXPLANATIONS) == {"embed"}
 
 
-def test_another_encoder_asks_no_model_and_another_prompt_does(workspace):
-    model(workspace, ANSWER)
+def test_another_prompt_asks_the_model_again_another_encoder_does_not(workspace):
+    write_model(workspace, ANSWER)
     mine = workspace.config["datasets"]["mine"]
     mine["experiments"] = ["full"]
     workspace.save_config()
     workspace.must_run("mine")
-    after = {
+    downstream = {
         "teacher",
         "pseudolabels",
         "student",
@@ -112,21 +112,21 @@ def test_another_encoder_asks_no_model_and_another_prompt_does(workspace):
     }
     mine["embed"] = {"tokens": "one"}
     workspace.save_config()
-    assert workspace.planned_rules("mine") == after | {"embed"}
+    assert workspace.planned_rules("mine") == downstream | {"embed"}
     mine["embed"] = {}
     mine["explain"]["prompt"] = "workflow/prompts/polyp.yaml"
     workspace.save_config()
-    assert workspace.planned_rules("mine") == after | {"embed", "texts", "explain"}
+    assert workspace.planned_rules("mine") == downstream | {"embed", "texts", "explain"}
     mine["explain"].pop("prompt")
     workspace.save_config()
     assert workspace.planned_rules("mine") == set()
-    # Another model in the same folder.
+    # Another model in the same folder: its file has another time.
     weights = workspace.folder / "data/model/model.safetensors"
     time_before = weights.stat().st_mtime_ns
     os.utime(weights, ns=(time_before, time_before + 1))
-    assert workspace.planned_rules("mine") == after | {"embed", "texts", "explain"}
+    assert workspace.planned_rules("mine") == downstream | {"embed", "texts", "explain"}
     os.utime(weights, ns=(time_before, time_before))
     assert workspace.planned_rules("mine") == set()
     prompt = workspace.folder / "workflow/prompts/generic.yaml"
     prompt.write_text(prompt.read_text().replace("version: 1", "version: 2"))
-    assert workspace.planned_rules("mine") == after | {"embed", "texts", "explain"}
+    assert workspace.planned_rules("mine") == downstream | {"embed", "texts", "explain"}

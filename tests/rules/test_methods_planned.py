@@ -1,4 +1,4 @@
-"""What each method's student is made of, as a dry run tells it."""
+"""The inputs of each method's student, as a dry run prints them."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def student(experiment):
      ("no_text", True, False),
      ("published", False, True), ("gazemedseg", False, False), ("gaze_only", False, False)],
 )  # fmt: skip
-def test_a_teacher_and_a_text_are_made_for_those_who_need_them(
+def test_only_experiments_that_need_a_teacher_or_text_get_them(
     workspace, experiment, teacher, text
 ):
     planned = workspace.planned_rules(student(experiment))
@@ -35,7 +35,7 @@ def test_a_teacher_and_a_text_are_made_for_those_who_need_them(
 
 
 @pytest.mark.parametrize(("experiment", "widths"), [("published", (16,) * 6), ("full", None)])
-def test_the_teachers_widths_reach_the_student_that_trains_it_along(workspace, experiment, widths):
+def test_a_student_that_trains_its_teacher_gets_the_teachers_widths(workspace, experiment, widths):
     printed = workspace.must_run("-n", "-p", student(experiment))
     (command,) = re.findall(r"python -m stages\.training\.student .*", printed)
     (options,) = re.findall(r"--settings '(.*?)'", command)
@@ -44,7 +44,7 @@ def test_the_teachers_widths_reach_the_student_that_trains_it_along(workspace, e
     assert ("--explanations" in command, "--teacher" in command) == (True, widths is None)
 
 
-def test_more_gpus_than_a_run_has_are_not_cut_down_in_silence(tmp_path):
+def test_more_gpus_than_the_run_has_are_an_error(tmp_path):
     config = tiny_config()
     config["datasets"]["demo_kvasir"]["gpus"] = 2
     workspace = Workspace(tmp_path, config)
@@ -55,7 +55,7 @@ def test_more_gpus_than_a_run_has_are_not_cut_down_in_silence(tmp_path):
     assert "--nproc-per-node 2" in workspace.must_run(
         "-n", "-p", "--resources", "gpu=2", "--", student("full")
     )
-    # On a machine without any.
+    # On a machine without GPUs.
     assert "--gpus 0" in workspace.must_run(
         "-n", "-p", "--resources", "gpu=0", "--", student("full")
     )

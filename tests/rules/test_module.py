@@ -1,4 +1,4 @@
-"""The pipeline as a module of another workflow, in another folder, whose config is not ours."""
+"""The pipeline as a module of another workflow, which has its own folder and config."""
 
 import copy
 import re
@@ -37,7 +37,7 @@ rule count:
         "wc -c < {{input}} > {{output}}"
 
 
-# A wildcard of the same name as one of ours, which is a number.
+# The pipeline also has a wildcard of this name; there it must be a number.
 rule draw:
     output:
         "drawn/{{seed}}.txt",
@@ -48,7 +48,7 @@ rule draw:
 
 @pytest.fixture(scope="module")
 def outer(tmp_path_factory):
-    """A workflow whose own rule was made of pseudomasks of the module."""
+    """A workflow whose own rule has used pseudomasks of the module."""
     folder = tmp_path_factory.mktemp("outer")
     config = tiny_config()
     config["datasets"]["demo_isic"]["explain"] = {
@@ -64,7 +64,7 @@ def outer(tmp_path_factory):
     return outer
 
 
-def test_its_files_lie_in_the_folder_of_the_outer_workflow(outer):
+def test_results_are_in_the_folder_of_the_outer_workflow(outer):
     size = (outer.folder / "results/demo_kvasir/gaze.h5").stat().st_size
     assert int((outer.folder / "counted/demo_kvasir.txt").read_text()) == size
     assert (outer.folder / "drawn/no_number.txt").read_text() == "ours\n"
@@ -72,10 +72,10 @@ def test_its_files_lie_in_the_folder_of_the_outer_workflow(outer):
     assert "Nothing to be done" in outer.must_run("-n")
 
 
-def test_the_rest_is_planned_under_a_name_of_its_own_and_under_the_rules_names(outer):
+def test_targets_are_planned_with_prefixed_and_with_plain_names(outer):
     counts = outer.job_counts("gaze_demo", "gaze_baselines", "gaze_export_published_demo_isic")
     assert all(rule.startswith("gaze_") for rule in counts)
-    # Three data sets, six experiments; of one the pseudomasks are there.
+    # Three data sets, six experiments; one data set already has its pseudomasks.
     assert (counts["gaze_student"], counts["gaze_pseudomasks"]) == (18, 2)
     assert counts["gaze_compare_together"] == counts["gaze_report_together"] == 1
     snakefile = outer.folder / "Snakefile"
@@ -89,7 +89,7 @@ def test_the_rest_is_planned_under_a_name_of_its_own_and_under_the_rules_names(o
     assert {f"gaze_{rule}": count for rule, count in plain.items()} == counts
 
 
-def test_a_prompt_of_the_pipeline_is_found_and_one_of_the_outer_workflow_comes_first(outer):
+def test_a_prompt_of_the_outer_workflow_replaces_the_shipped_one(outer):
     target = "results/demo_isic/texts.h5"
 
     def prompt():

@@ -15,7 +15,7 @@ GAZE = "results/mine/gaze.h5"
 @pytest.fixture
 def workspace(tmp_path, kvasir):
     config = tiny_config()
-    # A name that a shell would split, and one id with a space in it.
+    # A folder name that a shell would split; the ids also contain a space.
     shutil.move(kvasir, tmp_path / "clone/data/my polyps")
     config["datasets"]["mine"] = own_data_settings(config, "data/my polyps")
     return Workspace(tmp_path / "clone", config)
@@ -44,7 +44,7 @@ def test_a_changed_raw_file_reruns_what_reads_it(workspace):
         ]  # fmt: skip
 
 
-def test_data_without_a_single_mask_reach_a_student_and_predictions(workspace):
+def test_data_without_masks_are_trained_and_predicted(workspace):
     shutil.rmtree(workspace.folder / "data/my polyps/masks")
     workspace.config["datasets"]["mine"]["experiments"] = ["full", "gaze_only"]
     workspace.config["datasets"]["mine"]["prepare"]["layout"] = "folder"
@@ -67,7 +67,7 @@ def test_data_without_a_single_mask_reach_a_student_and_predictions(workspace):
     assert "no masks" in report.lower()
 
 
-def test_samples_beyond_the_limits_are_left_out_only_where_the_settings_say_so(workspace):
+def test_flagged_samples_are_excluded_only_with_leave_out(workspace):
     mine = workspace.config["datasets"]["mine"]
     mine["experiments"] = ["gaze_only"]
     table = workspace.folder / "data/my polyps/fixations.csv"
@@ -80,7 +80,7 @@ def test_samples_beyond_the_limits_are_left_out_only_where_the_settings_say_so(w
     quality = (workspace.folder / "results/mine/gaze_quality.csv").read_text()
     assert "fewer than 3 fixations (2)" in quality and "True" not in quality
 
-    # Another limit measures again, and trains nothing.
+    # Another limit reruns only the quality check.
     mine["quality"] = {"min_dwell_ms": 460}
     workspace.save_config()
     assert workspace.planned_rules(student, "results/mine/gaze_quality.csv") == {"quality"}
@@ -94,7 +94,7 @@ def test_samples_beyond_the_limits_are_left_out_only_where_the_settings_say_so(w
     )
 
 
-def test_supervision_without_masks_says_what_is_missing(workspace):
+def test_supervised_training_without_masks_is_an_error(workspace):
     shutil.rmtree(workspace.folder / "data/my polyps/masks")
     (workspace.folder / "data/my polyps/masks").mkdir()
     status, printed = workspace.run("results/mine/supervised/seed0/student.safetensors")
@@ -103,7 +103,7 @@ def test_supervision_without_masks_says_what_is_missing(workspace):
     assert not list((workspace.folder / "results/mine/supervised").rglob("*.safetensors"))
 
 
-def test_gaze_of_ones_own_on_data_that_the_workflow_makes_is_watched(tmp_path):
+def test_own_gaze_for_data_of_the_workflow_is_an_input(tmp_path):
     config = tiny_config()
     phantom = config["datasets"]["demo_kvasir"]
     config["datasets"] = {
@@ -122,7 +122,7 @@ def test_gaze_of_ones_own_on_data_that_the_workflow_makes_is_watched(tmp_path):
     assert len(re.findall(r"rule pseudomasks:\n +input: .*data/own\.csv", printed)) == 2
 
 
-def test_scans_are_fetched_as_files_beside_which_others_may_lie(tmp_path):
+def test_fetching_scans_keeps_other_files_in_their_folder(tmp_path):
     config = tiny_config()
     config["datasets"]["lesions"] = own_data_settings(
         config, "data/lesions", fixations="data/lesions/gaze.csv"
@@ -131,7 +131,7 @@ def test_scans_are_fetched_as_files_beside_which_others_may_lie(tmp_path):
     folder = workspace.folder / "data/lesions"
     folder.mkdir(parents=True)
     (folder / "gaze.csv").write_text("IMAGE\n")
-    # Nothing listens there.
+    # No server listens at this address.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
         status, printed = workspace.run("results/lesions/prepared.h5")
@@ -139,7 +139,7 @@ def test_scans_are_fetched_as_files_beside_which_others_may_lie(tmp_path):
     assert (folder / "gaze.csv").exists()
 
 
-def test_a_phantom_may_be_read_in_another_way_too(tmp_path):
+def test_another_data_set_may_use_the_same_phantom(tmp_path):
     config = tiny_config()
     phantom = config["datasets"]["demo_kvasir"]
     variant = {key: value for key, value in phantom.items() if key != "demo"}

@@ -1,4 +1,4 @@
-"""How long a dry run of much takes, and that the number of images is nothing to it."""
+"""The time of a large dry run, which does not depend on the number of images."""
 
 import os
 
@@ -20,7 +20,7 @@ def workspace(tmp_path):
 
 
 def put_raw_data(workspace, count):
-    """Files of the right names: planning reads none of them."""
+    """Write empty files with the right names; planning does not read them."""
     for dataset in DATASETS:
         root = workspace.folder / "data" / dataset
         for kind in ("images", "masks"):
@@ -36,19 +36,19 @@ def cpu_seconds():
     return times.children_user + times.children_system
 
 
-def test_ten_thousand_images_are_the_jobs_of_ten_and_are_planned_in_seconds(workspace):
+def test_ten_thousand_images_need_the_jobs_of_ten_and_seconds_of_planning(workspace):
     put_raw_data(workspace, 10)
     few = workspace.job_counts("all")
     put_raw_data(workspace, 10_000)
     began = cpu_seconds()
     many = workspace.job_counts("all")
-    # Of the processor, which other work on the machine does not lengthen.
+    # CPU time, because other work on the machine does not lengthen it.
     assert cpu_seconds() - began < 15
     assert many == few
     assert few["student"] == few["predict"] == len(DATASETS) * EXPERIMENTS * SEEDS
     assert few["prepare"] == few["pseudomasks"] == len(DATASETS)
 
 
-def test_a_config_without_tables_plans_without_a_complaint(workspace):
+def test_a_config_without_tables_is_planned_without_an_exception(workspace):
     put_raw_data(workspace, 1)
     assert "Exception" not in workspace.must_run("-n", "all")

@@ -1,4 +1,4 @@
-"""Each preset over config.yaml, as `snakemake --configfile` lays it."""
+"""Each preset over config.yaml, merged as `snakemake --configfile` does."""
 
 import pytest
 import yaml
@@ -17,7 +17,7 @@ def test_a_preset_fits_the_shipped_configuration(preset):
     config = parse(raw)
     for dataset in yaml.safe_load(preset.read_text())["datasets"]:
         full = config.experiment(dataset, "full")
-        # Methods are compared on equal networks.
+        # Compared methods have equal networks.
         for experiment in ("gaze_only", "supervised", "published", "gazemedseg"):
             student = config.experiment(dataset, experiment).student
             assert student.encoder == full.student.encoder != "unet"

@@ -1,4 +1,4 @@
-"""What reruns after an edit: of each, the very jobs, written by hand from what depends on what."""
+"""The jobs that rerun after an edit; the expected jobs are written by hand."""
 
 import copy
 import multiprocessing
@@ -21,7 +21,7 @@ SEEDS = (0, 1)
 
 
 def small_config() -> dict[str, Any]:
-    """A user's own frames, looked at and described, and a phantom with simulated gaze."""
+    """Return a config with own frames, their gaze and texts, and a phantom with simulated gaze."""
     config = tiny_config()
     isic = config["datasets"]["demo_isic"] | {"experiments": ["supervised"], "mask_seconds": 30}
     isic["demo"] |= {"train": 8, "test": 6}
@@ -41,25 +41,25 @@ def each(rule: str, training: str, seeds: tuple[int, ...] = SEEDS) -> set[str]:
     return {f"{rule} {training}/{seed}" for seed in seeds}
 
 
-# What follows from what, from the end of the chain to its beginning.
+# Each set has a job and all jobs that depend on it, from the end of the chain to its start.
 COMPARISON = {
     "compare mine comparison", "compare_together comparison", "tabulate comparison",
     "provenance_table comparison",
 }  # fmt: skip
-MINE_TOLD = {"provenance_together", "report_together"}
-ISIC_TOLD = {"provenance demo_isic", "report demo_isic"}
-MINE_SHOWN = {"summarise_together"} | MINE_TOLD | COMPARISON
-ISIC_SHOWN = {"summarise demo_isic"} | ISIC_TOLD
-FULL_SHOWN = each("predict", "mine/full") | each("evaluate", "mine/full") | MINE_SHOWN
-FULL_STUDENT = each("student", "mine/full") | FULL_SHOWN
-FULL_LABELLED = each("pseudolabels", "mine/full") | FULL_STUDENT
-FULL = each("teacher", "mine/full") | FULL_LABELLED
+MINE_REPORT = {"provenance_together", "report_together"}
+ISIC_REPORT = {"provenance demo_isic", "report demo_isic"}
+MINE_SUMMARY = {"summarise_together"} | MINE_REPORT | COMPARISON
+ISIC_SUMMARY = {"summarise demo_isic"} | ISIC_REPORT
+FULL_PREDICTIONS = each("predict", "mine/full") | each("evaluate", "mine/full") | MINE_SUMMARY
+FULL_STUDENT = each("student", "mine/full") | FULL_PREDICTIONS
+FULL_PSEUDOLABELS = each("pseudolabels", "mine/full") | FULL_STUDENT
+FULL = each("teacher", "mine/full") | FULL_PSEUDOLABELS
 GAZE_ONLY = {
     job for rule in ("student", "predict", "evaluate") for job in each(rule, "mine/gaze_only")
-} | MINE_SHOWN
+} | MINE_SUMMARY
 SUPERVISED = {
     job for rule in ("student", "predict", "evaluate") for job in each(rule, "demo_isic/supervised")
-} | ISIC_SHOWN
+} | ISIC_SUMMARY
 STUDENTS = FULL_STUDENT | GAZE_ONLY | SUPERVISED
 
 MINE_EMBED = {"embed mine"} | FULL
@@ -68,16 +68,16 @@ MINE_EXPLAIN = {"explain mine"} | MINE_TEXTS
 MINE_GAZE = {"pseudomasks mine", "quality mine"} | MINE_EXPLAIN | GAZE_ONLY
 MINE_PREPARE = {"prepare mine"} | MINE_GAZE
 MINE_RAW = {"verify mine"} | MINE_PREPARE
-# The supervised student reads neither text nor gaze: the report shows them, the export has them.
-ISIC_EMBED = {"embed demo_isic", "export_published demo_isic"} | ISIC_TOLD
+# The supervised student reads neither text nor gaze, but the report and the export contain them.
+ISIC_EMBED = {"embed demo_isic", "export_published demo_isic"} | ISIC_REPORT
 ISIC_EXPLAIN = {"explain demo_isic", "texts demo_isic"} | ISIC_EMBED
 ISIC_GAZE = {"pseudomasks demo_isic", "quality demo_isic"} | ISIC_EXPLAIN
 ISIC_PREPARE = {"prepare demo_isic"} | ISIC_GAZE | SUPERVISED
 ISIC_RAW = {"verify demo_isic"} | ISIC_PREPARE
-ISIC_DRAWN = {"demo_data isic"} | ISIC_RAW
-ALL = MINE_RAW | ISIC_DRAWN
-# A third seed, or a third experiment of the user's own data, adds its own trainings alone; where it
-# learns from masks, verify sees that there are any.
+ISIC_PHANTOMS = {"demo_data isic"} | ISIC_RAW
+ALL = MINE_RAW | ISIC_PHANTOMS
+# A third seed, or a third experiment on the own data, adds only its own trainings. If it learns
+# from masks, verify also checks that there are any.
 THIRD_SEED = {
     f"{rule} {training}/2"
     for rules, training in (
@@ -95,7 +95,7 @@ Edit = Callable[[Workspace], Any]
 
 
 def setting(path: str, value: Any) -> Edit:
-    """Set a key of config.yaml, for the time of the context."""
+    """Return an edit that sets a key of config.yaml; the context undoes it at its end."""
 
     @contextmanager
     def edit(workspace: Workspace) -> Iterator[None]:
@@ -114,7 +114,7 @@ def setting(path: str, value: Any) -> Edit:
 
 
 def file(path: str, change: Callable[[bytes], bytes | None], add: bool = False) -> Edit:
-    """Write what `change` makes of a file's content, over it; None: delete it."""
+    """Return an edit that replaces a file's content by `change(content)`; None deletes the file."""
 
     @contextmanager
     def edit(workspace: Workspace) -> Iterator[None]:
@@ -155,33 +155,33 @@ class Case(NamedTuple):
 
 
 CASES = {
-    # Settings: of the whole,
-    "another seed": Case(setting("seeds", [0, 1, 2]), THIRD_SEED | MINE_SHOWN | ISIC_SHOWN),
+    # Settings of the whole run,
+    "another seed": Case(setting("seeds", [0, 1, 2]), THIRD_SEED | MINE_SUMMARY | ISIC_SUMMARY),
     "another experiment": Case(
         setting("datasets.mine.experiments", ["full", "gaze_only", "supervised"]),
-        THIRD_EXPERIMENT | {"summarise_together"} | MINE_TOLD,
+        THIRD_EXPERIMENT | {"summarise_together"} | MINE_REPORT,
     ),
-    "an experiment less": Case(
-        setting("datasets.mine.experiments", ["full"]), {"summarise_together"} | MINE_TOLD
+    "one experiment fewer": Case(
+        setting("datasets.mine.experiments", ["full"]), {"summarise_together"} | MINE_REPORT
     ),
-    "an experiment that nobody runs": Case(setting("experiments.mine", {}), set()),
+    "an experiment that is not run": Case(setting("experiments.mine", {}), set()),
     "a table's seed": Case(setting("tables.comparison.seed", 1), COMPARISON),
     "a title": Case(
         setting("datasets.mine.title", "Others'"), {"report_together", "tabulate comparison"}
     ),
     "a note": Case(setting("datasets.demo_isic.note", "Phantoms."), {"report demo_isic"}),
-    "seconds of a mask": Case(setting("datasets.demo_isic.mask_seconds", 20), ISIC_SHOWN),
-    "seconds of a mask that nobody learns from": Case(
+    "seconds per mask": Case(setting("datasets.demo_isic.mask_seconds", 20), ISIC_SUMMARY),
+    "seconds per mask, without supervised training": Case(
         setting("datasets.mine.mask_seconds", 20), set()
     ),
     "threads": Case(setting("datasets.mine.threads", 2), set()),
     "GPUs": Case(setting("datasets.mine.gpus", 1), set()),
     "memory for the data": Case(setting("datasets.mine.resident_mb", 0), set()),
     # of the raw data,
-    "phantoms' seed": Case(setting("datasets.demo_isic.demo.seed", 1), ISIC_DRAWN),
+    "phantoms' seed": Case(setting("datasets.demo_isic.demo.seed", 1), ISIC_PHANTOMS),
     "size": Case(setting("datasets.mine.prepare.size", [48, 48]), MINE_RAW),
     "seed of the splits": Case(setting("datasets.demo_isic.prepare.split_seed", 1), ISIC_RAW),
-    "share of a test split that is given": Case(
+    "test fraction, with split files": Case(
         setting("datasets.mine.prepare.test_fraction", 0.3), set()
     ),
     # of the gaze,
@@ -191,34 +191,34 @@ CASES = {
     "shortest fixation": Case(
         setting("defaults.gaze.min_fixation_ms", 60), {"verify mine"} | MINE_GAZE | ISIC_GAZE
     ),
-    "share off the image": Case(
+    "allowed share off the image": Case(
         setting("defaults.gaze.recording.max_off_image", 0.6), {"verify mine"} | MINE_GAZE
     ),
-    "some without gaze": Case(
+    "images without gaze allowed": Case(
         setting("datasets.mine.gaze.partial", True), {"verify mine"} | MINE_GAZE
     ),
-    "whose gaze it is": Case(setting("datasets.mine.gaze.recorded", False), MINE_GAZE),
+    "gaze not recorded": Case(setting("datasets.mine.gaze.recorded", False), MINE_GAZE),
     "seed of simulated gaze": Case(setting("defaults.gaze.seed", 1), ISIC_GAZE),
     "jitter of simulated gaze": Case(
         setting("datasets.demo_isic.gaze.simulate", {"jitter": 0.02}), ISIC_GAZE
     ),
     "a limit of quality": Case(
-        setting("datasets.mine.quality.min_dwell_ms", 400), {"quality mine"} | MINE_TOLD
+        setting("datasets.mine.quality.min_dwell_ms", 400), {"quality mine"} | MINE_REPORT
     ),
-    "what is beyond the limits left out": Case(
+    "flagged samples left out": Case(
         setting("datasets.mine.quality.leave_out", True),
         {"quality mine"} | FULL | GAZE_ONLY,
     ),
     # of the explanations,
     "failures allowed": Case(setting("datasets.mine.explain.max_failed", 0.5), MINE_TEXTS),
-    "shares of explanations": Case(
+    "shards of explanations": Case(
         setting("datasets.mine.explain.shards", 2),
         {"explain mine 0of2", "explain mine 1of2"} | MINE_TEXTS,
     ),
-    "requests at a time": Case(setting("defaults.endpoint.concurrency", 9), set()),
+    "parallel requests": Case(setting("defaults.endpoint.concurrency", 9), set()),
     "a model's seed, without a model": Case(setting("defaults.explain.seed", 1), set()),
     "vectors": Case(setting("datasets.mine.embed.tokens", "one"), MINE_EMBED),
-    "sentences at a time": Case(
+    "sentences per batch": Case(
         setting("defaults.embed.batch_size", 3), MINE_EMBED | ISIC_EMBED
     ),
     "pooling of another encoder": Case(setting("defaults.embed.pooling", "first"), set()),
@@ -229,7 +229,9 @@ CASES = {
     "weight of a term, of one experiment": Case(
         setting("experiments.gaze_only.student.cwc_weight", 2), set()
     ),
-    "CRF of the pseudolabels": Case(setting("defaults.student.target_crf.sxy", 9), FULL_LABELLED),
+    "CRF of the pseudolabels": Case(
+        setting("defaults.student.target_crf.sxy", 9), FULL_PSEUDOLABELS
+    ),
     "no CRF of the pseudolabels": Case(setting("defaults.student.target_crf", None), FULL_STUDENT),
     "the teacher's augmentation": Case(setting("defaults.teacher.augment.scale", 0.2), FULL),
     "the students' augmentation": Case(setting("defaults.student.augment.flips", False), STUDENTS),
@@ -238,8 +240,8 @@ CASES = {
         setting("datasets.mine.student.iterations", 5), FULL_STUDENT | GAZE_ONLY
     ),
     "levels": Case(setting("defaults.student.levels", 2), FULL_STUDENT | GAZE_ONLY),
-    "attention": Case(setting("datasets.mine.predict.attention", True), FULL_SHOWN),
-    # Code: shared,
+    "attention": Case(setting("datasets.mine.predict.attention", True), FULL_PREDICTIONS),
+    # Code that many stages share,
     "io": Case(code("core/io"), ALL),
     "cli": Case(code("core/cli"), ALL),
     "resize": Case(code("core/resize"), ALL - {"demo_data isic"}),
@@ -251,21 +253,21 @@ CASES = {
         code("core/metrics"),
         {"quality mine", "quality demo_isic"}
         | each("evaluate", "mine/full") | each("evaluate", "mine/gaze_only")
-        | each("evaluate", "demo_isic/supervised") | MINE_SHOWN | ISIC_SHOWN,
+        | each("evaluate", "demo_isic/supervised") | MINE_SUMMARY | ISIC_SUMMARY,
     ),
     "figures": Case(
         code("report/figures"), {"report_together", "report demo_isic", "tabulate comparison"}
     ),
-    # of one stage or choice,
+    # code of one stage or choice,
     "a layout": Case(code("data/datasets/kvasir"), MINE_RAW),
     "a layout of other data": Case(code("data/datasets/dicom"), set()),
     "the reader of the recording": Case(
         code("gaze/recordings/eyelink"), {"verify mine"} | MINE_GAZE
     ),
     "readers of other recordings": Case(code("gaze/recordings/tobii"), set()),
-    "the scan model": Case(code("gaze/scanpath"), ISIC_DRAWN),
+    "the scan model": Case(code("gaze/scanpath"), ISIC_PHANTOMS),
     "heatmaps": Case(code("gaze/heatmap"), MINE_GAZE | ISIC_GAZE),
-    "texts from elsewhere": Case(code("text/describers/imported"), MINE_EXPLAIN),
+    "imported texts": Case(code("text/describers/imported"), MINE_EXPLAIN),
     "measured texts": Case(code("text/describers/measured"), ISIC_EXPLAIN),
     "marks of texts": Case(code("text/describers/claims"), MINE_EMBED | ISIC_EMBED),
     "an encoder": Case(code("text/encoders/minilm"), MINE_EMBED | ISIC_EMBED),
@@ -274,21 +276,21 @@ CASES = {
     "a method of two experiments": Case(code("training/methods/single"), GAZE_ONLY | SUPERVISED),
     "augmentation": Case(code("training/augment"), FULL | GAZE_ONLY | SUPERVISED),
     "a part of a method": Case(code("training/masking"), FULL_STUDENT),
-    "pseudolabels": Case(code("training/pseudolabels"), FULL_LABELLED),
+    "pseudolabels": Case(code("training/pseudolabels"), FULL_PSEUDOLABELS),
     "a section of the report": Case(
         code("report/gaze_quality"), {"report_together", "report demo_isic"}
     ),
     "statistics": Case(code("evaluation/statistics"), COMPARISON),
     "export": Case(code("published/export_published"), {"export_published demo_isic"}),
-    # of settings,
+    # code of settings,
     "settings of gaze": Case(code("settings/gaze"), MINE_GAZE | ISIC_GAZE),
     "settings of trainings": Case(code("settings/training"), FULL | GAZE_ONLY | SUPERVISED),
     "settings of quality": Case(
         code("settings/quality"),
-        {"quality mine", "quality demo_isic"} | MINE_TOLD | ISIC_TOLD,
+        {"quality mine", "quality demo_isic"} | MINE_REPORT | ISIC_REPORT,
     ),
     "parsing of settings": Case(code("core/config"), set()),
-    # and without a consequence.
+    # and edits of code that change no result.
     "a comment": Case(code("core/io", "\n# A comment is no change.\n"), set()),
     "a docstring": Case(
         replaced("stages/training/losses.py", '"""The losses of the', '"""Losses of the'), set()
@@ -302,27 +304,27 @@ CASES = {
         replaced("rules/evaluation.smk", "python -m stages.evaluation.evaluate",
                  "python -Bm stages.evaluation.evaluate"),
         each("evaluate", "mine/full") | each("evaluate", "mine/gaze_only")
-        | each("evaluate", "demo_isic/supervised") | MINE_SHOWN | ISIC_SHOWN,
+        | each("evaluate", "demo_isic/supervised") | MINE_SUMMARY | ISIC_SUMMARY,
     ),
     "a comment on a rule": Case(
         replaced("rules/evaluation.smk", "rule evaluate:\n", "# Compared.\nrule evaluate:\n"), set()
     ),
     # Files.
-    "an image, under its own name": Case(
+    "an image, under the same name": Case(
         file("data/mine/images/frame 0.jpg", lambda content: content + b"\0"), MINE_RAW
     ),
-    "a mask, under its own name": Case(
+    "a mask, under the same name": Case(
         file("data/mine/masks/frame 1.jpg", lambda content: content + b"\0"), MINE_RAW
     ),
-    "an image more": Case(
+    "one more image": Case(
         file("data/mine/images/frame 6.jpg", lambda _: b"image", add=True), MINE_RAW
     ),
-    "a mask less": Case(file("data/mine/masks/frame 5.jpg", lambda _: None), MINE_RAW),
+    "one mask fewer": Case(file("data/mine/masks/frame 5.jpg", lambda _: None), MINE_RAW),
     "a hidden file": Case(
         file("data/mine/images/.DS_Store", lambda _: b"", add=True), set()
     ),
     "a split": Case(replaced("data/mine/train.txt", "frame 3\n", ""), MINE_RAW),
-    "a split that was not there": Case(
+    "a new split file": Case(
         file("data/mine/val.txt", lambda _: b"frame 3\n", add=True), MINE_RAW
     ),
     "a split, touched": Case(touched("data/mine/train.txt"), set()),
@@ -333,19 +335,21 @@ CASES = {
     "a text": Case(replaced("data/texts.csv", "Polyp 1", "A polyp"), MINE_EXPLAIN),
     "texts, touched": Case(touched("data/texts.csv"), set()),
     "a result, touched": Case(touched("results/mine/gaze.h5"), set()),
-    "a lost result": Case(file("results/comparison.html", lambda _: None), {"tabulate comparison"}),
-    "a lost file that only made others": Case(
+    "a deleted result": Case(
+        file("results/comparison.html", lambda _: None), {"tabulate comparison"}
+    ),
+    "a deleted intermediate file": Case(
         file("results/mine/full/seed1/metrics.csv", lambda _: None), set()
     ),
 }  # fmt: skip
 
 
-def named(printed: str) -> set[str]:
-    """Name each job that a dry run prints: its rule, and the values of its wildcards."""
+def job_names(printed: str) -> set[str]:
+    """Return the name of each job of a dry run: its rule and the values of its wildcards."""
     jobs = re.findall(r"^rule (\w+):\n((?: .+\n)+)", printed, re.M)
     found = set()
-    for rule, said in jobs:
-        (wildcards,) = re.findall(r"wildcards: (.*)", said) or [""]
+    for rule, details in jobs:
+        (wildcards,) = re.findall(r"wildcards: (.*)", details) or [""]
         values = dict(part.split("=") for part in wildcards.split(", ") if part)
         training = [values.pop(key) for key in ("dataset", "experiment", "seed") if key in values]
         shard = "of".join(values.pop(key) for key in ("shard", "shards") if key in values)
@@ -356,7 +360,7 @@ def named(printed: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory):
-    """What a dry run plans after each edit, and after all of them are undone."""
+    """The jobs of a dry run after each edit, and after all edits are undone."""
     folder = tmp_path_factory.mktemp("reruns")
     write_kvasir(folder / "first/data/mine")
     lines = [f"frame {i},Polyp {i}.\n" for i in range(4)]
@@ -366,7 +370,7 @@ def plans(tmp_path_factory):
     shutil.copytree(first.folder, folder / "second", symlinks=True)
     second = copy.deepcopy(first)
     second.folder = folder / "second"
-    # Two at a time, each in a folder of its own. A dry run takes a second, its imports another.
+    # Two at a time, each in its own folder. A dry run takes a second, and its imports another.
     free: SimpleQueue[Workspace] = SimpleQueue()
     for workspace in (first, second):
         free.put(workspace)
@@ -377,22 +381,23 @@ def plans(tmp_path_factory):
         def plan(edit: Edit) -> set[str]:
             workspace = free.get()
             with edit(workspace):
-                jobs = named(processes.submit(dry_run, workspace.folder, TARGETS).result())
+                jobs = job_names(processes.submit(dry_run, workspace.folder, TARGETS).result())
             free.put(workspace)
             return jobs
 
         with ThreadPoolExecutor(2) as threads:
             found = dict(zip(CASES, threads.map(plan, (case.edit for case in CASES.values()))))
         undone = [
-            named(processes.submit(dry_run, w.folder, TARGETS).result()) for w in (first, second)
+            job_names(processes.submit(dry_run, w.folder, TARGETS).result())
+            for w in (first, second)
         ]
     return found, undone
 
 
-def test_without_an_edit_and_after_each_is_undone_there_is_nothing_to_do(plans):
+def test_nothing_reruns_once_all_edits_are_undone(plans):
     assert plans[1] == [set(), set()]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_edit_reruns_what_depends_on_it_and_nothing_else(plans, name):
+def test_an_edit_reruns_exactly_what_depends_on_it(plans, name):
     assert plans[0][name] == CASES[name].jobs

@@ -1,4 +1,4 @@
-"""What the cluster's profile asks for; tests/slurm runs it."""
+"""What the SLURM profile requests, from dry runs; tests/slurm runs it on a cluster."""
 
 import re
 
@@ -9,12 +9,12 @@ from tests.workspace import ROOT, Workspace, tiny_config
 
 PROFILE = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
 DEFAULT = yaml.safe_load((ROOT / "workflow/profiles/default/config.yaml").read_text())
-WAYS = (["--workflow-profile", "slurm"], ["--profile", "workflow/profiles/slurm"])
+PROFILE_OPTIONS = (["--workflow-profile", "slurm"], ["--profile", "workflow/profiles/slurm"])
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """A data set with a vision-language model that runs here, and trainings on two GPUs."""
+    """A workspace with a local vision-language model and trainings on two GPUs."""
     config = tiny_config()
     config["datasets"]["demo_isic"] |= {
         "explain": {
@@ -28,7 +28,7 @@ def workspace(tmp_path_factory):
 
 
 def jobs(printed, name):
-    """What a dry run prints of each job of a rule."""
+    """Return what a dry run prints about each job of a rule."""
     return re.findall(rf"^ *rule {name}:\n((?: .+\n)+)", printed, re.M)
 
 
@@ -37,7 +37,7 @@ def resource(job, name):
 
 
 def job_rules():
-    """Name → text of the rules that are jobs, of the rule files."""
+    """Return name → text of each rule that runs as a job."""
     return {
         re.match(r"(?:use rule \w+ as|rule) (\w+)", block)[1]: block
         for file in (ROOT / "rules").glob("*.smk")
@@ -46,14 +46,14 @@ def job_rules():
     }
 
 
-def test_memory_and_time_of_each_rule_are_in_the_profile_alone():
+def test_only_the_profile_sets_memory_and_time():
     rules = job_rules()
     assert set(rules) == set(PROFILE["set-resources"])
     for name, text in rules.items():
         assert not re.search(r"\b(mem|mem_mb|runtime)\s*=", text), name
 
 
-def test_so_are_the_cpus_of_each_rule_that_has_a_data_sets():
+def test_the_profile_sets_the_cpus_of_rules_with_dataset_threads():
     threads = {name for name, text in job_rules().items() if "threads: dataset_threads" in text}
     assert threads == set(PROFILE["set-threads"])
 
@@ -65,9 +65,11 @@ def test_each_attempt_has_more_memory_and_time():
             assert second > first > 0, (rule, name)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=["workflow profile", "beside the default profile"])
-def test_gpus_are_asked_for_by_the_model_teacher_student_and_prediction_alone(workspace, way):
-    printed = workspace.must_run("-n", "demo_isic", *way)
+@pytest.mark.parametrize(
+    "options", PROFILE_OPTIONS, ids=["workflow profile", "beside the default profile"]
+)
+def test_only_the_model_the_trainings_and_prediction_request_gpus(workspace, options):
+    printed = workspace.must_run("-n", "demo_isic", *options)
     expected = {"explain": 1, "teacher": 2, "student": 2, "predict": 1}
     expected |= dict.fromkeys(("pseudomasks", "embed", "pseudolabels"), 0)
     for rule, gpus in expected.items():
@@ -77,21 +79,23 @@ def test_gpus_are_asked_for_by_the_model_teacher_student_and_prediction_alone(wo
         assert not any("gpu=" in job for job in jobs(printed, rule))
 
 
-@pytest.mark.parametrize("way", WAYS, ids=["workflow profile", "beside the default profile"])
-def test_cpus_are_those_of_the_profile_whatever_the_login_node_has(workspace, way):
-    (job,) = jobs(workspace.must_run("-n", "results/demo_kvasir/prepared.h5", *way), "prepare")
+@pytest.mark.parametrize(
+    "options", PROFILE_OPTIONS, ids=["workflow profile", "beside the default profile"]
+)
+def test_cpus_do_not_depend_on_the_login_node(workspace, options):
+    (job,) = jobs(workspace.must_run("-n", "results/demo_kvasir/prepared.h5", *options), "prepare")
     assert f"threads: {PROFILE['set-threads']['prepare']}" in job
 
 
-def test_a_model_behind_an_endpoint_asks_for_no_gpu(workspace):
-    printed = workspace.must_run("-n", "demo_kvasir", *WAYS[0])  # explained by measurement
+def test_explanations_without_a_local_model_request_no_gpu(workspace):
+    printed = workspace.must_run("-n", "demo_kvasir", *PROFILE_OPTIONS[0])  # backend: measured
     assert {resource(job, "gpu") for job in jobs(printed, "explain")} == {0}
 
 
-def test_a_site_that_hands_gpus_out_as_gres_trains_on_them(workspace):
+def test_a_training_uses_the_gpus_requested_as_gres(workspace):
     target = "results/demo_isic/gaze_only/seed0/student.safetensors"
     printed = workspace.must_run(
-        "-n", target, "--printshellcmds", *WAYS[0],
+        "-n", target, "--printshellcmds", *PROFILE_OPTIONS[0],
         "--set-resources", "student:gpu=0", "student:gres=gpu:a100:2",
     )  # fmt: skip
     (job,) = jobs(printed, "student")
@@ -100,14 +104,14 @@ def test_a_site_that_hands_gpus_out_as_gres_trains_on_them(workspace):
     assert "--gpus 2 " in printed
 
 
-def test_on_one_machine_the_default_profile_lets_one_training_have_the_gpu(workspace):
+def test_the_default_profile_runs_one_training_on_the_gpu_at_a_time(workspace):
     printed = workspace.must_run("-n", "demo_kvasir")
     assert {resource(job, "gpu") for job in jobs(printed, "student")} == {1}
     assert "gpu=1" in DEFAULT["resources"]
 
 
 @pytest.mark.parametrize(("gres", "gpus"), [("gpu", 1), ("gpu:a100", 1), ("gpu:a100:2", 2)])
-def test_gpus_may_be_asked_for_as_gres(workspace, gres, gpus):
+def test_prediction_uses_the_gpus_requested_as_gres(workspace, gres, gpus):
     printed = workspace.must_run(
         "-n", "-p", "demo_isic", "--workflow-profile", "slurm",
         "--set-resources", f"predict:gres={gres}",
@@ -117,6 +121,6 @@ def test_gpus_may_be_asked_for_as_gres(workspace, gres, gpus):
 
 
 @pytest.mark.parametrize("rule", ["teacher", "student"])
-def test_the_gpus_of_a_training_are_of_one_node(workspace, rule):
+def test_a_training_runs_on_one_node(workspace, rule):
     printed = workspace.must_run("-n", "demo_isic", "--workflow-profile", "slurm")
     assert {resource(job, "nodes") for job in jobs(printed, rule)} == {1}

@@ -1,4 +1,4 @@
-"""Comparisons of experiments over seeds: their jobs, and a small one really run."""
+"""Comparisons of experiments over seeds: their jobs, and the run of a small one."""
 
 import pandas as pd
 import pytest
@@ -8,7 +8,7 @@ from tests.workspace import DEMO_DATASETS, Workspace, tiny_config
 
 
 def small_config():
-    """Two trainings without a teacher, one of which the data set does not list itself."""
+    """Return a config with two experiments without a teacher; only the table lists one of them."""
     config = tiny_config()
     config["seeds"] = [0, 1]
     config["summary"] = ["demo_isic"]
@@ -18,13 +18,13 @@ def small_config():
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def finished(tmp_path_factory):
     workspace = Workspace(tmp_path_factory.mktemp("tables"), small_config())
     workspace.must_run("bounds")
     return workspace
 
 
-def test_only_what_the_table_needs_is_run(tmp_path):
+def test_a_table_runs_only_the_jobs_that_it_needs(tmp_path):
     assert Workspace(tmp_path, small_config()).job_counts("bounds") == {
         "demo_data": 1, "prepare": 1, "pseudomasks": 1, "student": 4, "predict": 4, "evaluate": 4,
         "compare": 1, "compare_together": 1, "tabulate": 1,
@@ -32,14 +32,14 @@ def test_only_what_the_table_needs_is_run(tmp_path):
     }  # fmt: skip
 
 
-def test_two_experiments_of_two_seeds(done):
-    results = done.folder / "results"
+def test_a_table_of_two_experiments_and_two_seeds(finished):
+    results = finished.folder / "results"
     table = pd.read_csv(results / "demo_isic/bounds.csv")
     assert list(table.columns) == COLUMNS
     assert table["experiment"].tolist() == ["gaze_only", "supervised"]
     assert (table[["seeds", "n", "subjects"]] == [2, 6, 6]).all(axis=None)
     assert table["dice_std"].notna().all()
-    # What the trainings' own files say.
+    # The expected values, from the files of the trainings.
     means = {
         experiment: [
             scores.loc[scores["split"] == "test", "dice"].mean()
@@ -55,7 +55,7 @@ def test_two_experiments_of_two_seeds(done):
     assert low <= mean <= high
     assert mean == pytest.approx(expected["mean"]["supervised"] - expected["mean"]["gaze_only"],
                                  abs=1e-5)  # fmt: skip
-    # Six subjects: a multiple of 2 / 64.
+    # For six subjects p is a multiple of 2 / 64.
     assert 0 < table["p_adjusted"][1] == table["p"][1] <= 1
 
     assert (results / "bounds.csv").read_bytes() == (results / "demo_isic/bounds.csv").read_bytes()
@@ -63,17 +63,17 @@ def test_two_experiments_of_two_seeds(done):
     assert "Skin phantom" in page and "nothing about patients" in page
 
 
-def test_a_seed_of_the_table_draws_anew_and_trains_nothing(done):
-    assert "Nothing to be done" in done.must_run("bounds")
-    done.config["tables"]["bounds"]["seed"] = 1
-    done.save_config()
-    assert done.planned_rules("bounds") == {
+def test_another_seed_of_the_table_resamples_and_trains_nothing(finished):
+    assert "Nothing to be done" in finished.must_run("bounds")
+    finished.config["tables"]["bounds"]["seed"] = 1
+    finished.save_config()
+    assert finished.planned_rules("bounds") == {
         "compare", "compare_together", "tabulate", "provenance_table", "bounds",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("target", ["baselines", "ablations"])
-def test_jobs_are_data_sets_times_experiments_times_seeds(tmp_path, target):
+def test_a_table_has_one_training_per_data_set_experiment_and_seed(tmp_path, target):
     config = tiny_config()
     config["seeds"] = [0, 1, 2]
     workspace = Workspace(tmp_path, config)

@@ -1,4 +1,4 @@
-"""A SLURM cluster of one pretend node on loopback, for as long as a test needs it."""
+"""A SLURM cluster of one simulated node on loopback, for the duration of a test."""
 
 import os
 import shutil
@@ -11,15 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# Where the commands look that have lost SLURM_CONF, as those inside of the plugin's jobs have.
+# SLURM's commands read this folder without SLURM_CONF, which jobs of the plugin do not have.
 CONFIGURATION = Path("/etc/slurm")
 DAEMONS = ("munged", "slurmctld", "slurmd")
-# What serves a job.
-AT_WORK = ("slurmstepd", "srun")
+# The processes that run a job.
+JOB_PROCESSES = ("slurmstepd", "srun")
 
 
-def lacking() -> str | None:
-    """Why no cluster can run here, if none can."""
+def why_unavailable() -> str | None:
+    """Return why no cluster can run here, or None if one can."""
     if os.geteuid() != 0:
         return "SLURM's daemons need root"
     absent = [name for name in (*DAEMONS, "sbatch") if shutil.which(name) is None]
@@ -33,8 +33,8 @@ def lacking() -> str | None:
     return None
 
 
-def tell(*command: str) -> str:
-    """What a command of SLURM prints."""
+def run_command(*command: str) -> str:
+    """Run a command of SLURM; return its output."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
@@ -48,7 +48,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -
 
 
 def processes(*names: str) -> list[int]:
-    """Ids of the processes of these names."""
+    """Return the ids of the processes with these names."""
     found = []
     for file in Path("/proc").glob("[0-9]*/comm"):
         with suppress(OSError):
@@ -58,15 +58,15 @@ def processes(*names: str) -> list[int]:
 
 
 def end_all_jobs() -> None:
-    tell("scancel", "--user=root")
-    wait_until(lambda: not processes(*AT_WORK), "the end of all jobs")
+    run_command("scancel", "--user=root")
+    wait_until(lambda: not processes(*JOB_PROCESSES), "the end of all jobs")
 
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[None]:
-    """Run the daemons, with all that they write in `folder`; in the end nothing of them is left.
+    """Run the daemons, with all their files in `folder`; at the end remove everything of them.
 
-    Not after SIGTERM either, which is Ctrl-C here.
+    This also happens after SIGTERM, which counts as Ctrl-C here.
     """
     host = socket.gethostname().split(".")[0]
     settings = (HERE / "slurm.conf").read_text().format(host=host, folder=folder)
@@ -95,7 +95,7 @@ def cluster(folder: Path) -> Iterator[None]:
             (CONFIGURATION / name).write_text(text)
         for command in commands:
             with (folder / f"{command[0]}.out").open("wb") as out:
-                # What ends these tests is not to end the daemons first.
+                # A signal that ends these tests must not end the daemons first.
                 process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
                 running.append(process)
         wait_until(

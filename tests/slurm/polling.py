@@ -1,7 +1,7 @@
-"""Snakemake as ever, but that it asks SLURM every second what has become of its jobs.
+"""Run Snakemake, but ask SLURM for the state of the jobs every second.
 
-While no job ends, the plugin asks ever more seldom, which suits jobs of hours; here it would let
-most of the time pass.
+While no job ends, the plugin asks less and less often. This suits jobs of hours; here the test
+would mostly wait.
 """
 
 from snakemake.cli import main

@@ -1,4 +1,4 @@
-"""The smallest DAG of the demo on a real SLURM cluster, with trainings that are taken away."""
+"""The smallest DAG of the demo on a real SLURM cluster, with interrupted trainings."""
 
 import os
 import re
@@ -14,26 +14,36 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.slurm.cluster import AT_WORK, DAEMONS, cluster, lacking, processes, tell, wait_until
+from tests.slurm.cluster import (
+    DAEMONS,
+    JOB_PROCESSES,
+    cluster,
+    processes,
+    run_command,
+    wait_until,
+    why_unavailable,
+)
 from tests.workspace import DEMO_DATASETS, ROOT, Workspace, tiny_config
 
 pytestmark = [
     pytest.mark.slurm,
-    pytest.mark.skipif(lacking() is not None, reason=str(lacking())),
+    pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable())),
 ]
 
 DATASET = DEMO_DATASETS[0]
 RUN = f"results/{DATASET}/full/seed0"
 PROFILE = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
-# The node has few real cores, and networks as small as these are slow on more than one.
+# The node has few real cores, and such small networks are slow on more than one.
 THREADS = PROFILE["set-threads"] | dict.fromkeys(("embed", "teacher", "student", "predict"), 1)
-# What a site sets.
+# The settings of a site.
 DEFAULTS = PROFILE["default-resources"] | {"slurm_account": "lab"}
-ON_A_GPU = {"teacher", "student", "predict"}
+GPU_RULES = {"teacher", "student", "predict"}
 # Name of each job → its rules.
 JOBS = {
     name: (name,)
-    for name in ("demo_data", "prepare", "verify", "explain", "pseudolabels", "evaluate", *ON_A_GPU)
+    for name in (
+        "demo_data", "prepare", "verify", "explain", "pseudolabels", "evaluate", *GPU_RULES,
+    )
 } | {
     "gaze_pseudomasks_quality": ("pseudomasks", "quality"),
     "text_embed_texts": ("texts", "embed"),
@@ -43,8 +53,8 @@ RESTARTS = 3
 SIGNALS = ("USR1", "TERM")
 
 
-def smallest() -> dict:
-    """One data set and one experiment, for which a GPU is asked, and trainings of some seconds."""
+def smallest_config() -> dict:
+    """Return a config with one data set and one experiment on a GPU; trainings take seconds."""
     config = tiny_config()
     config["summary"] = [DATASET]
     for other in set(DEMO_DATASETS) - {DATASET}:
@@ -57,8 +67,8 @@ def smallest() -> dict:
 
 
 def jobs() -> dict[str, str]:
-    """Id of each job → the rule, or the group and its rules, that it was submitted for."""
-    lines = tell("squeue", "--noheader", "--states=all", "--format=%i|%k").split()
+    """Return the id of each job → its rule, or its group and the rules of the group."""
+    lines = run_command("squeue", "--noheader", "--states=all", "--format=%i|%k").split()
     found = dict(line.split("|") for line in lines)
     return {
         number: re.sub(r"^rule_|_wildcards_.*", "", comment) for number, comment in found.items()
@@ -66,7 +76,7 @@ def jobs() -> dict[str, str]:
 
 
 def job_of(rule: str, attempt: int = 1) -> str:
-    """Id of the job that an attempt at a rule is, once it is there."""
+    """Wait for an attempt at a rule; return the id of its job."""
 
     def attempts() -> list[str]:
         return sorted((number for number, name in jobs().items() if name == rule), key=int)
@@ -75,31 +85,31 @@ def job_of(rule: str, attempt: int = 1) -> str:
     return attempts()[attempt - 1]
 
 
-def described(number: str) -> dict[str, str]:
-    """What SLURM knows of a job: its request and its state."""
-    words = tell("scontrol", "show", "job", number).split()
+def job_details(number: str) -> dict[str, str]:
+    """Return what SLURM knows about a job: its request and its state."""
+    words = run_command("scontrol", "show", "job", number).split()
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
 def state(number: str) -> str:
-    return described(number)["JobState"]
+    return job_details(number)["JobState"]
 
 
 def minutes(limit: str) -> int:
-    """Minutes of SLURM's [days-]hours:minutes:seconds."""
+    """Return the minutes of SLURM's [days-]hours:minutes:seconds."""
     days, _, clock = limit.rpartition("-")
     hours, minute, _ = map(int, clock.split(":"))
     return (int(days or 0) * 24 + hours) * 60 + minute
 
 
-def asked(rule: str, resource: str, attempt: int = 1) -> int:
-    """What the profile says that an attempt at a rule gets."""
+def requested(rule: str, resource: str, attempt: int = 1) -> int:
+    """Return what the profile requests for an attempt at a rule."""
     return eval(PROFILE["set-resources"][rule][resource], {"attempt": attempt})
 
 
 @dataclass
 class Training:
-    """A network that is trained, by what it logs."""
+    """The training of a network, observed through its log."""
 
     workspace: Workspace
     network: str
@@ -109,19 +119,19 @@ class Training:
         return file.read_text() if file.exists() else ""
 
     def kept(self) -> list[str]:
-        """The iteration in the checkpoint that a signal had written."""
+        """Return the iteration of the checkpoint that a signal wrote, as the log states it."""
         return re.findall(r"iteration (\d+) is saved in", self.log())
 
     def wait_until_it_trains(self, kept: str | None) -> None:
-        """Wait for the first iterations, or those behind iteration `kept`."""
+        """Wait for the first iterations, or for those after iteration `kept`."""
         begun = "" if kept is None else rf"resumed at iteration {kept} (?s:.*)"
         row = re.compile(rf"{begun}{self.network} \d+: iteration")
-        wait_until(lambda: row.search(self.log()) is not None, f"{self.network} behind {kept}")
+        wait_until(lambda: row.search(self.log()) is not None, f"{self.network} after {kept}")
 
     def interrupt(self, kept: str | None, *command: str) -> str:
-        """Have SLURM signal the training in its midst; return the iteration that it has kept."""
+        """Let SLURM signal the running training; return the iteration of its checkpoint."""
         self.wait_until_it_trains(kept)
-        tell(*command)
+        run_command(*command)
         wait_until(lambda: self.kept() not in ([], [kept]), f"a checkpoint of the {self.network}")
         (iteration,) = self.kept()
         return iteration
@@ -133,8 +143,8 @@ def requeue_the_teacher(workspace: Workspace) -> None:
     for _ in range(RESTARTS):
         kept = teacher.interrupt(kept, "scontrol", "requeue", number)
         wait_until(lambda: state(number) == "PENDING", "the requeued job")
-        # SLURM would let two minutes pass.
-        tell("scontrol", "update", f"jobid={number}", "starttime=now")
+        # SLURM would wait for two minutes.
+        run_command("scontrol", "update", f"jobid={number}", "starttime=now")
 
 
 def signal_the_student(workspace: Workspace) -> None:
@@ -144,12 +154,12 @@ def signal_the_student(workspace: Workspace) -> None:
         kept = student.interrupt(kept, "scancel", f"--signal={name}", number)
 
 
-def environment(stage: str, folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Command and variables of a stage's process in `folder`, once it is there."""
+def command_and_environment(stage: str, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Wait for a stage's process in `folder`; return its command and its variables."""
     found: list[tuple[list[str], dict[str, str]]] = []
 
     def look() -> bool:
-        for number in working_in(folder):
+        for number in processes_in(folder):
             with suppress(OSError):
                 command = Path(f"/proc/{number}/cmdline").read_text().split("\0")
                 if command[1:3] == ["-m", stage]:
@@ -161,8 +171,8 @@ def environment(stage: str, folder: Path) -> tuple[list[str], dict[str, str]]:
     return found[0]
 
 
-def working_in(folder: Path) -> list[int]:
-    """Ids of the processes whose working directory is `folder`."""
+def processes_in(folder: Path) -> list[int]:
+    """Return the ids of the processes whose working directory is `folder`."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -173,7 +183,7 @@ def working_in(folder: Path) -> list[int]:
 
 @dataclass
 class Ran:
-    """What is known of the run in the end."""
+    """What the tests need to know about the finished run."""
 
     folder: Path
     requests: dict[str, list[dict[str, str]]]
@@ -188,8 +198,8 @@ def weights(folder: Path) -> dict[str, bytes]:
     }
 
 
-def undisturbed(workspace: Workspace, folder: Path) -> Workspace:
-    """The same data, of which networks are still to be trained."""
+def copy_without_networks(workspace: Workspace, folder: Path) -> Workspace:
+    """Return a workspace with the same data and without trained networks."""
     reference = Workspace(folder, workspace.config)
     for name in ("data", "results"):
         shutil.copytree(
@@ -200,7 +210,7 @@ def undisturbed(workspace: Workspace, folder: Path) -> Workspace:
 
 @contextmanager
 def running(process: subprocess.Popen[str]) -> Iterator[Callable[[], None]]:
-    """Yield what waits for the end; kill the process, and show what it printed, on a failure."""
+    """Yield a function that waits for the end; on a failure end the process, print its output."""
     with ThreadPoolExecutor(1) as pool:
         output = pool.submit(process.communicate)
 
@@ -219,22 +229,22 @@ def running(process: subprocess.Popen[str]) -> Iterator[Callable[[], None]]:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """Run the DAG on the cluster, and take its trainings away while it does."""
-    workspace = Workspace(tmp_path_factory.mktemp("workspace"), smallest())
+    """Run the DAG on the cluster, and interrupt its trainings."""
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"), smallest_config())
     with (
         cluster(tmp_path_factory.mktemp("cluster")),
         running(workspace.start(
             DATASET, "--profile", "workflow/profiles/slurm",
-            # Nothing but squeue tells how a job ended, where accounting is off.
+            # Without accounting only squeue shows how a job ended.
             "--slurm-status-command", "squeue",
             "--default-resources", *(f"{name}={value}" for name, value in DEFAULTS.items()),
             "--set-threads", *(f"{rule}={n}" for rule, n in THREADS.items()),
             program=[str(Path(__file__).with_name("polling.py"))],
         )) as wait,
     ):  # fmt: skip
-        prepare = environment("stages.data.prepare", workspace.folder)
+        prepare = command_and_environment("stages.data.prepare", workspace.folder)
         requeue_the_teacher(workspace)
-        reference = undisturbed(workspace, tmp_path_factory.mktemp("reference"))
+        reference = copy_without_networks(workspace, tmp_path_factory.mktemp("reference"))
         student = f"{RUN}/student.safetensors"
         with running(reference.start("--rerun-triggers", "mtime", "--", student)) as wait_for_it:
             signal_the_student(workspace)
@@ -242,11 +252,11 @@ def ran(tmp_path_factory):
             wait_for_it()
         requests: dict[str, list[dict[str, str]]] = {}
         for number, name in sorted(jobs().items(), key=lambda item: int(item[0])):
-            requests.setdefault(name, []).append(described(number))
+            requests.setdefault(name, []).append(job_details(number))
     return Ran(workspace.folder, requests, prepare, weights(reference.folder))
 
 
-def test_the_whole_dag_has_run(ran):
+def test_the_whole_dag_ran(ran):
     folder = ran.folder / "results" / DATASET
     assert (folder / "report.html").exists() and (folder / "verified.csv").exists()
 
@@ -256,25 +266,25 @@ def test_small_rules_share_a_job_and_the_others_have_their_own(ran):
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_a_job_asks_for_what_the_profile_says_of_its_rules(ran, name):
+def test_a_job_requests_what_the_profile_sets_for_its_rules(ran, name):
     for attempt, request in enumerate(ran.requests[name], start=1):
-        memory = max(asked(rule, "mem_mb", attempt) for rule in JOBS[name])
+        memory = max(requested(rule, "mem_mb", attempt) for rule in JOBS[name])
         assert request["MinMemoryNode"] == f"{memory}M"
-        # One after the other.
-        time = sum(asked(rule, "runtime", attempt) for rule in JOBS[name])
+        # The rules of a job run one after the other.
+        time = sum(requested(rule, "runtime", attempt) for rule in JOBS[name])
         assert minutes(request["TimeLimit"]) == time
         assert int(request["NumCPUs"]) == max(THREADS.get(rule, 1) for rule in JOBS[name])
 
 
-def test_only_what_needs_a_gpu_asks_for_one(ran):
+def test_only_rules_that_need_a_gpu_request_one(ran):
     for name, requests in ran.requests.items():
         gpus = {request.get("TresPerJob") for request in requests}
-        assert gpus == ({"gres:gpu:1"} if name in ON_A_GPU else {None}), name
+        assert gpus == ({"gres:gpu:1"} if name in GPU_RULES else {None}), name
         partitions = {request["Partition"] for request in requests}
-        assert partitions == ({"gpu"} if name in ON_A_GPU else {"cpu"}), name
+        assert partitions == ({"gpu"} if name in GPU_RULES else {"cpu"}), name
 
 
-def test_the_account_pays_for_all(ran):
+def test_all_jobs_use_the_account(ran):
     assert {request["Account"] for found in ran.requests.values() for request in found} == {"lab"}
 
 
@@ -286,10 +296,10 @@ def test_a_job_uses_as_many_threads_as_it_has_cpus(ran):
         assert variables[f"{name}_NUM_THREADS"] == threads
 
 
-def test_preempted_and_signalled_trainings_end_as_undisturbed_ones(ran):
+def test_preempted_and_signalled_trainings_end_like_undisturbed_ones(ran):
     (teacher,) = ran.requests["teacher"]
     assert teacher["Restarts"] == str(RESTARTS)
-    # A signal ends an attempt.
+    # Each signal ends an attempt.
     states = [request["JobState"] for request in ran.requests["student"]]
     assert states == ["FAILED"] * len(SIGNALS) + ["COMPLETED"]
     assert not list((ran.folder / RUN / "work").iterdir())
@@ -297,21 +307,23 @@ def test_preempted_and_signalled_trainings_end_as_undisturbed_ones(ran):
     assert weights(ran.folder) == ran.undisturbed
 
 
-def test_no_process_and_no_configuration_is_left(ran):
-    assert lacking() is None
-    assert not processes(*DAEMONS, *AT_WORK)
-    assert not working_in(ran.folder)
+def test_no_process_and_no_configuration_remain(ran):
+    assert why_unavailable() is None
+    assert not processes(*DAEMONS, *JOB_PROCESSES)
+    assert not processes_in(ran.folder)
 
 
-def test_nor_is_any_after_a_failure(ran, tmp_path):
+def test_no_process_and_no_configuration_remain_after_a_failure(ran, tmp_path):
     class Failure(Exception):
         pass
 
     job = tmp_path / "id"
     with pytest.raises(Failure), cluster(tmp_path):
-        tell("sbatch", "--output=/dev/null", f"--wrap=sleep 600 & echo $! > {tmp_path}/id; wait")
+        run_command(
+            "sbatch", "--output=/dev/null", f"--wrap=sleep 600 & echo $! > {tmp_path}/id; wait"
+        )
         wait_until(lambda: job.exists() and job.read_text() != "", "a job")
         raise Failure
-    assert lacking() is None
-    assert not processes(*DAEMONS, *AT_WORK)
+    assert why_unavailable() is None
+    assert not processes(*DAEMONS, *JOB_PROCESSES)
     assert not Path("/proc", job.read_text().strip()).exists()
