@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 search_path = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
 os.environ.update(PYTHONPATH=os.pathsep.join(search_path))
 
-from rules.paths import MissingInput
+from rules.paths import PlanError
 
 # All includes share one namespace, in which Snakemake has a `parse` of its own.
 from stages.core.config import (
@@ -37,11 +37,15 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-# On a cluster SLURM counts GPUs and cores per job. Snakemake's `--profile` would keep the limits of
-# the default profile, which are those of one machine.
+# On a cluster SLURM counts GPUs and cores; the default profile's limits are those of one machine.
 if workflow.is_main_process and workflow.resource_scopes.is_local("gpu"):
     for name in ("gpu", "_cores"):
         workflow.register_resource(name, None)
+
+# GPUs that trainings may use at a time; None: no limit, or not the process that plans.
+GPU_LIMIT = None
+if workflow.is_main_process:
+    GPU_LIMIT = getattr(workflow.global_resources.get("gpu"), "value", None)
 
 # SLURM signals all processes of a job: Snakemake must outlive the training that it waits for.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -57,16 +61,19 @@ wildcard_constraints:
     shards=r"\d+",
 
 
-def from_config(function):
-    """Make a Snakemake function of `function(CONFIG, <wildcards by name>)`, with readable errors."""
+def from_config(function, **given):
+    """Make a Snakemake function of `function(CONFIG, <wildcards by name>, **given)`.
+
+    Its errors name the data set, or what else the rule is of.
+    """
     names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
 
     def call(wildcards):
         try:
             return function(
-                CONFIG, **{name: getattr(wildcards, name) for name in names}
+                CONFIG, **{name: getattr(wildcards, name) for name in names}, **given
             )
-        except MissingInput as error:
+        except PlanError as error:
             problem = error
         except OSError as error:
             problem = describe_os_error(error)
@@ -77,16 +84,22 @@ def from_config(function):
     return call
 
 
-def ignore_folder_times(paths):
-    """Mark folders as inputs whose times do not count: a digest of their content does.
+def paths_from_config(function):
+    """Make an input function like `from_config`; a digest counts in place of folders' times.
 
     A folder that a rule draws stays an ordinary input.
     """
     drawn = {dataset.root for dataset in CONFIG.datasets.values() if dataset.demo}
-    return [
-        ancient(path) if path not in drawn and Path(path).is_dir() else path
-        for path in paths
-    ]
+
+    def mark(path):
+        return ancient(path) if path not in drawn and Path(path).is_dir() else path
+
+    def marked(paths):
+        if isinstance(paths, dict):
+            return {name: mark(path) for name, path in paths.items()}
+        return [mark(path) for path in paths]
+
+    return lambda wildcards: marked(from_config(function)(wildcards))
 
 
 def dataset_setting(function):
@@ -114,3 +127,22 @@ def option(name):
         if name in input.keys()
         else ""
     )
+
+
+def job_results(jobs):
+    """List the outputs of jobs."""
+    return [
+        file
+        for job in jobs
+        for file in expand(getattr(rules, job.rule).output, **job.wildcards)
+    ]
+
+
+def job_logs(jobs):
+    """List the log behind each file of `job_results`."""
+    return [
+        log
+        for job in jobs
+        for log in expand(getattr(rules, job.rule).log, **job.wildcards)
+        for _ in getattr(rules, job.rule).output
+    ]

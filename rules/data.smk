@@ -3,15 +3,10 @@
 from rules.data import SCAN_FILES, raw_contents, raw_paths
 
 
-def raw_inputs(wildcards):
-    """List the raw files that the layout reads; all that are missing are named in one message."""
-    return ignore_folder_times(from_config(raw_paths)(wildcards))
-
-
 rule prepare:
     """Bring images and masks to one size and one order, split by subject."""
     input:
-        raw=raw_inputs,
+        raw=paths_from_config(raw_paths),
     output:
         prepared="results/{dataset}/prepared.h5",
     log:

@@ -10,16 +10,11 @@ from rules.gaze import (
 )
 
 
-def recording_inputs(wildcards):
-    """Name the recorded gaze, if there is any."""
-    return ignore_folder_times(from_config(recording_paths)(wildcards))
-
-
 rule verify:
     """Read all raw data, and tell everything that is wrong with them at once."""
     input:
-        raw=raw_inputs,
-        source=recording_inputs,
+        raw=paths_from_config(raw_paths),
+        source=paths_from_config(recording_paths),
     output:
         verified="results/{dataset}/verified.csv",
     log:
@@ -48,7 +43,7 @@ rule pseudomasks:
     """Turn fixations into heatmaps, refined maps and nested pseudomasks."""
     input:
         prepared="results/{dataset}/prepared.h5",
-        source=recording_inputs,
+        source=paths_from_config(recording_paths),
     output:
         gaze="results/{dataset}/gaze.h5",
     log:

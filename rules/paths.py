@@ -7,8 +7,12 @@ from typing import NamedTuple
 from stages.core.contents import folder_digest
 
 
-class MissingInput(Exception):
-    """A file or folder that the configuration names is missing; the message says how to mend it."""
+class PlanError(Exception):
+    """The configuration cannot be run as it is; the message says how to mend it."""
+
+
+class MissingInput(PlanError):
+    """A file or folder that the configuration names is missing."""
 
 
 class Training(NamedTuple):

@@ -10,25 +10,6 @@ from rules.report import (
 )
 
 
-def job_results(jobs):
-    """List the outputs of jobs."""
-    return [
-        file
-        for job in jobs
-        for file in expand(getattr(rules, job.rule).output, **job.wildcards)
-    ]
-
-
-def job_logs(jobs):
-    """List the log behind each file of `job_results`."""
-    return [
-        log
-        for job in jobs
-        for log in expand(getattr(rules, job.rule).log, **job.wildcards)
-        for _ in getattr(rules, job.rule).output
-    ]
-
-
 rule provenance:
     """Tell how each result behind a data set's report came to be: by what, where, how fast."""
     input:

@@ -12,12 +12,6 @@ from stages.settings.explain import TextsSettings
 from stages.settings.modules import encoder_module, explain_module
 
 
-def vector_inputs(wildcards):
-    """Name the finished vectors or the weights that an encoder reads."""
-    inputs = from_config(embed_inputs)(wildcards)
-    return {name: ignore_folder_times([path]) for name, path in inputs.items()}
-
-
 rule explain:
     """Explain a share of the images that somebody looked at."""
     input:
@@ -90,7 +84,7 @@ rule texts:
 rule embed:
     """Turn the sentences into vectors."""
     input:
-        unpack(vector_inputs),
+        unpack(paths_from_config(embed_inputs)),
         texts="results/{dataset}/texts.h5",
     output:
         explanations="results/{dataset}/explanations.h5",

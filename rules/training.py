@@ -4,11 +4,42 @@ import hashlib
 from collections.abc import Iterable
 
 from rules.gaze import quality_inputs
-from rules.paths import Training, require_path
+from rules.paths import PlanError, Training, require_path
 from stages.core.config import Config
 from stages.core.fingerprint import fingerprint
 from stages.settings.modules import method_module
 from stages.settings.training import EncoderSettings, OptimisationSettings
+
+
+def training_gpus(config: Config, dataset: str, *, limit: int | None) -> int:
+    """Count the GPUs of a training.
+
+    Snakemake would lower them to the limit of the run, and a later run with another limit would
+    then train everything anew.
+
+    Raises
+    ------
+    PlanError
+        A training asks for several GPUs, and for more than `limit`; None: there is no limit.
+    """
+    gpus = config.dataset(dataset).gpus
+    if gpus > 1 and limit and limit < gpus:
+        raise PlanError(
+            f"a training asks for gpus: {gpus}, and this run has {limit}: run snakemake with"
+            f" --resources gpu={gpus}, or lower `gpus`"
+        )
+    return gpus
+
+
+def launch_command(gpus: int) -> str:
+    """Start one process for each GPU, in place of the shell, which a signal would end."""
+    if gpus > 1:
+        return (
+            "exec python -m torch.distributed.run --standalone"
+            # Seconds that writing a checkpoint may take; SLURM has its own limit.
+            f" --shutdown-timeout 600 --nproc-per-node {gpus} -m"
+        )
+    return "exec python -m"
 
 
 def trainings(config: Config, datasets: Iterable[str], seeds: Iterable[int]) -> list[Training]:

@@ -5,6 +5,7 @@ import re
 from rules.training import (
     encoder_weights_inputs,
     encoders,
+    launch_command,
     pseudolabels_settings,
     student_code,
     student_inputs,
@@ -12,38 +13,10 @@ from rules.training import (
     teacher_inputs,
     teacher_network_inputs,
     teacher_settings,
+    training_gpus,
 )
 
 ENCODERS = encoders(CONFIG)
-
-
-def training_gpus(wildcards):
-    """Count the GPUs of a training.
-
-    Snakemake would lower them to the limit of the run, and a later run with another limit would
-    then train everything anew.
-    """
-    gpus = CONFIG.dataset(wildcards.dataset).gpus
-    limit = workflow.global_resources.get("gpu")
-    # None, or a limit without a value: no limit.
-    if workflow.is_main_process and gpus > 1 and limit and (limit.value or gpus) < gpus:
-        raise WorkflowError(
-            f"data set {wildcards.dataset}: a training asks for gpus: {gpus}, and this run has"
-            f" {limit.value}: run snakemake with --resources gpu={gpus}, or lower `gpus`"
-        )
-    return gpus
-
-
-def launch(wildcards, resources):
-    """Start one process for each GPU, in place of the shell, which a signal would end."""
-    gpus = count_gpus(wildcards, resources)
-    if gpus > 1:
-        return (
-            "exec python -m torch.distributed.run --standalone"
-            # Seconds that writing a checkpoint may take; SLURM has its own limit.
-            f" --shutdown-timeout 600 --nproc-per-node {gpus} -m"
-        )
-    return "exec python -m"
 
 
 rule encoder:
@@ -90,11 +63,13 @@ rule teacher:
         "../envs/training.yaml"
     threads: dataset_threads
     resources:
-        gpu=training_gpus,
+        gpu=from_config(training_gpus, limit=GPU_LIMIT),
         # Not a parameter: where the data lie changes no result.
         resident_mb=dataset_setting(lambda dataset: dataset.resident_mb),
     params:
-        launch=launch,
+        launch=lambda wildcards, resources: launch_command(
+            count_gpus(wildcards, resources)
+        ),
         gpus=count_gpus,
         # Not an output: a checkpoint outlives a killed job.
         work="results/{dataset}/{experiment}/seed{seed}/work",
@@ -154,11 +129,13 @@ rule student:
         "../envs/training.yaml"
     threads: dataset_threads
     resources:
-        gpu=training_gpus,
+        gpu=from_config(training_gpus, limit=GPU_LIMIT),
         # Not a parameter: where the data lie changes no result.
         resident_mb=dataset_setting(lambda dataset: dataset.resident_mb),
     params:
-        launch=launch,
+        launch=lambda wildcards, resources: launch_command(
+            count_gpus(wildcards, resources)
+        ),
         gpus=count_gpus,
         work="results/{dataset}/{experiment}/seed{seed}/work",
         gaze=option("gaze"),

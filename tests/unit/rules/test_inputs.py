@@ -6,7 +6,14 @@ import re
 import pytest
 
 from rules import data, evaluation, gaze, report, text, training
-from rules.paths import MissingInput, Training, dataset_files, require_path, training_files
+from rules.paths import (
+    MissingInput,
+    PlanError,
+    Training,
+    dataset_files,
+    require_path,
+    training_files,
+)
 from stages.core.config import parse
 from tests.workspace import shipped_config
 
@@ -272,3 +279,16 @@ def test_a_shipped_prompt_is_found_from_any_folder(tmp_path, monkeypatch):
              "prompt": "workflow/prompts/polyp.yaml"}  # fmt: skip
     prompt = text.explain_inputs(config(explain=asked), "demo_isic")["prompt"]
     assert prompt == str(text.ROOT / "workflow/prompts/polyp.yaml")
+
+
+def test_a_training_is_not_cut_down_to_fewer_gpus():
+    assert training.training_gpus(config(gpus=4), "demo_isic", limit=None) == 4
+    assert training.training_gpus(config(gpus=4), "demo_isic", limit=4) == 4
+    assert training.training_gpus(config(gpus=1), "demo_isic", limit=0) == 1
+    with pytest.raises(PlanError, match="gpus: 4, and this run has 2"):
+        training.training_gpus(config(gpus=4), "demo_isic", limit=2)
+
+
+def test_several_gpus_are_several_processes():
+    assert training.launch_command(0) == training.launch_command(1) == "exec python -m"
+    assert "--nproc-per-node 4" in training.launch_command(4)
