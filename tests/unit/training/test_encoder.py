@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_training import (
     SIZE,
@@ -17,6 +18,7 @@ from tiny_training import (
 
 from stages.core.cli import BadInput
 from stages.evaluation.predict import predict
+from stages.evaluation.segment import segment_folder
 from stages.networks import models
 from stages.settings.predict import PredictSettings
 from stages.settings.training import EncoderSettings, TeacherSettings
@@ -131,6 +133,15 @@ def test_predictions_of_a_network_with_an_encoder(trained, files, tmp_path):
     with h5py.File(output) as file:
         assert file["probability"].shape == (4, *SIZE)
         assert "teacher_probability" in file and file["attention_4"].shape[1] == 2
+
+
+def test_new_images_are_segmented_at_their_own_size(trained, tmp_path):
+    (tmp_path / "images").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images/frame.png")
+    segment_folder(trained[1], tmp_path / "images", tmp_path / "masks")
+    with Image.open(tmp_path / "masks/frame.png") as mask:
+        assert mask.size == (70, 50) and set(np.unique(mask)) <= {0, 255}
 
 
 @pytest.mark.parametrize("method", ["single", "gazemedseg", "published"])
