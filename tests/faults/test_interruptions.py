@@ -27,7 +27,7 @@ def test_a_run_after_a_kill_in_training_ends_like_an_undisturbed_one(workspace):
     expected = (run / "student.safetensors").read_bytes()
     gaze_time = (run / "../../gaze.h5").stat().st_mtime_ns
 
-    # First long enough to be killed in the middle, then as before.
+    # Make the training long enough to kill it midway; later, restore the setting.
     before = dict(config)
     config["iterations"] = 100_000
     workspace.save_config()

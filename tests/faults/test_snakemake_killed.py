@@ -77,7 +77,7 @@ def contents(workspace):
         for path in (workspace.folder / root).rglob("*")
         if path.is_file()
         and path.parent.name not in ("logs", "benchmarks")
-        # Without saved answers and checkpoints, and the file with which Snakemake marks a folder.
+        # Skip saved answers, checkpoints, and the file with which Snakemake marks a folder.
         and "work" not in path.parts
         and path.name != ".snakemake_timestamp"
     }
@@ -92,7 +92,7 @@ def wait_for(log):
 
 
 def kill_and_run_again(workspace, rule):
-    """Kill Snakemake during a job, which continues next to the same job of the next run."""
+    """Kill Snakemake during a job; the job continues beside the same job of the next run."""
     log = workspace.folder / LOGS.get(
         rule, f"{OUTPUTS[rule].rpartition('/')[0]}/logs/{rule}.log"
     )  # fmt: skip

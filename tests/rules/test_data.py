@@ -1,4 +1,4 @@
-"""Each layout of raw data, with a form of gaze in its real file format, through the rules."""
+"""The rules read each layout of raw data, with gaze in a real file format."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Explanations through the rules: by a model, imported, and what a change of them reruns."""
+"""The rules make or import explanations; a change reruns what depends on it."""
 
 import json
 import os
@@ -120,7 +120,7 @@ def test_another_prompt_asks_the_model_again_another_encoder_does_not(workspace)
     mine["explain"].pop("prompt")
     workspace.save_config()
     assert workspace.planned_rules("mine") == set()
-    # Another model in the same folder: its file has another time.
+    # Another model in the same folder has a file with another time.
     weights = workspace.folder / "data/model/model.safetensors"
     time_before = weights.stat().st_mtime_ns
     os.utime(weights, ns=(time_before, time_before + 1))

@@ -1,4 +1,4 @@
-"""A user's own files in a published layout, through the rules that read them."""
+"""The rules read a user's own files in a published layout."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ GAZE = "results/mine/gaze.h5"
 @pytest.fixture
 def workspace(tmp_path, kvasir):
     config = tiny_config()
-    # A folder name that a shell would split; the ids also contain a space.
+    # A shell would split this folder name; the ids also contain a space.
     shutil.move(kvasir, tmp_path / "clone/data/my polyps")
     config["datasets"]["mine"] = own_data_settings(config, "data/my polyps")
     return Workspace(tmp_path / "clone", config)

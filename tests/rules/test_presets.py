@@ -1,4 +1,4 @@
-"""Each preset over config.yaml, merged as `snakemake --configfile` does."""
+"""Each preset fits config.yaml, merged as `snakemake --configfile` does."""
 
 import pytest
 import yaml
