@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -28,16 +29,11 @@ DATASETS = ["demo_kvasir", "demo_prostate", "demo_isic"]
 EXPERIMENTS = ["full", "supervised"]
 
 
-def run_workflow(folder: Path, seeds: int) -> pd.DataFrame:
-    """Run the workflow in `folder`; return its table."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
-    config["seeds"] = list(range(seeds))
-    config["summary"] = DATASETS
-    config["datasets"] = {name: config["datasets"][name] for name in DATASETS}
-    config["tables"] = {"baselines": {"reference": "published", "experiments": EXPERIMENTS}}
+def run_snakemake(folder: Path, config: dict[str, Any], targets: list[str], cores: str) -> None:
+    """Make the targets in `folder` with a configuration of its own."""
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     command = [
-        sys.executable, "-m", "snakemake", "results/baselines.csv", "--cores", "all", "--quiet",
+        sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--quiet",
         "--snakefile", str(ROOT / "workflow/Snakefile"), "--directory", str(folder),
         "--rerun-incomplete",
     ]  # fmt: skip
@@ -47,6 +43,16 @@ def run_workflow(folder: Path, seeds: int) -> pd.DataFrame:
         name: f"{path}{os.pathsep}{os.environ.get(name, '')}" for name, path in prepended.items()
     }
     subprocess.run(command, check=True, env=os.environ | paths, stdout=sys.stderr)
+
+
+def run_workflow(folder: Path, seeds: int) -> pd.DataFrame:
+    """Run the workflow in `folder`; return its table."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
+    config["seeds"] = list(range(seeds))
+    config["summary"] = DATASETS
+    config["datasets"] = {name: config["datasets"][name] for name in DATASETS}
+    config["tables"] = {"baselines": {"reference": "published", "experiments": EXPERIMENTS}}
+    run_snakemake(folder, config, ["results/baselines.csv"], "all")
     return pd.read_csv(folder / "results/baselines.csv")
 
 

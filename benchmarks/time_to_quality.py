@@ -15,9 +15,6 @@ by the time of `full`.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from typing import Any
 import matplotlib
 import pandas as pd
 import yaml
+from method import run_snakemake
 from snakemake.utils import update_config
 
 matplotlib.use("Agg")
@@ -58,21 +56,6 @@ def make_config(data: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def run_workflow(folder: Path, config: dict[str, Any], targets: list[str]) -> None:
-    """Make the targets in `folder`, with two jobs of one core at a time."""
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    command = [
-        sys.executable, "-m", "snakemake", *targets, "--cores", "2", "--quiet", "--snakefile",
-        str(ROOT / "workflow/Snakefile"), "--directory", str(folder), "--rerun-incomplete",
-    ]  # fmt: skip
-    # Rules must find this Python and these stages.
-    prepended = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
-    paths = {
-        name: f"{path}{os.pathsep}{os.environ.get(name, '')}" for name, path in prepended.items()
-    }
-    subprocess.run(command, check=True, env=os.environ | paths, stdout=sys.stderr)
-
-
 def read_curve(folder: Path, network: str = "student", run: str = "ours") -> pd.DataFrame:
     """Return the history of a network's training."""
     return pd.read_csv(folder / f"results/{run}/{RUNS[run]}/seed0/{network}_history.csv")
@@ -83,10 +66,11 @@ def measure(folder: Path, data: Path, minutes: float) -> tuple[pd.DataFrame, pd.
     weights = [f"results/{run}/{experiment}/seed0/student.safetensors"
                for run, experiment in RUNS.items()]  # fmt: skip
     trial = {"iterations": TRIAL, "log_every": TRIAL // 2, "validate_every": TRIAL}
-    run_workflow(
+    run_snakemake(
         folder,
         make_config(data, trial),
         [weights[1], *(f"results/ours/{name}.h5" for name in ("gaze", "explanations"))],
+        "2",
     )
     seconds = read_curve(folder, run="recipe")["seconds"]
     per_iteration = (seconds.iloc[0]) / (TRIAL // 2)
@@ -95,7 +79,7 @@ def measure(folder: Path, data: Path, minutes: float) -> tuple[pd.DataFrame, pd.
     recipe = {"iterations": iterations, "log_every": step, "validate_every": step}
     # The weights rise over the same part of the training as published: 4,000 of 15,000.
     recipe["ramp_iterations"] = max(1, round(iterations * 4 / 15))
-    run_workflow(folder, make_config(data, recipe), weights)
+    run_snakemake(folder, make_config(data, recipe), weights, "2")
 
     before = read_curve(folder, "teacher")["seconds"].iloc[-1]
     jobs = folder / "results/ours/full/seed0/benchmarks"

@@ -114,8 +114,8 @@ def pseudolabels_settings(config: Config, dataset: str, experiment: str) -> str:
 def _encoder_key(encoder: EncoderSettings) -> str:
     """Name an encoder's file: by its model, and by where its weights come from."""
     source = encoder.weights
-    if source not in ("imagenet", "none"):
-        source = hashlib.sha256(source.encode()).hexdigest()[:8]
+    if encoder.file:
+        source = hashlib.sha256(encoder.file.encode()).hexdigest()[:8]
     return f"{encoder.encoder}-{source}"
 
 
@@ -148,9 +148,8 @@ def encoder_weights_inputs(config: Config, encoder: str) -> dict[str, str]:
     MissingInput
         The file does not exist.
     """
-    source = encoders(config)[encoder].weights
-    own = source not in ("imagenet", "none")
-    return {"weights": require_path("encoder_weights", source)} if own else {}
+    file = encoders(config)[encoder].file
+    return {"weights": require_path("encoder_weights", file)} if file else {}
 
 
 def _encoder_inputs(settings: OptimisationSettings) -> dict[str, str]:

@@ -87,6 +87,11 @@ class EncoderSettings(Settings):
     encoder: str = Field(description="name of a model of timm")
     weights: str = Field(description="imagenet, none, or a file")
 
+    @property
+    def file(self) -> str | None:
+        """The user's own file of weights, if there is one."""
+        return None if self.weights in ("imagenet", "none") else self.weights
+
 
 class OptimisationSettings(Settings):
     """A network's encoder and decoder, and how it is optimised: a cosine schedule."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stages.core import cli, io, job_log
 from stages.core.cli import BadInput
-from stages.settings.training import EncoderSettings, OptimisationSettings
+from stages.settings.training import EncoderSettings, StudentSettings, TeacherSettings
 
 
 class Encoder(NamedTuple):
@@ -56,8 +56,7 @@ def prepare_encoder(output: Path, settings: EncoderSettings) -> None:
             expected="a model of timm with feature maps at strides 4, 8, 16 and 32",
             mend="name another one, for example tf_efficientnet_lite0, resnet34 or convnext_tiny",
         ) from error  # fmt: skip
-    own = settings.weights not in ("imagenet", "none")
-    inputs = {"weights": Path(settings.weights)} if own else {}
+    inputs = {"weights": Path(settings.file)} if settings.file else {}
     provenance = io.provenance("encoder", inputs, settings)
     job_log.log_provenance(provenance)
     statistics = {key: timm.get_pretrained_cfg_value(name, key) for key in ("mean", "std")}
@@ -66,7 +65,7 @@ def prepare_encoder(output: Path, settings: EncoderSettings) -> None:
         save_file(tensors, temporary, {"about": json.dumps(about, sort_keys=True)})
 
 
-def load_encoder(path: Path | None, settings: OptimisationSettings) -> Encoder:
+def load_encoder(path: Path | None, settings: TeacherSettings | StudentSettings) -> Encoder:
     """Read the encoder that a network's settings name.
 
     Raises
@@ -75,7 +74,7 @@ def load_encoder(path: Path | None, settings: OptimisationSettings) -> Encoder:
         The file is absent although the settings name an encoder of timm, or is another encoder's.
     """
     if settings.pretrained is None:
-        return Encoder({"widths": settings.widths})  # type: ignore[attr-defined]
+        return Encoder({"widths": settings.widths})
     name = settings.encoder
     mend = f"make it with python -m stages.training.encoder for {name}"
     if path is None:
