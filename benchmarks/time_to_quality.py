@@ -56,9 +56,9 @@ def make_config(data: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def read_curve(folder: Path, network: str = "student", run: str = "ours") -> pd.DataFrame:
-    """Return the history of a network's training."""
-    return pd.read_csv(folder / f"results/{run}/{RUNS[run]}/seed0/{network}_history.csv")
+def read_history(folder: Path, run: str) -> pd.DataFrame:
+    """Return the history of the student's training."""
+    return pd.read_csv(folder / f"results/{run}/{RUNS[run]}/seed0/student_history.csv")
 
 
 def measure(folder: Path, data: Path, minutes: float) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -72,8 +72,8 @@ def measure(folder: Path, data: Path, minutes: float) -> tuple[pd.DataFrame, pd.
         [weights[1], *(f"results/ours/{name}.h5" for name in ("gaze", "explanations"))],
         "2",
     )
-    seconds = read_curve(folder, run="recipe")["seconds"]
-    per_iteration = (seconds.iloc[0]) / (TRIAL // 2)
+    seconds = read_history(folder, "recipe")["seconds"]
+    per_iteration = seconds.iloc[0] / (TRIAL // 2)
     iterations = max(20, round(60 * minutes / per_iteration))
     step = max(1, iterations // 20)
     recipe = {"iterations": iterations, "log_every": step, "validate_every": step}
@@ -81,12 +81,14 @@ def measure(folder: Path, data: Path, minutes: float) -> tuple[pd.DataFrame, pd.
     recipe["ramp_iterations"] = max(1, round(iterations * 4 / 15))
     run_snakemake(folder, make_config(data, recipe), weights, "2")
 
-    before = read_curve(folder, "teacher")["seconds"].iloc[-1]
     jobs = folder / "results/ours/full/seed0/benchmarks"
-    before += pd.read_csv(jobs / "pseudolabels.tsv", sep="\t")["s"].iloc[0]
+    before = sum(
+        pd.read_csv(jobs / f"{job}.tsv", sep="\t")["s"].iloc[0]
+        for job in ("teacher", "pseudolabels")
+    )
     curves = []
     for run, start in (("ours", before), ("recipe", 0.0)):
-        history = read_curve(folder, run=run).dropna(subset=["val_dice"])
+        history = read_history(folder, run).dropna(subset=["val_dice"])
         curves.append(
             pd.DataFrame(
                 {"minutes": (history["seconds"] + start) / 60, "dice": history["val_dice"]}

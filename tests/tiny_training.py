@@ -34,8 +34,13 @@ def make_files(folder):
         image[...] = rng.integers(60, 100, (n, *SIZE, 3)) + 90 * mask[..., None]
         file["mask"], file["has_mask"] = mask, np.ones(n, bool)
         file["original_size"] = np.full((n, 2), 2 * np.array(SIZE))
+        original = file.create_group("original_mask")
+        for name, own in zip(ids, mask.repeat(2, axis=1).repeat(2, axis=2)):
+            original[name] = own
+        file["spacing_mm"] = np.full((n, 2), np.nan, np.float32)
         io.write_strings(file, "split", SPLIT)
-        io.write_strings(file, "sample_id", ids)
+        for name in ("sample_id", "subject_id"):
+            io.write_strings(file, name, ids)
     with io.create_h5(paths["gaze"], "gaze", {}, {}) as file:
         file["pseudomask"] = np.stack([precise, broad], 1) * HAS_GAZE[:, None, None, None]
         refined = (0.3125 * broad + 0.125 * mask + 0.125 * precise) * HAS_GAZE[:, None, None]

@@ -398,7 +398,8 @@ def load(path: Path, role: Literal["teacher", "student"]) -> Teacher | Student:
     Raises
     ------
     BadInput
-        The pipeline did not write this file, or it holds a network of the other role.
+        The pipeline did not write this file, it holds a network of the other role, or timm no
+        longer has its encoder.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -421,6 +422,15 @@ def load(path: Path, role: Literal["teacher", "student"]) -> Teacher | Student:
             expected=role,
             mend=f"give the weights file of a {role}",
         )
-    model = build(architecture, seed=0)
-    model.load_state_dict(tensors)
+    try:
+        model = build(architecture, seed=0)
+        model.load_state_dict(tensors)
+    except (ValueError, RuntimeError) as error:
+        raise BadInput(
+            path,
+            "architecture",
+            found=error,
+            expected="weights that fit the architecture in the file",
+            mend="install the versions of envs/lock.txt, or train the network anew",
+        ) from error
     return model.eval()

@@ -40,6 +40,9 @@ def create_backbone(name: str, channels: int, weights: Mapping[str, Tensor] | No
     UnsuitableEncoder
         timm has no such model, or its feature maps do not have strides (2,) 4, 8, 16 and 32.
     """
+    # timm asks the network for a name with a scheme, such as hf-hub:, even without weights.
+    if not timm.is_model(name.split(".")[0]):
+        raise UnsuitableEncoder(f"timm has no model {name!r}")
     pretrained = (
         {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(weights)}}
         if weights

@@ -1,7 +1,11 @@
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
@@ -276,6 +280,26 @@ def test_files_of_another_role_or_format_are_refused(teacher, tmp_path):
     file.write_bytes(b"junk")
     with pytest.raises(BadInput, match="safetensors"):
         models.load(file, "teacher")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": "no_such_model"}, "timm has no model 'no_such_model'"),
+        ({"encoder": "hf-hub:someone/model"}, "timm has no model 'hf-hub:someone/model'"),
+        ({"head_width": 24}, "size mismatch"),
+    ],
+)
+def test_a_file_whose_network_cannot_be_built_is_refused(teacher, tmp_path, change, message):
+    file = tmp_path / "teacher.safetensors"
+    models.save(teacher, file, {})
+    with safe_open(file, "pt") as content:
+        about = json.loads(content.metadata()["about"])
+    about["architecture"] |= change
+    save_file(load_file(file), file, {"about": json.dumps(about)})
+    with pytest.raises(BadInput, match=message) as error:
+        models.load(file, "teacher")
+    assert str(file) in str(error.value)
 
 
 def test_published_networks_compute_as_the_authors_do_and_their_file_says_so(tmp_path):

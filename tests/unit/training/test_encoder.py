@@ -2,6 +2,7 @@
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -17,6 +18,7 @@ from tiny_training import (
 )
 
 from stages.core.cli import BadInput
+from stages.evaluation.evaluate import evaluate
 from stages.evaluation.predict import predict
 from stages.evaluation.segment import segment_folder
 from stages.networks import models
@@ -122,7 +124,7 @@ def test_a_network_is_rebuilt_from_its_file_without_hub_or_package(trained, monk
         assert student(image).logits.shape == (1, 2, 45, 70)
 
 
-def test_predictions_of_a_network_with_an_encoder(trained, files, tmp_path):
+def test_predictions_of_a_network_with_an_encoder_are_scored(trained, files, tmp_path):
     teacher, student = trained
     output = tmp_path / "predictions.h5"
     predict(
@@ -133,6 +135,10 @@ def test_predictions_of_a_network_with_an_encoder(trained, files, tmp_path):
     with h5py.File(output) as file:
         assert file["probability"].shape == (4, *SIZE)
         assert "teacher_probability" in file and file["attention_4"].shape[1] == 2
+    evaluate(files["prepared"], output, tmp_path / "metrics.csv")
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    # Two validation and two test images, by student, teacher and their mean.
+    assert len(metrics) == 12 and metrics["dice"].between(0, 1).all()
 
 
 def test_new_images_are_segmented_at_their_own_size(trained, tmp_path):
