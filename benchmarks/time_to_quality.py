@@ -63,24 +63,25 @@ def read_history(folder: Path, run: str) -> pd.DataFrame:
 
 def measure(folder: Path, data: Path, minutes: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train both; return their curves: minutes of work before the row, validation Dice."""
-    weights = [f"results/{run}/{experiment}/seed0/student.safetensors"
-               for run, experiment in RUNS.items()]  # fmt: skip
-    trial = {"iterations": TRIAL, "log_every": TRIAL // 2, "validate_every": TRIAL}
-    run_snakemake(
-        folder,
-        make_config(data, trial),
-        [weights[1], *(f"results/ours/{name}.h5" for name in ("gaze", "explanations"))],
-        "2",
+    ours, recipe = (
+        f"results/{run}/{experiment}/seed0/student.safetensors" for run, experiment in RUNS.items()
     )
-    seconds = read_history(folder, "recipe")["seconds"]
-    per_iteration = seconds.iloc[0] / (TRIAL // 2)
+    # In a folder of its own, so that an interrupted run continues with the same schedule.
+    trial = {"iterations": TRIAL, "log_every": TRIAL // 2, "validate_every": TRIAL}
+    (folder / "trial").mkdir(exist_ok=True)
+    run_snakemake(folder / "trial", make_config(data, trial), [recipe], "2")
+    per_iteration = read_history(folder / "trial", "recipe")["seconds"].iloc[0] / (TRIAL // 2)
     iterations = max(20, round(60 * minutes / per_iteration))
     step = max(1, iterations // 20)
-    recipe = {"iterations": iterations, "log_every": step, "validate_every": step}
+    schedule = {"iterations": iterations, "log_every": step, "validate_every": step}
     # The weights rise over the same part of the training as published: 4,000 of 15,000.
-    recipe["ramp_iterations"] = max(1, round(iterations * 4 / 15))
-    run_snakemake(folder, make_config(data, recipe), weights, "2")
+    schedule["ramp_iterations"] = max(1, round(iterations * 4 / 15))
+    run_snakemake(folder, make_config(data, schedule), [ours, recipe], "2")
+    return read_curves(folder)
 
+
+def read_curves(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the curves of both trainings of `measure`."""
     jobs = folder / "results/ours/full/seed0/benchmarks"
     before = sum(
         pd.read_csv(jobs / f"{job}.tsv", sep="\t")["s"].iloc[0]
