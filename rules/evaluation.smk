@@ -7,6 +7,7 @@ from rules.evaluation import (
     summarise_inputs,
     summarise_settings,
 )
+from rules.training import teacher_inputs
 
 
 rule predict:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from rules.paths import folder_contents
+from rules.paths import encoder_path, folder_contents
 from stages.core.config import Config, DatasetSettings
 from stages.core.fingerprint import fingerprint
 from stages.settings.modules import SIMULATION_MODULE, reader_module
+from stages.settings.training import EncoderSettings
 from stages.settings.verify import VerifySettings
 
 
@@ -61,6 +62,18 @@ def verify_code(config: Config, dataset: str) -> str:
     settings = config.dataset(dataset)
     modules = ["stages.gaze.verify", f"stages.data.datasets.{settings.prepare.layout}"]
     return fingerprint(*modules, *([] if settings.gaze.simulate else [_reader(settings)]))
+
+
+def feature_encoders(config: Config, dataset: str) -> list[EncoderSettings]:
+    """List the encoder whose features vote on the maps, if any do."""
+    features = config.dataset(dataset).gaze.features
+    return [] if features is None else [features.pretrained]
+
+
+def feature_inputs(config: Config, dataset: str) -> dict[str, str]:
+    """Name the file of the encoder whose features vote on the maps, if any do."""
+    features = config.dataset(dataset).gaze.features
+    return {} if features is None else {"encoder": encoder_path(features.pretrained)}
 
 
 def pseudomasks_code(config: Config, dataset: str) -> str:

@@ -1,6 +1,7 @@
 """Fixations to pseudomasks, and checks of both."""
 
 from rules.gaze import (
+    feature_inputs,
     pseudomasks_code,
     quality_inputs,
     recording_contents,
@@ -42,6 +43,7 @@ rule verify:
 rule pseudomasks:
     """Turn fixations into heatmaps, refined maps and nested pseudomasks."""
     input:
+        unpack(from_config(feature_inputs)),
         prepared="results/{dataset}/prepared.h5",
         source=paths_from_config(recording_paths),
     output:
@@ -58,11 +60,12 @@ rule pseudomasks:
     params:
         fixations=dataset_setting(lambda dataset: dataset.fixations or ""),
         maps=from_config(recording_contents),
+        encoder=option("encoder"),
         settings=dataset_setting(lambda dataset: dataset.gaze.model_dump_json()),
         code=from_config(pseudomasks_code),
     shell:
         "python -m stages.gaze.pseudomasks --prepared {input.prepared:q}"
-        " --fixations {params.fixations:q} --output {output.gaze:q}"
+        " --fixations {params.fixations:q} {params.encoder} --output {output.gaze:q}"
         " --settings {params.settings:q} --threads {threads} --gpus {resources.gpu}"
         " --code {params.code} --log {log:q}"
 

@@ -1,10 +1,12 @@
 """Paths that the rules of several families share."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from stages.core.contents import folder_digest
+from stages.settings.training import EncoderSettings
 
 
 class PlanError(Exception):
@@ -41,6 +43,19 @@ def require_path(setting: str, path: str) -> str:
 def folder_contents(paths: Iterable[str]) -> list[str]:
     """Digest the content of each path that is a folder; a folder's own time says too little."""
     return [folder_digest(Path(path)) for path in paths if Path(path).is_dir()]
+
+
+def encoder_key(encoder: EncoderSettings) -> str:
+    """Name an encoder's file: by its model, and by where its weights come from."""
+    source = encoder.weights
+    if encoder.file:
+        source = hashlib.sha256(encoder.file.encode()).hexdigest()[:8]
+    return f"{encoder.encoder}-{source}"
+
+
+def encoder_path(encoder: EncoderSettings) -> str:
+    """Return the path of an encoder's file."""
+    return f"results/encoders/{encoder_key(encoder)}.safetensors"
 
 
 def dataset_files(file: str, datasets: Iterable[str]) -> list[str]:

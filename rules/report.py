@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from rules.paths import Training, dataset_files, training_files
+from rules.gaze import feature_encoders
+from rules.paths import Training, dataset_files, encoder_key, training_files
 from rules.training import (
     datasets_with_gaze,
     reads_text,
@@ -123,7 +124,9 @@ def jobs_behind(config: Config, chosen: Sequence[Training], *, shown: bool) -> l
         jobs += [Job(rule, {"dataset": dataset}) for rule in rules]
         if shown or any(reads_text(config, t.dataset, t.experiment) for t in own):
             jobs += _text_jobs(config, dataset)
-        names = (training_encoders(config, t.dataset, t.experiment) for t in own)
+        names = [training_encoders(config, t.dataset, t.experiment) for t in own]
+        if "pseudomasks" in rules:
+            names.append([encoder_key(e) for e in feature_encoders(config, dataset)])
         for name in dict.fromkeys(chain.from_iterable(names)):
             if (job := Job("encoder", {"encoder": name})) not in jobs:
                 jobs.append(job)

@@ -1,10 +1,9 @@
 """Trainings: which there are, and what each network learns from."""
 
-import hashlib
 from collections.abc import Iterable
 
 from rules.gaze import quality_inputs
-from rules.paths import PlanError, Training, require_path
+from rules.paths import PlanError, Training, encoder_key, encoder_path, require_path
 from stages.core.config import Config
 from stages.core.fingerprint import fingerprint
 from stages.settings.modules import method_module
@@ -106,21 +105,19 @@ def teacher_settings(config: Config, dataset: str, experiment: str) -> str:
 
 
 def pseudolabels_settings(config: Config, dataset: str, experiment: str) -> str:
-    crf = config.experiment(dataset, experiment).student.target_crf
-    assert crf is not None
-    return crf.model_dump_json()
+    return config.experiment(dataset, experiment).student.pseudolabels.model_dump_json()
 
 
-def _encoder_key(encoder: EncoderSettings) -> str:
-    """Name an encoder's file: by its model, and by where its weights come from."""
-    source = encoder.weights
-    if encoder.file:
-        source = hashlib.sha256(encoder.file.encode()).hexdigest()[:8]
-    return f"{encoder.encoder}-{source}"
+def pseudolabels_inputs(config: Config, dataset: str, experiment: str, seed: str) -> dict[str, str]:
+    """Name the teacher, its explanations and, where they join in, the maps of the gaze."""
+    inputs = teacher_inputs(config, dataset, experiment, seed)
+    if config.experiment(dataset, experiment).student.target_gaze:
+        inputs["gaze"] = f"results/{dataset}/gaze.h5"
+    return inputs
 
 
 def encoders(config: Config) -> dict[str, EncoderSettings]:
-    """Name the file of every pretrained encoder that an experiment may train."""
+    """Name the file of every pretrained encoder that an experiment or the gaze may need."""
     networks = (
         network
         for dataset in config.datasets
@@ -128,8 +125,9 @@ def encoders(config: Config) -> dict[str, EncoderSettings]:
         for chosen in [config.experiment(dataset, experiment)]
         for network in (chosen.teacher, chosen.student)
     )
-    found = (network.pretrained for network in networks)
-    return {_encoder_key(encoder): encoder for encoder in found if encoder is not None}
+    features = (settings.gaze.features for settings in config.datasets.values())
+    found = (part.pretrained for part in (*networks, *features) if part is not None)
+    return {encoder_key(encoder): encoder for encoder in found if encoder is not None}
 
 
 def training_encoders(config: Config, dataset: str, experiment: str) -> list[str]:
@@ -137,7 +135,7 @@ def training_encoders(config: Config, dataset: str, experiment: str) -> list[str
     chosen = config.experiment(dataset, experiment)
     networks = [chosen.teacher] if chosen.student.needs_teacher else []
     found = (network.pretrained for network in [*networks, chosen.student])
-    return [_encoder_key(encoder) for encoder in found if encoder is not None]
+    return [encoder_key(encoder) for encoder in found if encoder is not None]
 
 
 def encoder_weights_inputs(config: Config, encoder: str) -> dict[str, str]:
@@ -154,9 +152,7 @@ def encoder_weights_inputs(config: Config, encoder: str) -> dict[str, str]:
 
 def _encoder_inputs(settings: OptimisationSettings) -> dict[str, str]:
     encoder = settings.pretrained
-    if encoder is None:
-        return {}
-    return {"encoder": f"results/encoders/{_encoder_key(encoder)}.safetensors"}
+    return {} if encoder is None else {"encoder": encoder_path(encoder)}
 
 
 def teacher_network_inputs(config: Config, dataset: str, experiment: str) -> dict[str, str]:

@@ -6,11 +6,11 @@ from rules.training import (
     encoder_weights_inputs,
     encoders,
     launch_command,
+    pseudolabels_inputs,
     pseudolabels_settings,
     student_code,
     student_inputs,
     student_settings,
-    teacher_inputs,
     teacher_network_inputs,
     teacher_settings,
     training_gpus,
@@ -88,9 +88,9 @@ rule teacher:
 
 
 rule pseudolabels:
-    """Draw what the teacher says of the training images to their edges."""
+    """Join the teacher's predictions of the training images with the gaze, and align them."""
     input:
-        unpack(from_config(teacher_inputs)),
+        unpack(from_config(pseudolabels_inputs)),
         prepared="results/{dataset}/prepared.h5",
     output:
         pseudolabels="results/{dataset}/{experiment}/seed{seed}/pseudolabels.h5",
@@ -104,12 +104,13 @@ rule pseudolabels:
     resources:
         gpu=one_gpu,
     params:
+        gaze=option("gaze"),
         explanations=option("explanations"),
         settings=from_config(pseudolabels_settings),
         code=fingerprint("stages.training.pseudolabels"),
     shell:
         "python -m stages.training.pseudolabels --prepared {input.prepared:q}"
-        " {params.explanations} --teacher {input.teacher:q}"
+        " {params.gaze} {params.explanations} --teacher {input.teacher:q}"
         " --output {output.pseudolabels:q} --settings {params.settings:q}"
         " --threads {threads} --gpus {resources.gpu} --code {params.code} --log {log:q}"
 

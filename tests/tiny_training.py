@@ -7,7 +7,7 @@ from conftest import disc
 from safetensors.torch import load_file
 
 from stages.core import io
-from stages.settings.training import StudentSettings, TeacherSettings
+from stages.settings.training import PseudolabelSettings, StudentSettings, TeacherSettings
 from stages.training.pseudolabels import make_pseudolabels
 from stages.training.student import train_student
 from stages.training.teacher import train_teacher
@@ -79,7 +79,14 @@ def make_tiny_pseudolabels(files, folder, teacher, crf):
     """Write the pseudolabels of a teacher; return their file."""
     output = folder / "pseudolabels.h5"
     named = {name: files[name] for name in ("prepared", "explanations") if name in files}
-    make_pseudolabels(**named, teacher=teacher, output=output, settings=crf, threads=1, gpus=0)
+    make_pseudolabels(
+        **named,
+        teacher=teacher,
+        output=output,
+        settings=PseudolabelSettings(crf=crf),
+        threads=1,
+        gpus=0,
+    )
     return output
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from stages.core import cli, io
 from stages.core.device import choose_device, make_deterministic
 from stages.core.parallel import ordered_map
+from stages.gaze.area import estimate_areas, rescale_to_area, spread_area
+from stages.gaze.features import require_subjects, vote
 from stages.gaze.heatmap import draw_heatmap, draw_published_heatmap
 from stages.gaze.levels import cut_levels
 from stages.gaze.recordings import Scanpath
@@ -25,27 +27,22 @@ _DRAW_HEATMAP = {"image": draw_heatmap, "published": draw_published_heatmap}
 
 
 class _GazeSample(NamedTuple):
-    """The inputs for the maps of one sample with gaze."""
+    """The inputs for the maps of one sample with gaze; `area` is a share of the image."""
 
     image: NDArray[Any]
     original_size: tuple[int, int]
     scanpath: Scanpath | Path
+    area: float | None
 
 
 class GazeMaps(NamedTuple):
-    """The maps computed from one sample's gaze.
+    """The maps computed from one sample's gaze, (H, W) float16 in [0, 1].
 
-    Attributes
-    ----------
-    heatmap, refined
-        (H, W) float16 in [0, 1]; the heatmap is all 0 if the recording is a refined map.
-    pseudomask
-        (L, H, W) uint8 in {0, 1}, nested, the highest threshold first.
+    The heatmap is all 0 if the recording is a refined map.
     """
 
     heatmap: NDArray[np.float16]
     refined: NDArray[np.float16]
-    pseudomask: NDArray[np.uint8]
 
 
 def _make_maps(sample: _GazeSample, settings: GazeSettings, device: torch.device) -> GazeMaps:
@@ -63,9 +60,9 @@ def _make_maps(sample: _GazeSample, settings: GazeSettings, device: torch.device
         refined, heatmap = heatmap, np.zeros(size, np.float32)
     else:
         refined = refine_with_crf(sample.image, heatmap, sample.original_size, settings.crf, device)
-    # The levels are cut from the stored values, so that readers of the file get the same levels.
-    stored = refined.astype(np.float16)
-    return GazeMaps(heatmap.astype(np.float16), stored, cut_levels(stored, settings.thresholds))
+    if sample.area is not None:
+        refined = rescale_to_area(refined, sample.area)
+    return GazeMaps(heatmap.astype(np.float16), refined.astype(np.float16))
 
 
 def _load_scanpaths(
@@ -99,6 +96,21 @@ def _load_scanpaths(
     return scanpaths
 
 
+def _estimate_areas(
+    scanpaths: list[Scanpath | Path], sizes: NDArray[np.integer], training: NDArray[np.bool_]
+) -> list[float | None]:
+    """Estimate the area of each sample's target from its fixations; None for a map."""
+    looked = [path for path in scanpaths if isinstance(path, Scanpath)]
+    if len(looked) < len(scanpaths):
+        return [None] * len(scanpaths)
+    areas = [
+        spread_area(scanpath.fixations, (int(height), int(width)))
+        for scanpath, (height, width) in zip(looked, sizes, strict=True)
+    ]
+    counts = np.array([len(scanpath.fixations) for scanpath in looked])
+    return [float(area) for area in estimate_areas(np.array(areas), counts, training)]
+
+
 def _write_fixations(file: h5py.File, per_sample: list[Scanpath | Path | None]) -> None:
     """Write the fixations of all samples, concatenated in sample order, and counts per sample."""
     empty = Scanpath(np.empty((0, 4)), 0, 0)
@@ -121,18 +133,22 @@ def make_pseudomasks(
     threads: int,
     gpus: int,
     fixations: Path | None = None,
+    encoder: Path | None = None,
 ) -> None:
     """Write gaze.h5 from recorded gaze or, with `settings.simulate`, from the masks.
 
     Simulation reads only the masks of the training split. For a sample without gaze, the maps and
-    pseudomasks are all 0 and `has_gaze` is false.
+    pseudomasks are all 0 and `has_gaze` is false. With `settings.features`, `aligned` holds the
+    maps on which the classifier has not voted, and `encoder` is the file of its encoder.
     """
     device = choose_device(gpus)
     make_deterministic(device)
     # Images are processed in parallel, each on one core.
     torch.set_num_threads(1)
-    inputs = {"prepared": prepared} | ({"fixations": fixations} if fixations else {})
-    needed = ("image", "mask", "has_mask", "split", "sample_id", "original_size")
+    inputs = {"prepared": prepared}
+    inputs |= {"fixations": fixations} if fixations else {}
+    inputs |= {"encoder": encoder} if encoder else {}
+    needed = ("image", "mask", "has_mask", "split", "sample_id", "subject_id", "original_size")
     with (
         io.open_h5(prepared, *needed) as source,
         io.create_h5(output, "pseudomasks", inputs, settings) as file,
@@ -140,6 +156,8 @@ def make_pseudomasks(
         scanpaths = _load_scanpaths(source, prepared, fixations, settings)
         sample_ids = io.read_strings(source, "sample_id")
         with_gaze = np.array([has_gaze(scanpaths, name) for name in sample_ids])
+        rows = np.flatnonzero(with_gaze)
+        training = io.read_strings(source, "split") == "train"
         recorded = fixations is not None and settings.recorded
         file.attrs["gaze_origin"] = "recorded" if recorded else "simulated"
         io.write_strings(file, "sample_id", sample_ids)
@@ -152,20 +170,44 @@ def make_pseudomasks(
         heatmap = io.create_sample_dataset(file, "heatmap", (n, *size), np.float16)
         refined = io.create_sample_dataset(file, "refined", (n, *size), np.float16)
         pseudomask = io.create_sample_dataset(file, "pseudomask", (n, levels, *size), np.uint8)
+        sizes = source["original_size"][()]
+        areas: list[float | None] = [None] * len(rows)
+        if settings.levels == "area":
+            looked = [scanpaths[sample_ids[i]] for i in rows]
+            areas = _estimate_areas(looked, sizes[rows], training[rows])
 
         def samples() -> Iterator[_GazeSample]:
-            for i in np.flatnonzero(with_gaze).tolist():
-                name, original = sample_ids[i], tuple(source["original_size"][i].tolist())
-                yield _GazeSample(source["image"][i], original, scanpaths[name])
+            for i, area in zip(rows.tolist(), areas, strict=True):
+                original, scanpath = tuple(sizes[i].tolist()), scanpaths[sample_ids[i]]
+                yield _GazeSample(source["image"][i], original, scanpath, area)
 
         def make_maps(sample: _GazeSample) -> GazeMaps:
             return _make_maps(sample, settings, device)
 
+        aligned = refined
+        if settings.features is not None:
+            aligned = io.create_sample_dataset(file, "aligned", (n, *size), np.float16)
         all_maps = cli.progress(
-            ordered_map(make_maps, samples(), threads), "pseudomasks", int(with_gaze.sum())
+            ordered_map(make_maps, samples(), threads), "pseudomasks", len(rows)
         )
-        for i, maps in zip(np.flatnonzero(with_gaze).tolist(), all_maps, strict=True):
-            heatmap[i], refined[i], pseudomask[i] = maps
+        for i, maps in zip(rows.tolist(), all_maps, strict=True):
+            heatmap[i], aligned[i] = maps
+        if settings.features is not None:
+            weight = settings.features.weight
+            subjects = io.read_strings(source, "subject_id")[rows].tolist()
+            require_subjects(prepared, [subjects[k] for k in np.flatnonzero(training[rows])])
+            votes = vote(
+                lambda k: source["image"][rows[k]],
+                lambda k: aligned[rows[k]] >= 0.5,
+                subjects, training[rows], encoder, settings.features, device, threads,
+            )  # fmt: skip
+            for i, probability in zip(
+                rows.tolist(), cli.progress(votes, "features", len(rows)), strict=True
+            ):
+                refined[i] = weight * probability + (1 - weight) * aligned[i].astype(np.float32)
+        # Cut from the stored values, so that readers of the file get the same levels.
+        for i in rows.tolist():
+            pseudomask[i] = cut_levels(refined[i], settings.thresholds)
         cli.log.info("%d of %d samples have gaze", with_gaze.sum(), n)
 
 

@@ -6,6 +6,42 @@ from stages.settings.base import Settings
 from stages.settings.crf import CrfSettings
 from stages.settings.recording import MAP_FORMATS, RecordingSettings
 from stages.settings.scanpath import ScanSettings
+from stages.settings.training import EncoderSettings
+
+
+class FeatureSettings(Settings):
+    """A pixel classifier on the features of a frozen encoder, which votes on the refined maps.
+
+    It learns from the gaze on other images, and so knows what targets look like.
+    """
+
+    encoder: str = Field(
+        default="tf_efficientnet_lite0",
+        min_length=1,
+        description="name of a model of timm that makes feature maps",
+    )
+    encoder_weights: str = Field(
+        default="imagenet",
+        min_length=1,
+        description="imagenet (tf_efficientnet_lite0 to 2 from packages, others from timm's hub), "
+        "none, or a file (.safetensors, or a PyTorch file of tensors)",
+    )
+    side: int = Field(
+        default=256, ge=64, le=2048, description="longer side of the images that it reads, px"
+    )
+    weight: float = Field(
+        default=0.4,
+        gt=0,
+        lt=1,
+        description="weight of the classifier's probability in the mean with the refined map",
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the classifier")
+
+    @property
+    def pretrained(self) -> EncoderSettings:
+        """The encoder whose weights the classifier's features come from."""
+        return EncoderSettings(encoder=self.encoder, weights=self.encoder_weights)
+
 
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 
@@ -29,6 +65,15 @@ class GazeSettings(Settings):
         default=50, ge=0, description="shorter fixations are dropped, ms"
     )
     crf: CrfSettings = CrfSettings()
+    levels: Literal["thresholds", "area"] = Field(
+        default="thresholds",
+        description="thresholds: the thresholds cut the CRF's map; area: it is first rescaled so "
+        "that the pixels from ½ on have the area that the spread of the fixations tells",
+    )
+    features: FeatureSettings | None = Field(
+        default=None,
+        description="a pixel classifier that votes on the maps; null: none",
+    )
     thresholds: tuple[Threshold, ...] = Field(
         default=(0.5, 0.3),
         min_length=1,
@@ -61,7 +106,7 @@ class GazeSettings(Settings):
             return {"recording", "recorded"}
         if self.recording.format not in MAP_FORMATS:
             return {"seed"}
-        of_fixations = {"seed", "canvas", "sigma", "min_fixation_ms"}
+        of_fixations = {"seed", "canvas", "sigma", "min_fixation_ms", "levels"}
         return of_fixations | ({"crf"} if self.recording.format == "refined" else set())
 
     @model_validator(mode="after")

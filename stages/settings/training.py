@@ -212,13 +212,22 @@ class TeacherSettings(OptimisationSettings):
         return super().unused_fields() | (set() if self.text else {"text_dropout"})
 
 
+class PseudolabelSettings(Settings):
+    """What becomes of the teacher's predictions of the training images."""
+
+    crf: CrfSettings | None = Field(default=None, description="CRF on the result; null: none")
+    gaze: float = Field(
+        default=0, ge=0, lt=1, description="weight of the gaze's refined map in the mean with them"
+    )
+
+
 # Settings that each method uses, among those that only some methods use.
 _TWO_NETWORK_FIELDS = {
     "afc_weight", "cwc_weight", "cwc_threshold", "ramp_iterations", "noise", "cutmix_beta",
     "darm_ratio", "darm_block",
 }  # fmt: skip
 _METHOD_FIELDS = {
-    "distilled": _TWO_NETWORK_FIELDS | {"target_crf", "cwc_weighted"},
+    "distilled": _TWO_NETWORK_FIELDS | {"target_gaze", "target_crf", "cwc_weighted"},
     "single": set[str](),
     "gazemedseg": {"cwc_weight"},
     "published": _TWO_NETWORK_FIELDS | {"teacher_widths"},
@@ -249,10 +258,17 @@ class StudentSettings(OptimisationSettings):
         description="published: widths of the teacher; null: the widths in `teacher`; with an "
         "encoder of timm the teacher has the student's encoder and decoder",
     )
+    target_gaze: float = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="distilled: weight of the gaze's refined map in the mean with the teacher's "
+        "predictions, whose errors are others",
+    )
     target_crf: CrfSettings | None = Field(
         default=CrfSettings(sxy=25, compat=12),
-        description="distilled: CRF that aligns the teacher's predictions with the edges of the "
-        "training images; null: the predictions are used unchanged",
+        description="distilled: CRF that aligns the teacher's predictions (with `target_gaze`, "
+        "the mean) with the edges of the training images; null: they are used unchanged",
     )
     afc_weight: float = Field(default=0.1, ge=0, description="weight of the feature alignment loss")
     cwc_weight: float = Field(default=1.0, ge=0, description="weight of the consistency loss")
@@ -309,9 +325,14 @@ class StudentSettings(OptimisationSettings):
         return self.method == "distilled"
 
     @property
+    def pseudolabels(self) -> PseudolabelSettings:
+        """What becomes of the teacher's predictions before the student learns from them."""
+        return PseudolabelSettings(crf=self.target_crf, gaze=self.target_gaze)
+
+    @property
     def reads_pseudolabels(self) -> bool:
-        """Whether the student learns from teacher predictions that a CRF has refined."""
-        return self.needs_teacher and self.target_crf is not None
+        """Whether the teacher's predictions are changed before the student learns from them."""
+        return self.needs_teacher and self.pseudolabels != PseudolabelSettings()
 
     @property
     def trains_teacher_jointly(self) -> bool:

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.core import cli, io, job_log
 from stages.core.cli import BadInput
+from stages.networks.encoder_file import read_encoder
 from stages.settings.training import EncoderSettings, StudentSettings, TeacherSettings
 
 
@@ -75,28 +75,14 @@ def load_encoder(path: Path | None, settings: TeacherSettings | StudentSettings)
     """
     if settings.pretrained is None:
         return Encoder({"widths": settings.widths})
-    name = settings.encoder
-    mend = f"make it with python -m stages.training.encoder for {name}"
-    if path is None:
-        raise BadInput("--encoder", "option", found="none", expected=f"file of {name}", mend=mend)
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
-            found, mean, std = about["encoder"], tuple(about["mean"]), tuple(about["std"])
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        raise BadInput(
-            path, "file", found=error, expected="the file of an encoder", mend=mend
-        ) from error
-    if found != name:
-        raise BadInput(path, "encoder", found=found, expected=name, mend=mend)
+    content = read_encoder(path, settings.encoder)
     architecture = {
-        "encoder": name,
+        "encoder": settings.encoder,
         "decoder_widths": settings.decoder_widths,
-        "encoder_mean": mean,
-        "encoder_std": std,
+        "encoder_mean": content.mean,
+        "encoder_std": content.std,
     }
-    return Encoder(architecture, weights or None)
+    return Encoder(architecture, content.weights)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ def make_model_and_step(
 ) -> tuple[nn.ModuleDict, loop.Step]:
     """Build a student and its step: gaze loss under DARM, AFC, and CWC on a perturbed view.
 
-    If the settings ask for pseudolabels, a batch has a `pseudolabel` (B, H, W): the teacher's
-    foreground probability after the CRF. It replaces the teacher's prediction. The gaze loss then
-    uses only pixels in which pseudomask and pseudolabel agree and the levels are not split in
-    half; only consistency trains the other pixels.
+    If the settings ask for pseudolabels, a batch has a `pseudolabel` (B, H, W): the probability of
+    foreground that `pseudolabels` made of the teacher's prediction, which it replaces. The gaze
+    loss then uses only pixels in which pseudomask and pseudolabel agree and the levels are not
+    split in half; only consistency trains the other pixels.
     """
     assert teacher is not None
     teacher_network = models.load(teacher, "teacher").to(device)

@@ -5,6 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+import torch
 from conftest import disc
 from PIL import Image
 
@@ -12,11 +13,15 @@ from stages.core import io
 from stages.core.cli import BadInput
 from stages.data.prepare import prepare
 from stages.gaze import pseudomasks as stage
+from stages.gaze.area import estimate_areas, spread_area
+from stages.gaze.features import vote
 from stages.gaze.heatmap import draw_heatmap, draw_published_heatmap
 from stages.gaze.levels import cut_levels
-from stages.settings.gaze import GazeSettings
+from stages.settings.gaze import FeatureSettings, GazeSettings
 from stages.settings.prepare import PrepareSettings
 from stages.settings.scanpath import ScanSettings
+from stages.settings.training import EncoderSettings
+from stages.training.encoder import prepare_encoder
 
 SIZE = (32, 48)
 
@@ -112,6 +117,51 @@ def test_pseudomask_overlaps_the_fixated_mask(gaze, prepared):
     with h5py.File(gaze) as file, h5py.File(prepared) as source:
         for broad, mask in zip(file["pseudomask"][:4, -1], source["mask"][:4]):
             assert 2 * (broad & mask).sum() / (broad.sum() + mask.sum()) > 0.6
+
+
+def test_levels_follow_the_spread_of_the_fixations(prepared, kvasir, tmp_path, gaze):
+    by_area = GazeSettings(levels="area", thresholds=(0.7, 0.5))
+    make_pseudomasks(prepared, tmp_path / "area.h5", by_area, kvasir / "fixations.csv")
+    with h5py.File(tmp_path / "area.h5") as file, h5py.File(prepared) as source:
+        areas = [
+            spread_area(file["fixation"][3 * i : 3 * i + 3], tuple(source["original_size"][i]))
+            for i in range(4)
+        ]
+        training = source["split"][:4] == b"train"
+        expected = estimate_areas(np.array(areas), np.full(4, 3), training)
+        for i, area in enumerate(expected):
+            # float16 and the flat parts of the CRF's map join pixels at the cut.
+            assert file["pseudomask"][i, -1].mean() == pytest.approx(area, abs=0.1)
+            with h5py.File(gaze) as plain:
+                order = np.argsort(plain["refined"][i], axis=None)
+            assert (np.diff(file["refined"][i].ravel()[order].astype(float)) >= -2e-3).all()
+
+
+def test_the_classifiers_vote_is_a_part_of_the_refined_map(prepared, kvasir, tmp_path, monkeypatch):
+    # Four subjects of one frame each are the training split.
+    with h5py.File(prepared, "r+") as file:
+        file["split"][:4] = "train"
+    features = FeatureSettings(encoder="test_efficientnet", side=64, weight=0.25)
+    settings = GazeSettings(levels="area", features=features)
+    encoder = tmp_path / "encoder.safetensors"
+    prepare_encoder(encoder, EncoderSettings(encoder=features.encoder, weights="none"))
+    stage.make_pseudomasks(
+        prepared, tmp_path / "gaze.h5", settings, 2, 0, kvasir / "fixations.csv", encoder
+    )
+    with h5py.File(tmp_path / "gaze.h5") as file, h5py.File(prepared) as source:
+        votes = vote(
+            lambda i: source["image"][i], lambda i: file["aligned"][i] >= 0.5,
+            source["subject_id"].asstr()[:4].tolist(), np.ones(4, bool), encoder, features,
+            torch.device("cpu"), 1,
+        )  # fmt: skip
+        for i, probability in enumerate(votes):
+            expected = 0.25 * probability + 0.75 * file["aligned"][i].astype(np.float32)
+            assert file["refined"][i] == pytest.approx(expected, abs=1e-3)
+            levels = cut_levels(file["refined"][i], settings.thresholds)
+            assert np.array_equal(file["pseudomask"][i], levels)
+        assert not file["refined"][4:].any()
+        inputs = json.loads(file.attrs["inputs"])
+        assert inputs["encoder"] == io.sha256(encoder)
 
 
 def test_more_levels_are_stored_from_precise_to_broad(prepared, kvasir, tmp_path):

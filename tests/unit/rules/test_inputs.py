@@ -154,6 +154,24 @@ def test_a_network_on_a_pretrained_encoder_reads_its_file():
     assert jobs.count("encoder") == 2 and jobs.index("encoder") < jobs.index("teacher")
 
 
+def test_pseudomasks_on_which_features_vote_read_their_encoder():
+    assert gaze.feature_inputs(config(), "demo_isic") == {}
+    over = config(gaze={"simulate": {}, "features": {}})
+    assert gaze.feature_inputs(over, "demo_isic") == {"encoder": FILE}
+    assert set(training.encoders(over)) == {"tf_efficientnet_lite0-imagenet"}
+    jobs = rules_of(report.jobs_behind(over, [Training("demo_isic", "full", 0)], shown=False))
+    assert "encoder" in jobs
+
+
+def test_the_maps_of_the_gaze_reach_the_pseudolabels_in_which_they_join():
+    plain = training.pseudolabels_inputs(config(), "demo_isic", "full", "0")
+    joined = training.pseudolabels_inputs(
+        config(student={"target_gaze": 0.5, "target_crf": None}), "demo_isic", "full", "0"
+    )
+    assert joined == plain | {"gaze": "results/demo_isic/gaze.h5"}
+    assert {"teacher", "explanations"} == set(plain)
+
+
 def test_weights_of_the_users_own_are_an_input_and_must_exist(tmp_path):
     path = tmp_path / "own.safetensors"
     over = config(student=ENCODER | {"encoder_weights": str(path)})

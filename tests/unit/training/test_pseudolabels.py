@@ -18,10 +18,11 @@ from tiny_training import (
 )
 
 from stages.core import io
+from stages.core.cli import BadInput
 from stages.gaze.refinement import refine_with_crf
 from stages.networks import models
 from stages.settings.crf import CrfSettings
-from stages.settings.training import StudentSettings
+from stages.settings.training import PseudolabelSettings, StudentSettings
 from stages.training.methods import distilled
 from stages.training.pseudolabels import make_pseudolabels
 from stages.training.samples import normalise
@@ -61,10 +62,50 @@ def test_pseudolabels_are_the_teachers_prediction_after_the_crf(files, teacher, 
         assert json.loads(file.attrs["inputs"]) == {n: io.sha256(p) for n, p in inputs.items()}
 
 
+def test_the_gaze_joins_in_with_its_weight(files, teacher, tmp_path):
+    def make(name, **settings):
+        output = tmp_path / name
+        make_pseudolabels(
+            files["prepared"], teacher, output, PseudolabelSettings(**settings), 1, 0,
+            files["gaze"], files["explanations"],
+        )  # fmt: skip
+        with h5py.File(output) as file:
+            return file["probability"][:8].astype(np.float32)
+
+    alone, joined = make("alone.h5"), make("joined.h5", gaze=0.25)
+    with h5py.File(files["gaze"]) as file:
+        refined = file["refined"][:8].astype(np.float32)
+    assert joined == pytest.approx(0.75 * alone + 0.25 * refined, abs=2e-3)
+    # The CRF acts on the mean.
+    aligned = make("aligned.h5", gaze=0.25, crf=CRF)
+    with h5py.File(files["prepared"]) as source:
+        expected = refine_with_crf(
+            source["image"][5], joined[5], (64, 64), CRF, torch.device("cpu")
+        )
+    assert aligned[5] == pytest.approx(expected, abs=1e-2)
+
+
+def test_a_weight_of_the_gaze_without_gaze_is_refused(files, teacher, tmp_path):
+    with pytest.raises(BadInput, match="--gaze"):
+        make_pseudolabels(
+            files["prepared"], teacher, tmp_path / "out.h5", PseudolabelSettings(gaze=0.5), 1, 0,
+            explanations=files["explanations"],
+        )  # fmt: skip
+    assert not (tmp_path / "out.h5").exists()
+
+
 def test_the_number_of_threads_does_not_change_pseudolabels(files, teacher, tmp_path):
     one = make_tiny_pseudolabels(files, tmp_path, teacher, CRF).read_bytes()
     again = tmp_path / "again.h5"
-    make_pseudolabels(files["prepared"], teacher, again, CRF, 2, 0, files["explanations"])
+    make_pseudolabels(
+        files["prepared"],
+        teacher,
+        again,
+        PseudolabelSettings(crf=CRF),
+        2,
+        0,
+        explanations=files["explanations"],
+    )
     assert again.read_bytes() == one
 
 
