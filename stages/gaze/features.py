@@ -91,15 +91,16 @@ class _Classifier(nn.Module):
         return self.out(hidden)[..., 0]  # type: ignore[no-any-return]
 
 
-def _train(features: Tensor, labels: Tensor, seed: int) -> _Classifier:
-    """Train a classifier on positions: features (P, C), labels (P,) in [0, 1]."""
+def _train(features: Tensor, labels: Tensor, positions: Tensor, seed: int) -> _Classifier:
+    """Train a classifier on some positions of features (P, C) and labels (P,) in [0, 1]."""
     classifier = _Classifier(features.shape[1], seed)
     generator = torch.Generator().manual_seed(seed)
-    steps = EPOCHS * -(-len(labels) // BATCH)
+    steps = EPOCHS * -(-len(positions) // BATCH)
     optimiser = torch.optim.AdamW(classifier.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(EPOCHS):
-        for rows in torch.split(torch.randperm(len(labels), generator=generator), BATCH):
+        order = torch.randperm(len(positions), generator=generator)
+        for rows in torch.split(positions[order], BATCH):
             optimiser.zero_grad()
             loss = functional.binary_cross_entropy_with_logits(
                 classifier(features[rows]), labels[rows]
@@ -189,16 +190,16 @@ def vote(
     of_image = torch.tensor([len(label) for label in labels])
     all_features = torch.cat(features).float()
     centre, scale = all_features.mean(dim=0), all_features.std(dim=0) + 1e-3
-    all_features = (all_features - centre) / scale
+    all_features.sub_(centre).div_(scale)
     all_labels = torch.cat(labels)
 
     folds = assign_folds(subjects, settings.seed)
     of_position = torch.from_numpy(folds[rows]).repeat_interleave(of_image)
     classifiers = []
     for fold in range(FOLDS):
-        seen = of_position != fold
+        seen = (of_position != fold).nonzero()[:, 0]
         seed = settings.seed * FOLDS + fold
-        classifiers.append(_train(all_features[seen], all_labels[seen], seed))
+        classifiers.append(_train(all_features, all_labels, seen, seed))
 
     def judge(item: tuple[int, NDArray[Any]]) -> NDArray[np.float32]:
         i, pixels = item
