@@ -162,6 +162,14 @@ def read_scanpaths(
 def _require_kept_fixations(
     file: Path, scanpaths: dict[str, Scanpath], min_duration_ms: float
 ) -> None:
+    if not scanpaths:
+        raise BadInput(
+            file,
+            "fixations",
+            found="none on an image of the data set",
+            expected="fixations on its images",
+            mend="check whether the export is of these images, and holds its fixations",
+        )
     if not any(len(scanpath.fixations) for scanpath in scanpaths.values()):
         off = sum(scanpath.off_image for scanpath in scanpaths.values())
         short = sum(scanpath.short for scanpath in scanpaths.values())
@@ -198,5 +206,5 @@ def _group_by_sample(
             int((long_enough & ~on_image)[rows].sum()),
             int((~long_enough)[rows].sum()),
         )
-        for number, rows in zip(present, np.split(order, firsts[1:]), strict=True)
+        for number, rows in zip(present, np.split(order, firsts)[1:], strict=True)
     }

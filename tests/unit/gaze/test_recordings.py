@@ -770,6 +770,16 @@ def test_an_export_without_a_fixation_filter(file):
     assert "expected: rows of the type 'Fixation'" in text
 
 
+def test_an_export_whose_fixations_are_all_on_other_images(file):
+    # The saccade stays on a.png.
+    rows = (
+        row.replace("a.png", "c.png").replace("b.png", "c.png") if "Fixation" in row else row
+        for row in tobii_rows()
+    )
+    write_tobii(file, *rows)
+    assert "found:    none on an image of the data set" in message(file, **MCS)
+
+
 def test_a_fixation_without_a_number(file):
     rows = tobii_rows()
     rows[3] = rows[3].replace("\t300\t1\t", "\t300\t\t")
