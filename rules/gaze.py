@@ -5,8 +5,8 @@ from pathlib import Path
 from rules.paths import encoder_path, folder_contents
 from stages.core.config import Config, DatasetSettings
 from stages.core.fingerprint import fingerprint
-from stages.settings.modules import SIMULATION_MODULE, reader_module
-from stages.settings.training import EncoderSettings
+from stages.settings.modules import FEATURES_MODULE, SIMULATION_MODULE, reader_module
+from stages.settings.parts import EncoderSettings
 from stages.settings.verify import VerifySettings
 
 
@@ -80,7 +80,8 @@ def pseudomasks_code(config: Config, dataset: str) -> str:
     """Fingerprint what makes pseudomasks, and what reads or simulates the gaze."""
     settings = config.dataset(dataset)
     source = SIMULATION_MODULE if settings.gaze.simulate else _reader(settings)
-    return fingerprint("stages.gaze.pseudomasks", source)
+    features = [] if settings.gaze.features is None else [FEATURES_MODULE]
+    return fingerprint("stages.gaze.pseudomasks", source, *features)
 
 
 def quality_inputs(config: Config, dataset: str) -> dict[str, str]:

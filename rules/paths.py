@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stages.core.contents import folder_digest
-from stages.settings.training import EncoderSettings
+from stages.settings.parts import EncoderSettings
 
 
 class PlanError(Exception):

@@ -7,7 +7,8 @@ from rules.paths import PlanError, Training, encoder_key, encoder_path, require_
 from stages.core.config import Config
 from stages.core.fingerprint import fingerprint
 from stages.settings.modules import method_module
-from stages.settings.training import EncoderSettings, OptimisationSettings
+from stages.settings.parts import EncoderSettings
+from stages.settings.training import OptimisationSettings
 
 
 def training_gpus(config: Config, dataset: str, *, limit: int | None) -> int:

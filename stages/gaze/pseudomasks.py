@@ -14,14 +14,13 @@ from stages.core import cli, io
 from stages.core.device import choose_device, make_deterministic
 from stages.core.parallel import ordered_map
 from stages.gaze.area import estimate_areas, rescale_to_area, spread_area
-from stages.gaze.features import require_subjects, vote
 from stages.gaze.heatmap import draw_heatmap, draw_published_heatmap
 from stages.gaze.levels import cut_levels
 from stages.gaze.recordings import Scanpath
 from stages.gaze.refinement import refine_with_crf
 from stages.gaze.scans import has_gaze, read_map, read_recorded_gaze, require_gaze
 from stages.settings.gaze import GazeSettings
-from stages.settings.modules import SIMULATION_MODULE
+from stages.settings.modules import FEATURES_MODULE, SIMULATION_MODULE
 
 _DRAW_HEATMAP = {"image": draw_heatmap, "published": draw_published_heatmap}
 
@@ -193,10 +192,14 @@ def make_pseudomasks(
         for i, maps in zip(rows.tolist(), all_maps, strict=True):
             heatmap[i], aligned[i] = maps
         if settings.features is not None:
+            # By name, like the simulation.
+            classifier: Any = importlib.import_module(FEATURES_MODULE)
             weight = settings.features.weight
             subjects = io.read_strings(source, "subject_id")[rows].tolist()
-            require_subjects(prepared, [subjects[k] for k in np.flatnonzero(training[rows])])
-            votes = vote(
+            classifier.require_subjects(
+                prepared, [subjects[k] for k in np.flatnonzero(training[rows])]
+            )
+            votes = classifier.vote(
                 lambda k: source["image"][rows[k]],
                 lambda k: aligned[rows[k]] >= 0.5,
                 subjects, training[rows], encoder, settings.features, device, threads,

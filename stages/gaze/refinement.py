@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from stages.core.images import to_rgb8
 from stages.gaze import crf
-from stages.settings.crf import CrfSettings
+from stages.settings.parts import CrfSettings
 
 
 def refine_with_crf(

@@ -3,10 +3,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stages.settings.base import Settings
-from stages.settings.crf import CrfSettings
+from stages.settings.parts import CrfSettings, EncoderSettings
 from stages.settings.recording import MAP_FORMATS, RecordingSettings
 from stages.settings.scanpath import ScanSettings
-from stages.settings.training import EncoderSettings
 
 
 class FeatureSettings(Settings):

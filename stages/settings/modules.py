@@ -22,6 +22,8 @@ _READER_MODULES = {
 }
 # Simulates the gaze of a data set without a recording.
 SIMULATION_MODULE = "stages.gaze.simulation"
+# Votes on the maps of a data set whose settings ask for it.
+FEATURES_MODULE = "stages.gaze.features"
 
 
 def reader_module(format: str) -> str:

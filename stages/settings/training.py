@@ -3,7 +3,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from stages.settings.base import Settings, is_partial
-from stages.settings.crf import CrfSettings
+from stages.settings.parts import CrfSettings, EncoderSettings
 
 # A multiple of 4 (groups of group norm) and of 8 (heads of cross-attention).
 Width = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]
@@ -79,18 +79,6 @@ class AugmentSettings(Settings):
         moved = ("false_if_moved",) if self.scale or self.shift else ()
         turned = ("false_if_turned",) if self.quarter_turns else ()
         return (*moved, *turned)
-
-
-class EncoderSettings(Settings):
-    """A pretrained encoder."""
-
-    encoder: str = Field(description="name of a model of timm")
-    weights: str = Field(description="imagenet, none, or a file")
-
-    @property
-    def file(self) -> str | None:
-        """The user's own file of weights, if there is one."""
-        return None if self.weights in ("imagenet", "none") else self.weights
 
 
 class OptimisationSettings(Settings):

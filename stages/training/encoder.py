@@ -10,7 +10,8 @@ from torch import Tensor
 from stages.core import cli, io, job_log
 from stages.core.cli import BadInput
 from stages.networks.encoder_file import read_encoder
-from stages.settings.training import EncoderSettings, StudentSettings, TeacherSettings
+from stages.settings.parts import EncoderSettings
+from stages.settings.training import StudentSettings, TeacherSettings
 
 
 class Encoder(NamedTuple):

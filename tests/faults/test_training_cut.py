@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import TINY, make_files, read_history, train_tiny_student, train_tiny_teacher
 
-from stages.settings.training import EncoderSettings, StudentSettings, TeacherSettings
+from stages.settings.parts import EncoderSettings
+from stages.settings.training import StudentSettings, TeacherSettings
 from stages.training import checkpoint, loop
 from stages.training.checkpoint import Interrupted
 from stages.training.encoder import prepare_encoder

@@ -197,6 +197,7 @@ CASES = {
     "images without gaze allowed": Case(
         setting("datasets.mine.gaze.partial", True), {"verify mine"} | MINE_GAZE
     ),
+    "levels by area": Case(setting("defaults.gaze.levels", "area"), MINE_GAZE | ISIC_GAZE),
     "gaze not recorded": Case(setting("datasets.mine.gaze.recorded", False), MINE_GAZE),
     "seed of simulated gaze": Case(setting("defaults.gaze.seed", 1), ISIC_GAZE),
     "jitter of simulated gaze": Case(
@@ -231,6 +232,9 @@ CASES = {
     ),
     "CRF of the pseudolabels": Case(
         setting("defaults.student.target_crf.sxy", 9), FULL_PSEUDOLABELS
+    ),
+    "weight of the gaze in the pseudolabels": Case(
+        setting("defaults.student.target_gaze", 0.3), FULL_PSEUDOLABELS
     ),
     "no CRF of the pseudolabels": Case(setting("defaults.student.target_crf", None), FULL_STUDENT),
     "the teacher's augmentation": Case(setting("defaults.teacher.augment.scale", 0.2), FULL),

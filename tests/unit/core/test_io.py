@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from stages.core import io
 from stages.core.cli import BadInput
-from stages.settings.crf import CrfSettings
+from stages.settings.parts import CrfSettings
 
 ROOT = Path(__file__).parents[3]
 

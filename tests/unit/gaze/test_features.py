@@ -8,7 +8,7 @@ from conftest import disc
 from stages.core.cli import BadInput
 from stages.gaze.features import assign_folds, require_subjects, vote
 from stages.settings.gaze import FeatureSettings
-from stages.settings.training import EncoderSettings
+from stages.settings.parts import EncoderSettings
 from stages.training.encoder import prepare_encoder
 
 SIZE = (64, 80)

@@ -18,9 +18,9 @@ from stages.gaze.features import vote
 from stages.gaze.heatmap import draw_heatmap, draw_published_heatmap
 from stages.gaze.levels import cut_levels
 from stages.settings.gaze import FeatureSettings, GazeSettings
+from stages.settings.parts import EncoderSettings
 from stages.settings.prepare import PrepareSettings
 from stages.settings.scanpath import ScanSettings
-from stages.settings.training import EncoderSettings
 from stages.training.encoder import prepare_encoder
 
 SIZE = (32, 48)

@@ -5,7 +5,7 @@ import torch
 from conftest import disc
 
 from stages.gaze.refinement import refine_with_crf
-from stages.settings.crf import CrfSettings
+from stages.settings.parts import CrfSettings
 
 CPU = torch.device("cpu")
 

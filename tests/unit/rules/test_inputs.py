@@ -156,9 +156,11 @@ def test_a_network_on_a_pretrained_encoder_reads_its_file():
 
 def test_pseudomasks_on_which_features_vote_read_their_encoder():
     assert gaze.feature_inputs(config(), "demo_isic") == {}
+    plain = gaze.pseudomasks_code(config(), "demo_isic")
     over = config(gaze={"simulate": {}, "features": {}})
     assert gaze.feature_inputs(over, "demo_isic") == {"encoder": FILE}
     assert set(training.encoders(over)) == {"tf_efficientnet_lite0-imagenet"}
+    assert gaze.pseudomasks_code(over, "demo_isic") != plain
     jobs = rules_of(report.jobs_behind(over, [Training("demo_isic", "full", 0)], shown=False))
     assert "encoder" in jobs
 

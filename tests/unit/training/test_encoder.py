@@ -22,8 +22,9 @@ from stages.evaluation.evaluate import evaluate
 from stages.evaluation.predict import predict
 from stages.evaluation.segment import segment_folder
 from stages.networks import models
+from stages.settings.parts import EncoderSettings
 from stages.settings.predict import PredictSettings
-from stages.settings.training import EncoderSettings, TeacherSettings
+from stages.settings.training import TeacherSettings
 from stages.training import encoder
 
 NAME = "test_efficientnet"

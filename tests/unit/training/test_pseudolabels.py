@@ -21,7 +21,7 @@ from stages.core import io
 from stages.core.cli import BadInput
 from stages.gaze.refinement import refine_with_crf
 from stages.networks import models
-from stages.settings.crf import CrfSettings
+from stages.settings.parts import CrfSettings
 from stages.settings.training import PseudolabelSettings, StudentSettings
 from stages.training.methods import distilled
 from stages.training.pseudolabels import make_pseudolabels
