@@ -13,8 +13,13 @@ _ENCODER_MODULES = {
     "import": "imported",
 }
 _READER_MODULES = {
-    "gazemedseg": "eyelink",
-    "eyelink": "eyelink",
+    "gazemedseg": "fixations",
+    "eyelink": "fixations",
+    "gazepoint": "fixations",
+    "pupil": "fixations",
+    "smi": "fixations",
+    "imotions": "fixations",
+    "fixations": "fixations",
     "tobii": "tobii",
     "samples": "samples",
     "heatmaps": "maps",

@@ -13,7 +13,7 @@ from stages.core.cli import BadInput, Problems, log
 from stages.gaze.recordings.images import ImageIndex
 from stages.gaze.recordings.placing import check_placement, is_on_image, to_image_fractions
 from stages.gaze.recordings.scan import Scanpath
-from stages.gaze.recordings.table import Columns, Table, open_table
+from stages.gaze.recordings.table import Columns, Table
 from stages.settings.modules import reader_module
 from stages.settings.recording import RecordingSettings
 
@@ -84,7 +84,7 @@ def read_scanpaths(
     Parameters
     ----------
     file
-        A table in the format `settings.format`: gazemedseg, eyelink, tobii or samples.
+        A table in the format `settings.format`.
     sizes
         Sample id → height and width of its original image, px. Rows of other images are ignored,
         and the log counts them.
@@ -111,7 +111,7 @@ def read_scanpaths(
         fit the sampling rate, or no fixation at all (fixations are not detected in bad samples).
     """
     found = Problems()
-    # This hint is here and not in `open_table`: other tables cannot be replaced by maps.
+    # Only a recording can be replaced by maps.
     if file.is_dir():
         raise BadInput(
             file,
@@ -121,14 +121,17 @@ def read_scanpaths(
             mend="give the path of the table; if the folder holds maps, set gaze.recording.format "
             "to heatmaps or refined",
         )
-    table = open_table(file)
     # Imported by name: a change of another format's reader must not rerun this recording.
     reader: Any = importlib.import_module(reader_module(settings.format))
-    columns: Columns = reader.find_columns(table, settings)
+    table: Table
+    columns: Columns
+    table, columns = reader.open_recording(file, settings)
     images = ImageIndex(sizes)
     gaze: pd.DataFrame = reader.read_gaze(table, columns, settings, images, found)
     with found.collect():
-        images.check_matches(table, columns.image)
+        images.check_matches(
+            table, f"column {columns.image}" if columns.image else "gaze.recording.image"
+        )
     raw = settings.format == "samples"
     width_height = np.array([size[::-1] for size in sizes.values()], np.float64)
     # Raw samples without a position are blinks.

@@ -1,32 +1,41 @@
 """Raw gaze samples of any eye tracker, in a table with columns that this project defines."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from stages.core.cli import BadInput, Problems, log
 from stages.gaze.recordings.detection import detect_fixations
 from stages.gaze.recordings.images import ImageIndex
-from stages.gaze.recordings.table import Columns, Table, encode_names, read_columns, require_columns
+from stages.gaze.recordings.table import (
+    Columns,
+    Table,
+    encode_names,
+    open_table,
+    read_columns,
+    require_columns,
+)
+from stages.gaze.recordings.validity import is_lost
 from stages.settings.recording import DetectionSettings, RecordingSettings
 
 READER_COLUMN = "reader"
 VALID_COLUMN = "valid"
-_BOOLEAN_WORDS = {"true": "1", "false": "0"}
 # Largest relative difference between the recorded and the stated time step.
 _RATE_TOLERANCE = 0.2
 # Ratio of the stated to the recorded time step → the time unit that explains this ratio.
 _TIME_UNITS = {1000.0: "seconds", 0.001: "microseconds", 0.000001: "nanoseconds"}
 
 
-def find_columns(table: Table, settings: RecordingSettings) -> Columns:
-    """Return the column names of a table of samples.
+def open_recording(file: Path, settings: RecordingSettings) -> tuple[Table, Columns]:
+    """Open a table of samples.
 
     Raises
     ------
     BadInput
         A column is absent.
     """
+    table = open_table(file)
     columns = Columns(
         image=settings.image_column or "image", x="x", y="y", time="time_ms", duration=""
     )
@@ -35,7 +44,7 @@ def find_columns(table: Table, settings: RecordingSettings) -> Columns:
         columns[:4],
         "rename the columns; if another column names the image, set recording.image_column",
     )
-    return columns
+    return table, columns
 
 
 def read_gaze(
@@ -73,7 +82,7 @@ def read_gaze(
         rows = rows.set_axis(["time_ms", "x", "y"], axis="columns")
         if valid:
             with problems.collect():
-                rows.loc[_is_lost(table, part[VALID_COLUMN]), ["x", "y"]] = np.nan
+                rows.loc[is_lost(table, VALID_COLUMN, part[VALID_COLUMN]), ["x", "y"]] = np.nan
         rows.insert(0, "sample", sample.astype(np.int32))
         rows.insert(1, "sequence", (reader * len(images) + sample))
         rows = rows[sample >= 0]
@@ -120,28 +129,6 @@ def find_fixations(
             mend="check recording.detection: threshold, rate_hz, screen_mm, distance_mm",
         )
     return fixations
-
-
-def _is_lost(table: Table, valid: pd.Series) -> NDArray[np.bool_]:
-    """Return (R,) whether the eye was lost, from the column `valid`, (R,) categorical text."""
-    words = [word.strip().lower().replace(",", ".") for word in valid.cat.categories]
-    numbers = pd.to_numeric(
-        pd.Series([_BOOLEAN_WORDS.get(word, word) for word in words]), errors="coerce"
-    )
-    number = numbers.to_numpy(np.float64, na_value=np.nan)[valid.cat.codes.to_numpy()]
-    # Other numbers are rejected: some trackers grade validity, with 0 as the best grade.
-    wrong = ~np.isin(number, [0, 1])
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise BadInput(
-            table.file,
-            f"column {VALID_COLUMN}, line {valid.index[row]}",
-            found=repr(valid.iloc[row]),
-            expected="1 or true, or 0 or false where the eye was lost",
-            mend="convert the tracker's own words or numbers to these values",
-        )
-    lost: NDArray[np.bool_] = number == 0
-    return lost
 
 
 def _check_times(

@@ -1,0 +1,202 @@
+"""Find the header and the columns of a table by their names.
+
+Names of columns match in upper and lower case, and with or without a unit in brackets:
+`FixationPointX` finds `FixationPointX (MCSpx)`, unless another column differs only in its unit.
+"""
+
+import csv
+import re
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from stages.core.cli import BadInput
+from stages.gaze.recordings.table import Table, detect_encoding, open_table, unreadable_table
+
+# A header is looked for in this number of lines.
+_MAX_HEADER_LINE = 2000
+_SEPARATORS = "\t;,"
+# A line that spreadsheets write to state the separator.
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*')
+# Spelling of a unit of time in a header → one unit, ms.
+_TIME_UNITS = {"ms": 1.0, "s": 1000.0, "μs": 0.001, "us": 0.001, "ns": 0.000001}
+
+
+def split_header(name: str) -> tuple[str, str]:
+    """Split a header into its name in lower case and its unit without brackets and spaces."""
+    # NFKC unifies the two characters that look like the Greek letter of microseconds.
+    match = re.fullmatch(
+        r"(.*?)\s*(?:[\[(]([^\])]*)[\])])?", unicodedata.normalize("NFKC", name.strip())
+    )
+    if match is None:
+        return name.lower(), ""
+    return match[1].lower(), (match[2] or "").replace(" ", "")
+
+
+def matching_columns(columns: Sequence[str], name: str) -> list[str]:
+    """Return the columns that a name may mean: the closest matches, or none."""
+    if exact := [column for column in columns if column == name]:
+        return exact
+    base, unit = split_header(name)
+    headers = [(column, *split_header(column)) for column in columns if column]
+    same = [c for c, other, other_unit in headers if (other, other_unit) == (base, unit)]
+    if same or unit:
+        return same
+    return [column for column, other, _ in headers if other == base]
+
+
+def require_column(table: Table, name: str) -> str:
+    """Return the column of a table that a name means.
+
+    Raises
+    ------
+    BadInput
+        There is none, or several.
+    """
+    found = matching_columns(table.columns, name)
+    if len(found) != 1:
+        raise BadInput(
+            table.file,
+            f"line {table.header}",
+            found=f"the column {found[0]!r} twice"
+            if len(set(found)) == 1
+            else f"the columns {found}"
+            if found
+            else table.columns,
+            expected="each column once"
+            if len(set(found)) == 1
+            else f"one column with the name {name!r}"
+            if found
+            else f"also {[name]}",
+            mend="delete or rename one of the two"
+            if len(set(found)) == 1
+            else "write the name with the unit in its brackets in recording.columns",
+        )
+    return found[0]
+
+
+def _split(line: str, separator: str) -> list[str]:
+    if separator == "\t":
+        values = [re.sub(r'^\s*"(.*)"\s*$', r"\1", value) for value in line.split("\t")]
+    else:
+        try:
+            values = next(csv.reader([line], delimiter=separator), [])
+        except csv.Error:
+            values = line.split(separator)
+    return [value.strip() for value in values]
+
+
+def find_header(file: Path, kinds: Sequence[Collection[str]]) -> tuple[Table, int | None]:
+    """Find the header of a table, which may stand below a preamble.
+
+    Parameters
+    ----------
+    file
+        The table.
+    kinds
+        For each possible kind of table the names of its columns.
+
+    Returns
+    -------
+    The table, whose header is the first line that holds all names of a kind, and the position of
+    this kind. If no line does: the table whose header holds most names, and None.
+
+    Raises
+    ------
+    BadInput
+        The file is unreadable, empty or not text.
+    """
+    best: tuple[int, Table] | None = None
+    try:
+        encoding, separators = detect_encoding(file), _SEPARATORS
+        with file.open(encoding=encoding) as lines:
+            for number, line in enumerate(lines, 1):
+                if number > _MAX_HEADER_LINE:
+                    break
+                line = line.rstrip("\r\n")
+                if stated := _SEPARATOR_LINE.fullmatch(line):
+                    separators = stated[1]
+                    continue
+                # The most frequent character separates the columns, if several are possible.
+                for separator in sorted(set(separators) & set(line), key=line.count, reverse=True):
+                    columns = _split(line, separator)
+                    table = Table(file, encoding, separator, columns, number)
+                    for position, names in enumerate(kinds):
+                        count = sum(bool(matching_columns(columns, name)) for name in names)
+                        if count == len(names):
+                            return table, position
+                        if count > (best[0] if best else 0):
+                            best = count, table
+    except (OSError, ValueError) as error:
+        raise unreadable_table(file, error) from error
+    # A table of another kind: its first line is its header.
+    return best[1] if best else open_table(file), None
+
+
+def read_preamble(table: Table, beginning: str) -> str:
+    """Return what follows `beginning` on a line above the header; empty if no line begins so."""
+    with table.file.open(encoding=table.encoding) as lines:
+        for number, line in enumerate(lines, 1):
+            if number >= table.header:
+                break
+            if line.startswith(beginning):
+                return line.removeprefix(beginning).strip()
+    return ""
+
+
+def ms_per_unit(
+    table: Table, column: str, stated: str | None, usual: str | None, setting: str
+) -> float:
+    """Return how many ms one unit of a column of times is.
+
+    Parameters
+    ----------
+    table, column
+        The column; its name may hold the unit in brackets.
+    stated
+        The unit that the settings state; None: they do not.
+    usual
+        The unit if neither the settings nor the name state it; None: it is unknown.
+    setting
+        Name of the setting, for the message.
+
+    Raises
+    ------
+    BadInput
+        The name of the column and the settings state two units, or the unit is unknown.
+    """
+    header = _TIME_UNITS.get(split_header(column)[1])
+    value = _TIME_UNITS[stated] if stated else header
+    if value is None and usual:
+        value = _TIME_UNITS[usual]
+    if value is None:
+        raise BadInput(
+            table.file,
+            f"column {column}",
+            found="no unit of time in its name",
+            expected="a unit of time",
+            mend=f"set {setting}: ms, s, us or ns",
+        )
+    if header not in (None, value):
+        raise BadInput(
+            table.file,
+            f"column {column}",
+            found=f"another unit than {setting}: {stated}",
+            expected="one unit of time",
+            mend=f"remove {setting}, or correct it",
+        )
+    return value
+
+
+def as_row_values(rows: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
+    """Return the setting `rows` as column → texts of its values."""
+    values: dict[str, tuple[str, ...]] = {}
+    for column, value in rows.items():
+        cells = value if isinstance(value, list | tuple) else [value]
+        texts: list[str] = []
+        for cell in cells:
+            texts += ["true", "True", "TRUE"] if cell is True else []
+            texts += ["false", "False", "FALSE"] if cell is False else []
+            texts += [str(cell)] if not isinstance(cell, bool) else []
+        values[column] = tuple(texts)
+    return values
