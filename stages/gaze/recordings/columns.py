@@ -35,6 +35,8 @@ def split_header(name: str) -> tuple[str, str]:
 
 def matching_columns(columns: Sequence[str], name: str) -> list[str]:
     """Return the columns that a name may mean: the closest matches, or none."""
+    if not name:
+        return []
     if exact := [column for column in columns if column == name]:
         return exact
     base, unit = split_header(name)

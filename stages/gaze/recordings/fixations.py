@@ -120,7 +120,7 @@ def _absent_columns(table: Table, preset: Preset, settings: RecordingSettings) -
         "columns",
         found=table.columns,
         expected=f"also {absent}",
-        mend=recognise(table.file, settings.format) or mend,
+        mend=recognise(table.file, settings) or mend,
     )
 
 

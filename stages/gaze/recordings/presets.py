@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.gaze.recordings.columns import find_header
+from stages.gaze.recordings.columns import find_header, matching_columns
+from stages.settings.recording import RecordingSettings
 
 
 class Preset(NamedTuple):
@@ -149,19 +150,34 @@ _OTHERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
-def recognise(file: Path, stated: str) -> str:
+def recognise(file: Path, settings: RecordingSettings) -> str:
     """Advise on the format of a table whose stated format does not fit; empty if unknown.
 
-    The advice is part of a message: "these are the columns of …: set format: …".
+    The advice is part of a message: "these are the columns of …: set recording.format: …".
     """
-    known = [
-        (name, kind.title, kind.required_names())
+    known: list[tuple[str, str, list[str], Preset | None]] = [
+        (
+            name,
+            kind.title,
+            [c for c in kind.required_names() if c != kind.columns.get("image")],
+            kind,
+        )
         for name, kinds in PRESETS.items()
         for kind in kinds
         if name != "gazemedseg"
-    ] + [(name, title, list(names)) for name, title, names in _OTHERS]
-    _, position = find_header(file, [names for _, _, names in known])
-    if position is None or known[position][0] == stated:
+    ]
+    known += [(name, title, list(names), None) for name, title, names in _OTHERS]
+    table, position = find_header(file, [names for _, _, names, _ in known])
+    if position is None or known[position][0] == settings.format:
         return ""
-    name, title, _ = known[position]
-    return f"these are the columns of {title}: set recording.format: {name}"
+    name, title, _, kind = known[position]
+    advice = f"these are the columns of {title}: set recording.format: {name}"
+    stated = settings.image or settings.image_column or settings.columns.image
+    if kind is None or kind.image_line or stated:
+        return advice
+    if matching_columns(table.columns, kind.columns.get("image") or ""):
+        return advice
+    return (
+        f"{advice}, and recording.image_column to the column that names the image (or "
+        "recording.image, if none does)"
+    )

@@ -121,7 +121,7 @@ def open_recording(file: Path, settings: RecordingSettings) -> tuple[Table, Colu
             "columns",
             found=table.columns,
             expected=f"also {absent}",
-            mend=recognise(file, "tobii")
+            mend=recognise(file, settings)
             or "select these columns in Pro Lab's data export; if another column names the "
             "image, set recording.image_column; recording.unit and recording.screen decide which "
             "coordinates are read",
