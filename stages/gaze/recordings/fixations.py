@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from stages.core.cli import BadInput, Problems, list_names
+from stages.gaze.recordings import asc
 from stages.gaze.recordings.columns import (
     as_row_values,
     find_header,
@@ -66,6 +67,8 @@ def open_recording(
     BadInput
         A column is absent, nothing names the image, or a unit of time is unknown.
     """
+    if settings.format == "eyelink" and asc.is_asc(file):
+        return asc.open_recording(file, settings)
     presets = presets or PRESETS.get(settings.format, (GENERAL,))
     table, position = find_header(file, [_required_names(preset, settings) for preset in presets])
     preset = presets[position or 0]
@@ -181,6 +184,8 @@ def read_gaze(
     duration_ms and start_ms (NaN without such a column); the index is the line in the file. Rows of
     other images are absent. start_ms counts from the tracker's own zero.
     """
+    if asc.is_asc_table(table):
+        return asc.read_gaze(table, columns, settings, images, problems)
     gazemedseg = settings.format == "gazemedseg"
     size_columns = SIZE_COLUMNS if gazemedseg and set(SIZE_COLUMNS) <= set(table.columns) else ()
     start = [columns.time] if columns.time else []

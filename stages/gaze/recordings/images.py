@@ -99,6 +99,10 @@ class ImageIndex:
                 self._unknown[name] = self._unknown.get(name, 0) + count
         return positions[codes] if len(positions) else np.empty(0, np.int64)
 
+    def has(self, name: str) -> bool:
+        """Return whether a name in a recording means an image of the data set."""
+        return self._find_position(split_folder(name)[1]) >= 0
+
     def repeat_position(self, name: str, rows: int) -> NDArray[np.int64]:
         """Return (rows,) the position of one image that all rows belong to, as `find_positions`."""
         return self.find_positions(pd.Series(pd.Categorical([name] * rows)))

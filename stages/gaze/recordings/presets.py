@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from stages.gaze.recordings.asc import is_asc
 from stages.gaze.recordings.columns import find_header, matching_columns
 from stages.settings.recording import RecordingSettings
 
@@ -155,6 +156,12 @@ def recognise(file: Path, settings: RecordingSettings) -> str:
 
     The advice is part of a message: "these are the columns of …: set recording.format: …".
     """
+    if is_asc(file):
+        return (
+            "this is a text file of EyeLink's edf2asc: set recording.format: eyelink, and "
+            "recording.image_column to the words before the name of the image in its messages, or "
+            "to the trial variable with the name"
+        )
     known: list[tuple[str, str, list[str], Preset | None]] = [
         (
             name,
