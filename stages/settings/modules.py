@@ -29,9 +29,9 @@ _READER_MODULES = {
 SIMULATION_MODULE = "stages.gaze.simulation"
 
 
-def reader_module(format: str) -> str:
-    """Return the module that reads a format of recorded gaze."""
-    return f"stages.gaze.recordings.{_READER_MODULES[format]}"
+def reader_module(format: str, *, raw: bool = False) -> str:
+    """Return the module that reads a format of recorded gaze; `raw`: its raw samples."""
+    return f"stages.gaze.recordings.{_READER_MODULES['samples' if raw else format]}"
 
 
 def explain_module(backend: str) -> str:

@@ -6,6 +6,9 @@ from stages.settings.base import Settings, is_partial
 
 # Formats that are a folder of maps; the others are tables.
 MAP_FORMATS = ("heatmaps", "refined")
+# Formats that may be raw samples: with `detection` the raw gaze is read, not the tracker's own
+# fixations.
+RAW_FORMATS = ("samples", "tobii", "gazepoint", "pupil", "imotions")
 # The lower limits of screen size and distance refuse centimetres, which would make all angles wrong
 # by a factor of 10.
 ScreenSide = Annotated[float, Field(ge=100)]
@@ -110,6 +113,11 @@ class RecordingSettings(Settings):
     image: str = Field(
         default="", description="image of all rows, if no column of the table names the image"
     )
+    valid_range: tuple[float, float] | None = Field(
+        default=None,
+        description="lowest and highest value of the column `valid` where the eye was seen; null: "
+        "1 or true, as the format says otherwise",
+    )
     time_unit: TimeUnit | None = Field(
         default=None,
         description="unit of durations and starts; null: as the format says, or the name of the "
@@ -139,7 +147,8 @@ class RecordingSettings(Settings):
         description="largest share of fixations off their image; a larger share stops the run",
     )
     detection: DetectionSettings | None = Field(
-        default=None, description="samples: how fixations are detected"
+        default=None,
+        description="how fixations are detected in raw gaze; null: the tracker's own fixations",
     )
 
     @model_validator(mode="before")
@@ -175,22 +184,27 @@ class RecordingSettings(Settings):
                 "recording.detection must be set for the format samples: rate_hz, screen_mm and "
                 "distance_mm are needed to detect fixations"
             )
-        if self.format != "samples" and self.detection is not None:
+        if self.format not in RAW_FORMATS and self.detection is not None:
             raise ValueError(
                 f"recording.detection does not apply to the format {self.format}: fixations are "
                 "detected only in samples"
             )
-        if self.format == "samples" and self.screen is None:
+        if self.detection is not None and self.screen is None:
             raise ValueError(
-                "recording.screen must be set for the format samples: fixations are detected in "
-                "degrees on the screen"
+                "recording.screen must be set for raw samples: fixations are detected in degrees "
+                "on the screen"
             )
         if self.format == "tobii" and self.unit == "percent":
             raise ValueError(
                 "recording.unit must be px or fraction for the format tobii: Tobii exports no "
                 "percent"
             )
-        if self.format == "tobii" and self.screen is not None and self.unit == "fraction":
+        if (
+            self.format == "tobii"
+            and self.screen
+            and not self.detection
+            and self.unit == "fraction"
+        ):
             raise ValueError(
                 "recording.unit must be px for the format tobii with a screen: Pro Lab exports "
                 "fixation points on the screen only in pixels"
@@ -208,7 +222,15 @@ class RecordingSettings(Settings):
         roles = {role: name for role, name in self.columns if name}
         if repeated := [name for name in roles.values() if list(roles.values()).count(name) > 1]:
             raise ValueError(f"recording.columns names {repeated[0]!r} twice")
-        if self.format == "tobii":
+        if self.detection is not None:
+            unused = [f"columns.{role}" for role in ("duration",) if role in roles]
+            unused += ["start_unit"] if self.start_unit else []
+            if unused:
+                raise ValueError(
+                    f"recording.{unused[0]} does not apply to raw samples: they have one time, "
+                    "recording.columns.start in recording.time_unit"
+                )
+        elif self.format == "tobii":
             unused = [f"columns.{role}" for role in roles if role != "image"]
             unused += [name for name in ("time_unit", "start_unit") if getattr(self, name)]
             if unused:

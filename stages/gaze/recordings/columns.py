@@ -1,4 +1,4 @@
-"""Find the header and the columns of a table by their names.
+"""Find the header and the columns of a table by their names; read units and flags.
 
 Names of columns match in upper and lower case, and with or without a unit in brackets:
 `FixationPointX` finds `FixationPointX (MCSpx)`, unless another column differs only in its unit.
@@ -10,14 +10,23 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
 from stages.core.cli import BadInput
+from stages.gaze.recordings.decimals import MISSING_VALUES
 from stages.gaze.recordings.table import Table, detect_encoding, open_table, unreadable_table
 
 # A header is looked for in this number of lines.
 _MAX_HEADER_LINE = 2000
 _SEPARATORS = "\t;,"
+# Lines between which iMotions describes the columns, in rows that begin with their names.
+_BEFORE_DATA = ("#HEADER", "#METADATA")
+_DATA_MARK = "#DATA"
 # A line that spreadsheets write to state the separator.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*')
+_BOOLEAN_WORDS = {"true": "1", "false": "0"}
 # Spelling of a unit of time in a header → one unit, ms.
 _TIME_UNITS = {"ms": 1.0, "s": 1000.0, "μs": 0.001, "us": 0.001, "ns": 0.000001}
 
@@ -109,6 +118,7 @@ def find_header(file: Path, kinds: Sequence[Collection[str]]) -> tuple[Table, in
         The file is unreadable, empty or not text.
     """
     best: tuple[int, Table] | None = None
+    in_preamble = False
     try:
         encoding, separators = detect_encoding(file), _SEPARATORS
         with file.open(encoding=encoding) as lines:
@@ -116,6 +126,11 @@ def find_header(file: Path, kinds: Sequence[Collection[str]]) -> tuple[Table, in
                 if number > _MAX_HEADER_LINE:
                     break
                 line = line.rstrip("\r\n")
+                mark = line.rstrip(_SEPARATORS)
+                if mark in _BEFORE_DATA or mark == _DATA_MARK:
+                    in_preamble = mark != _DATA_MARK
+                if in_preamble:
+                    continue
                 if stated := _SEPARATOR_LINE.fullmatch(line):
                     separators = stated[1]
                     continue
@@ -202,3 +217,52 @@ def as_row_values(rows: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
             texts += [str(cell)] if not isinstance(cell, bool) else []
         values[column] = tuple(texts)
     return values
+
+
+def is_lost(
+    table: Table, column: str, valid: pd.Series, seen: tuple[float, float] | None = None
+) -> NDArray[np.bool_]:
+    """Return (R,) whether the eye was lost, from a column of flags or grades.
+
+    Parameters
+    ----------
+    table, column
+        For the message.
+    valid
+        (R,) categorical text: 1 or true; 0 or false where the eye was lost.
+    seen
+        Lowest and highest value where the eye was seen, for a column of grades; a missing value
+        means that it was lost.
+
+    Raises
+    ------
+    BadInput
+        A value is none of these.
+    """
+    words = [word.strip().lower().replace(",", ".") for word in valid.cat.categories]
+    numbers = pd.to_numeric(
+        pd.Series([_BOOLEAN_WORDS.get(word, word) for word in words], dtype="str"), errors="coerce"
+    )
+    number = numbers.to_numpy(np.float64, na_value=np.nan)[valid.cat.codes.to_numpy()]
+    if seen is None:
+        # Other numbers are rejected: some trackers grade validity, with 0 as the best grade.
+        wrong = ~np.isin(number, [0, 1])
+    else:
+        wrong = np.isnan(number) & ~valid.isin(MISSING_VALUES).to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise BadInput(
+            table.file,
+            f"column {column}, line {valid.index[row]}",
+            found=repr(valid.iloc[row]),
+            expected="1 or true, or 0 or false where the eye was lost"
+            if seen is None
+            else "a number",
+            mend="set recording.valid_range to the lowest and highest value where the eye was "
+            "seen; or convert the tracker's own words to 1 and 0"
+            if seen is None
+            else "correct or delete the line",
+        )
+    low, high = seen or (1, 1)
+    lost: NDArray[np.bool_] = ~((number >= low) & (number <= high))
+    return lost

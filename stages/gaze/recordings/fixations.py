@@ -8,18 +8,11 @@ import pandas as pd
 
 from stages.core.cli import BadInput, Problems, list_names
 from stages.gaze.recordings import asc
-from stages.gaze.recordings.columns import (
-    as_row_values,
-    find_header,
-    matching_columns,
-    ms_per_unit,
-    read_preamble,
-    require_column,
-)
+from stages.gaze.recordings.columns import is_lost
+from stages.gaze.recordings.exports import open_export
 from stages.gaze.recordings.images import SIZE_COLUMNS, ImageIndex, ShownSizes
-from stages.gaze.recordings.presets import GENERAL, PRESETS, Preset, recognise
+from stages.gaze.recordings.presets import GENERAL, PRESETS, Preset
 from stages.gaze.recordings.table import Columns, Table, encode_names, read_columns
-from stages.gaze.recordings.validity import is_lost
 from stages.settings.recording import RecordingSettings
 
 # If the median step from one start to the next is below or above these multiples of the median
@@ -28,30 +21,10 @@ _STEP_RANGE = (0.02, 200.0)
 _MIN_STEPS = 3
 
 
-def _name_columns(preset: Preset, settings: RecordingSettings) -> dict[str, str]:
-    """Return role → name of the column, from the preset and the settings; the settings win."""
-    stated = {role: name for role, name in settings.columns if name}
-    if settings.image_column:
-        stated["image"] = settings.image_column
-    names = {**preset.columns, **stated}
-    if settings.image:
-        names.pop("image", None)
-    return names
-
-
-def _required_names(preset: Preset, settings: RecordingSettings) -> list[str]:
-    """Return the names of the columns that a table must have."""
-    stated = {role for role, name in settings.columns if name}
-    names = _name_columns(preset, settings)
-    optional = set(preset.optional) - stated
-    required = [name for role, name in names.items() if role not in optional]
-    return [*required, *preset.rows, *settings.rows]
-
-
 def open_recording(
     file: Path, settings: RecordingSettings, presets: Sequence[Preset] = ()
 ) -> tuple[Table, Columns]:
-    """Find the header and the columns of a table of fixations.
+    """Open a table of fixations, or a text file of edf2asc.
 
     Parameters
     ----------
@@ -65,100 +38,13 @@ def open_recording(
     Raises
     ------
     BadInput
-        A column is absent, nothing names the image, or a unit of time is unknown.
+        See `open_export`.
     """
     if settings.format == "eyelink" and asc.is_asc(file):
         return asc.open_recording(file, settings)
     presets = presets or PRESETS.get(settings.format, (GENERAL,))
-    table, position = find_header(file, [_required_names(preset, settings) for preset in presets])
-    preset = presets[position or 0]
-    if position is None:
-        raise _absent_columns(table, preset, settings)
-    rows = {**preset.rows, **as_row_values(settings.rows)}
-    table = table._replace(rows={require_column(table, name): rows[name] for name in rows})
-    found = {
-        role: require_column(table, name)
-        for role, name in _name_columns(preset, settings).items()
-        if matching_columns(table.columns, name)
-    }
-    start, duration = found.get("start", ""), found["duration"]
-    return table, Columns(
-        image=found.get("image", ""),
-        x=found["x"],
-        y=found["y"],
-        time=start,
-        duration=duration,
-        reader=found.get("reader", ""),
-        number=found.get("index", ""),
-        valid=found.get("valid", ""),
-        pupil=found.get("pupil", ""),
-        image_name="" if "image" in found else _name_image(table, preset, settings),
-        duration_ms=ms_per_unit(
-            table, duration, settings.time_unit, preset.time_unit, "recording.time_unit"
-        ),
-        time_ms=ms_per_unit(
-            table,
-            start,
-            settings.start_unit,
-            settings.time_unit or preset.start_unit or preset.time_unit,
-            "recording.start_unit",
-        )
-        if start
-        else 1.0,
-    )
-
-
-def _absent_columns(table: Table, preset: Preset, settings: RecordingSettings) -> BadInput:
-    names = _required_names(preset, settings)
-    absent = [name for name in names if not matching_columns(table.columns, name)]
-    if preset is GENERAL:
-        mend = "correct recording.columns and recording.rows, which name the table's columns"
-    else:
-        mend = f"export {preset.title} with these columns"
-    if _name_columns(preset, settings).get("image") in absent:
-        mend += "; if another column names the image, set recording.image_column"
-        mend += "; if none does, set recording.image"
-    return BadInput(
-        table.file,
-        "columns",
-        found=table.columns,
-        expected=f"also {absent}",
-        mend=recognise(table.file, settings) or mend,
-    )
-
-
-def _name_image(table: Table, preset: Preset, settings: RecordingSettings) -> str:
-    """Return the name of the image of all rows, from the settings or from above the header.
-
-    Raises
-    ------
-    BadInput
-        Neither names it, or a column of the format names it.
-    """
-    column = preset.columns.get("image", "")
-    others = matching_columns(table.columns, column) if column else []
-    if settings.image and others and not set(others) & set(table.rows):
-        raise BadInput(
-            table.file,
-            f"column {others[0]}",
-            found=f"names of images, while recording.image is {settings.image!r}",
-            expected="one source of the names",
-            mend="remove recording.image; or choose the rows of this image: recording.rows: "
-            f"{{{others[0]}: NAME}}",
-        )
-    name = settings.image
-    if not name and preset.image_line:
-        name = read_preamble(table, preset.image_line)
-    if not name:
-        raise BadInput(
-            table.file,
-            "image",
-            found=f"no column with its name in {preset.title}",
-            expected="the name of the image on which the gaze was recorded",
-            mend="set recording.image to the image of all rows, or recording.image_column to the "
-            "column that names it",
-        )
-    return name
+    table, columns, _ = open_export(file, settings, presets)
+    return table, columns
 
 
 def read_gaze(
@@ -228,7 +114,7 @@ def read_gaze(
         lost = np.zeros(len(part), bool)
         if columns.valid:
             with problems.collect():
-                lost |= is_lost(table, columns.valid, part[columns.valid])
+                lost |= is_lost(table, columns.valid, part[columns.valid], settings.valid_range)
         if pupil:
             lost |= ~(part[columns.pupil].to_numpy() > 0)
         rows.loc[lost, ["x", "y"]] = np.nan

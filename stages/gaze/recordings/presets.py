@@ -1,16 +1,11 @@
 """The exports of each eye tracker's software: names of columns, units, and rows that count.
 
-A preset describes an export as data. `fixations.py` reads every preset with fixations; a new export
-with one row per fixation needs only an entry here.
+A preset describes an export as data: `fixations.py` reads those with fixations, `samples.py` those
+with raw gaze. A new export that is a table needs only an entry here.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
-
-from stages.gaze.recordings.asc import is_asc
-from stages.gaze.recordings.columns import find_header, matching_columns
-from stages.settings.recording import RecordingSettings
 
 
 class Preset(NamedTuple):
@@ -28,6 +23,8 @@ class Preset(NamedTuple):
         As in `recording.rows`.
     time_unit, start_unit
         Unit of the durations, and of the starts if it is another one.
+    valid_range
+        As in `recording.valid_range`.
     image_line
         Beginning of the line above the header that names the image.
     trial
@@ -41,6 +38,7 @@ class Preset(NamedTuple):
     rows: Mapping[str, tuple[str, ...]] = {}
     time_unit: str | None = "ms"
     start_unit: str | None = None
+    valid_range: tuple[float, float] | None = None
     image_line: str = ""
     trial: str = ""
 
@@ -144,47 +142,97 @@ PRESETS: dict[str, tuple[Preset, ...]] = {
         ),
     ),
 }
+# Format → its kinds of raw gaze, which `samples.py` reads: `start` is the time of the sample, and
+# rows without `index` are no samples.
+RAW_PRESETS: dict[str, tuple[Preset, ...]] = {
+    "samples": (
+        Preset(
+            "a table of samples",
+            {
+                "image": "image",
+                "x": "x",
+                "y": "y",
+                "start": "time_ms",
+                "reader": "reader",
+                "valid": "valid",
+            },
+            optional=("reader", "valid"),
+        ),
+    ),
+    "gazepoint": (
+        Preset(
+            "all gaze of Gazepoint Analysis",
+            {
+                "image": "MEDIA_NAME",
+                "x": "BPOGX",
+                "y": "BPOGY",
+                "start": "TIME",
+                "valid": "BPOGV",
+            },
+            time_unit="s",
+        ),
+    ),
+    "pupil": (
+        Preset(
+            "gaze positions of Pupil Player",
+            {
+                "x": "norm_pos_x",
+                "y": "norm_pos_y",
+                "start": "gaze_timestamp",
+                "valid": "confidence",
+            },
+            time_unit="s",
+            valid_range=(0.6, 1),
+        ),
+    ),
+    "imotions": (
+        Preset(
+            "raw gaze of iMotions",
+            {
+                "image": "SourceStimuliName",
+                "x": "ET_GazeLeftx",
+                "y": "ET_GazeLefty",
+                "start": "Timestamp",
+                "valid": "ET_ValidityLeftEye",
+            },
+            optional=("image",),
+            valid_range=(0, 3),
+        ),
+    ),
+    "tobii": (
+        Preset(
+            "samples of Tobii Studio",
+            {
+                "image": "MediaName",
+                "x": "GazePointX (ADCSpx)",
+                "y": "GazePointY (ADCSpx)",
+                "start": "RecordingTimestamp",
+                "index": "GazePointIndex",
+                "reader": "ParticipantName",
+            },
+            optional=("reader",),
+        ),
+        *(
+            Preset(
+                "samples of Tobii Pro Lab",
+                {
+                    "image": image,
+                    "x": f"Gaze point X{unit}",
+                    "y": f"Gaze point Y{unit}",
+                    "start": "Recording timestamp",
+                    "reader": "Participant name",
+                },
+                optional=("reader",),
+                rows={"Sensor": ("Eye Tracker",)},
+                time_unit=None,
+            )
+            for unit in (" [DACS px]", "")
+            for image in ("Presented Stimulus name", "Presented Media name")
+        ),
+    ),
+}
 # Exports that have readers of their own, or no fixations: format, title, columns.
-_OTHERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+OTHER_EXPORTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("tobii", "an export of Tobii Pro Lab", ("Eye movement type", "Eye movement type index")),
     ("tobii", "an export of Tobii Studio", ("GazeEventType", "FixationIndex", "MediaName")),
 )
-
-
-def recognise(file: Path, settings: RecordingSettings) -> str:
-    """Advise on the format of a table whose stated format does not fit; empty if unknown.
-
-    The advice is part of a message: "these are the columns of …: set recording.format: …".
-    """
-    if is_asc(file):
-        return (
-            "this is a text file of EyeLink's edf2asc: set recording.format: eyelink, and "
-            "recording.image_column to the words before the name of the image in its messages, or "
-            "to the trial variable with the name"
-        )
-    known: list[tuple[str, str, list[str], Preset | None]] = [
-        (
-            name,
-            kind.title,
-            [c for c in kind.required_names() if c != kind.columns.get("image")],
-            kind,
-        )
-        for name, kinds in PRESETS.items()
-        for kind in kinds
-        if name != "gazemedseg"
-    ]
-    known += [(name, title, list(names), None) for name, title, names in _OTHERS]
-    table, position = find_header(file, [names for _, _, names, _ in known])
-    if position is None or known[position][0] == settings.format:
-        return ""
-    name, title, _, kind = known[position]
-    advice = f"these are the columns of {title}: set recording.format: {name}"
-    stated = settings.image or settings.image_column or settings.columns.image
-    if kind is None or kind.image_line or stated:
-        return advice
-    if matching_columns(table.columns, kind.columns.get("image") or ""):
-        return advice
-    return (
-        f"{advice}, and recording.image_column to the column that names the image (or "
-        "recording.image, if none does)"
-    )

@@ -122,7 +122,8 @@ def read_scanpaths(
             "to heatmaps or refined",
         )
     # Imported by name: a change of another format's reader must not rerun this recording.
-    reader: Any = importlib.import_module(reader_module(settings.format))
+    raw = settings.detection is not None
+    reader: Any = importlib.import_module(reader_module(settings.format, raw=raw))
     table: Table
     columns: Columns
     table, columns = reader.open_recording(file, settings)
@@ -132,7 +133,6 @@ def read_scanpaths(
         images.check_matches(
             table, f"column {columns.image}" if columns.image else "gaze.recording.image"
         )
-    raw = settings.format == "samples"
     width_height = np.array([size[::-1] for size in sizes.values()], np.float64)
     # Raw samples without a position are blinks.
     to_check = gaze[gaze["x"].notna() & gaze["y"].notna()] if raw else gaze

@@ -27,8 +27,9 @@ from stages.gaze.recordings.columns import (
     require_column,
     split_header,
 )
+from stages.gaze.recordings.exports import recognise
 from stages.gaze.recordings.images import ImageIndex
-from stages.gaze.recordings.presets import PRESETS, recognise
+from stages.gaze.recordings.presets import PRESETS
 from stages.gaze.recordings.table import Columns, Table, encode_names, read_columns
 from stages.settings.recording import RecordingSettings
 

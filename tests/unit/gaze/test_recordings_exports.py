@@ -513,3 +513,112 @@ def test_the_right_format_is_advised(file, stated, right):
     assert f": set recording.format: {right}" in text
     no_image = right in ("eyelink", "pupil")
     assert ("recording.image, if none does" in text) == no_image
+
+
+# Raw gaze: one fixation of 400 ms in the middle of the image, at 50 Hz, then 200 ms without an eye,
+# then one of 200 ms.
+
+RAW = {
+    "screen": {"size": (1000, 500)},
+    "detection": {
+        "method": "dispersion", "rate_hz": 50, "screen_mm": (500, 250), "distance_mm": 600,
+    },
+}  # fmt: skip
+TIMES = [20 * i for i in range(40)]
+
+
+def raw_rows(form, *, lost, seen, scale=1.0, px=True, up=False):
+    """Lines of samples: `form` is filled with time, x, y and a flag."""
+    x, y = (500, 100) if px else (0.5, 0.2)
+    y = 1 - y if up else y
+    return [
+        form.format(t=t * scale, x=x, y=y, v=lost if 20 <= i < 30 else seen)
+        for i, t in enumerate(TIMES)
+    ]
+
+
+def check_raw(scan):
+    check(scan, [[0.5, 0.2, 400, 0], [0.5, 0.2, 200, 600]])
+
+
+def test_raw_gaze_of_gazepoint(file):
+    rows = raw_rows(
+        "0,scene_a,{t:.3f},{x},{y},{v},1,2,3,4,0,", lost=0, seen=1, scale=1e-3, px=False
+    )
+    header = "MEDIA_ID,MEDIA_NAME,TIME(2024/02/03),BPOGX,BPOGY,BPOGV,FPOGX,FPOGY,FPOGS,FPOGD,"
+    write(file, header + "FPOGV,", *rows)
+    check_raw(read(file, format="gazepoint", **RAW)["scene_a"])
+
+
+def test_raw_gaze_of_pupil_player(file):
+    header = "gaze_timestamp,world_index,confidence,norm_pos_x,norm_pos_y,base_data"
+    rows = raw_rows("{t:.3f},1,{v},{x},{y},a b", lost=0.59, seen=0.6, scale=1e-3, px=False, up=True)
+    write(file, header, *rows, end="\r\n")
+    check_raw(read(file, format="pupil", image="scene_a", **RAW)["scene_a"])
+    text = message(file, format="pupil", image="scene_a")
+    assert "these are the columns of gaze positions of Pupil Player" in text
+    assert "set recording.format: pupil, with recording.detection and recording.screen" in text
+    # A column of flags in place of the confidence does not take over its range.
+    write(file, header + ",ok", *(f"{row},{0 if '0.59' in row else 1}" for row in rows))
+    settings = {"format": "pupil", "image": "scene_a", "columns": {"valid": "ok"}, **RAW}
+    check_raw(read(file, **settings)["scene_a"])
+
+
+def test_raw_gaze_of_imotions(file):
+    names = "Timestamp,ET_GazeLeftx,ET_GazeLefty,ET_ValidityLeftEye"
+    preamble = ["8.1", "#HEADER", "Camera", "", "#METADATA", f"FieldName,{names}",
+                "DataType,Double,Double,Double,Double", 'Note,"0, 4 = lost",,,', "#DATA"]  # fmt: skip
+    rows = raw_rows("0,{t},{x},{y},{v}", lost=4, seen=0)
+    write(file, *preamble, f"RowNumber,{names}", *rows)
+    check_raw(read(file, format="imotions", image="scene_a", **RAW)["scene_a"])
+    text = message(file, format="imotions", image="scene_a")
+    assert "set recording.format: imotions, with recording.detection" in text
+    columns = dict(zip(("start", "x", "y", "valid"), names.split(",")))
+    settings = {"format": "samples", "unit": "px", "image": "scene_a", "columns": columns, **RAW}
+    scans = read(file, **settings, time_unit="ms", valid_range=(0, 3))
+    check_raw(scans["scene_a"])
+    assert "column ET_ValidityLeftEye" in message(file, **settings, time_unit="ms")
+    text = message(file, **settings, valid_range=(0, 3))
+    assert "column Timestamp\n  found:    no unit of time in its name" in text
+
+
+def test_raw_gaze_of_tobii_studio(file):
+    header = ["ParticipantName", "MediaName", "RecordingTimestamp", "StudioEvent", "GazePointIndex",
+              "GazePointX (ADCSpx)", "GazePointY (ADCSpx)", "GazePointX (MCSpx)", ""]  # fmt: skip
+    rows = raw_rows("P1\tscene_a\t{t}\t\t{t}\t{x}\t{y}\t7\t", lost=0, seen=0)
+    rows[20:30] = [row.replace("500\t100", "\t") for row in rows[20:30]]
+    # An event has the time of the next sample.
+    rows.insert(5, "P1\tscene_a\t100\tURLStart\t\t\t\t\t")
+    write(file, "\t".join(header), *rows, encoding="utf-8-sig", end="\r\n")
+    check_raw(read(file, format="tobii", unit="px", **RAW)["scene_a"])
+
+
+@pytest.mark.parametrize("unit", ["μs", "ms"])
+@pytest.mark.parametrize("system", [" [DACS px]", ""])
+@pytest.mark.parametrize("image", ["Presented Stimulus name", "Presented Media name"])
+def test_raw_gaze_of_tobii_pro_lab(file, unit, system, image):
+    header = [f"Recording timestamp [{unit}]", "Sensor", "Participant name", image,
+              f"Gaze point X{system}", f"Gaze point Y{system}"]  # fmt: skip
+    rows = raw_rows("{t}\tEye Tracker\tP1\tscene_a\t{x}\t{y}", lost=0, seen=0,
+                    scale=1000 if unit == "μs" else 1)  # fmt: skip
+    rows[20:30] = [row.replace("500\t100", "\t") for row in rows[20:30]]
+    rows.insert(5, rows[5].replace("Eye Tracker", "Gyroscope"))
+    write(file, "\t".join(header), *rows)
+    check_raw(read(file, format="tobii", unit="px", **RAW)["scene_a"])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"format": "smi", **RAW}, "recording.detection does not apply to the format smi"),
+        ({"format": "pupil", "detection": RAW["detection"]}, "recording.screen must be set"),
+        ({"format": "pupil", **RAW, "start_unit": "s"}, "start_unit does not apply to raw samples"),
+        (
+            {"format": "pupil", **RAW, "columns": {"duration": "d"}},
+            "recording.columns.duration does not apply to raw samples",
+        ),
+    ],
+)
+def test_settings_of_raw_gaze_that_do_not_fit_together(values, words):
+    with pytest.raises(ValidationError, match=words):
+        RecordingSettings.model_validate(values)
