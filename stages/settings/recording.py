@@ -222,6 +222,8 @@ class RecordingSettings(Settings):
         roles = {role: name for role, name in self.columns if name}
         if repeated := [name for name in roles.values() if list(roles.values()).count(name) > 1]:
             raise ValueError(f"recording.columns names {repeated[0]!r} twice")
+        if self.valid_range and not self.columns.valid and self.detection is None:
+            raise ValueError("recording.valid_range needs recording.columns.valid")
         if self.detection is not None:
             unused = [f"columns.{role}" for role in ("duration",) if role in roles]
             unused += ["start_unit"] if self.start_unit else []

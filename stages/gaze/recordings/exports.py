@@ -35,6 +35,7 @@ def _name_columns(preset: Preset, settings: RecordingSettings) -> dict[str, str]
 def _required_names(preset: Preset, settings: RecordingSettings) -> list[str]:
     """Return the names of the columns that a table must have."""
     stated = {role for role, name in settings.columns if name}
+    stated |= {"image"} if settings.image_column else set()
     names = _name_columns(preset, settings)
     optional = set(preset.optional) - stated
     required = [name for role, name in names.items() if role not in optional]
@@ -43,8 +44,8 @@ def _required_names(preset: Preset, settings: RecordingSettings) -> list[str]:
 
 def open_export(
     file: Path, settings: RecordingSettings, presets: Sequence[Preset]
-) -> tuple[Table, Columns, Preset]:
-    """Find the header and the columns of a table, and the kind of export that it is.
+) -> tuple[Table, Columns]:
+    """Find the header and the columns of a table.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def open_export(
     settings
         Its format, and what differs from the format.
     presets
-        Kinds of export that it may be; messages name the first one.
+        Kinds of export that it may be; the first one that fits is read.
 
     Raises
     ------
@@ -61,9 +62,9 @@ def open_export(
         A column is absent, nothing names the image, or a unit of time is unknown.
     """
     table, position = find_header(file, [_required_names(preset, settings) for preset in presets])
-    preset = presets[position or 0]
     if position is None:
-        raise _absent_columns(table, preset, settings)
+        raise _absent_columns(table, presets, settings)
+    preset = presets[position]
     rows = {**preset.rows, **as_row_values(settings.rows)}
     table = table._replace(rows={require_column(table, name): rows[name] for name in rows})
     found = {
@@ -72,7 +73,7 @@ def open_export(
         if matching_columns(table.columns, name)
     }
     start, duration = found.get("start", ""), found.get("duration", "")
-    usual = settings.time_unit or preset.start_unit or preset.time_unit
+    usual = preset.start_unit or settings.time_unit or preset.time_unit
     columns = Columns(
         image=found.get("image", ""),
         x=found["x"],
@@ -95,12 +96,20 @@ def open_export(
         stated, setting = settings.time_unit, "recording.time_unit"
     if start:
         columns = columns._replace(time_ms=ms_per_unit(table, start, stated, usual, setting))
-    return table, columns, preset
+    return table, columns
 
 
-def _absent_columns(table: Table, preset: Preset, settings: RecordingSettings) -> BadInput:
-    names = _required_names(preset, settings)
-    absent = [name for name in names if not matching_columns(table.columns, name)]
+def _absent_columns(
+    table: Table, presets: Sequence[Preset], settings: RecordingSettings
+) -> BadInput:
+    """Return the message for a table that is none of the presets: it names the closest one."""
+
+    def absent_names(preset: Preset) -> list[str]:
+        names = _required_names(preset, settings)
+        return [name for name in names if not matching_columns(table.columns, name)]
+
+    preset = min(presets, key=lambda preset: len(absent_names(preset)))
+    absent = absent_names(preset)
     if preset is GENERAL:
         mend = "correct recording.columns and recording.rows, which name the table's columns"
     elif preset is RAW_PRESETS["samples"][0]:

@@ -43,8 +43,7 @@ def open_recording(
     if settings.format == "eyelink" and asc.is_asc(file):
         return asc.open_recording(file, settings)
     presets = presets or PRESETS.get(settings.format, (GENERAL,))
-    table, columns, _ = open_export(file, settings, presets)
-    return table, columns
+    return open_export(file, settings, presets)
 
 
 def read_gaze(
@@ -76,7 +75,7 @@ def read_gaze(
     size_columns = SIZE_COLUMNS if gazemedseg and set(SIZE_COLUMNS) <= set(table.columns) else ()
     start = [columns.time] if columns.time else []
     pupil = [columns.pupil] if columns.pupil else []
-    trial = _trial_column(table, settings)
+    trial = "" if columns.image else _trial_column(table, settings)
     text = [columns.image, columns.reader, columns.number, columns.valid, trial]
     text = list(dict.fromkeys(name for name in text if name))
     numbers = [columns.x, columns.y, columns.duration, *start, *pupil, *size_columns]

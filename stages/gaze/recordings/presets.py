@@ -113,6 +113,17 @@ PRESETS: dict[str, tuple[Preset, ...]] = {
             image_line="Stimulus:",
             trial="Trial",
         ),
+        Preset(
+            "an event export of SMI BeGaze",
+            {
+                "image": "Stimulus",
+                "x": "Fixation Position X",
+                "y": "Fixation Position Y",
+                "duration": "Event Duration",
+                "start": "Event Start Trial Time",
+            },
+            rows={"Category": ("Fixation", "Visual Intake"), "Eye L/R": ("Left",)},
+        ),
     ),
     "imotions": (
         Preset(
@@ -234,5 +245,10 @@ RAW_PRESETS: dict[str, tuple[Preset, ...]] = {
 # Exports that have readers of their own, or no fixations: format, title, columns.
 OTHER_EXPORTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("tobii", "an export of Tobii Pro Lab", ("Eye movement type", "Eye movement type index")),
+    (
+        "tobii",
+        "an export of Tobii Pro Lab with snapshots",
+        ("Mapped eye movement type", "Mapped fixation X"),
+    ),
     ("tobii", "an export of Tobii Studio", ("GazeEventType", "FixationIndex", "MediaName")),
 )

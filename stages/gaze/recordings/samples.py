@@ -29,8 +29,7 @@ def open_recording(file: Path, settings: RecordingSettings) -> tuple[Table, Colu
     BadInput
         See `open_export`.
     """
-    table, columns, _ = open_export(file, settings, _presets(settings))
-    return table, columns
+    return open_export(file, settings, _presets(settings))
 
 
 def _presets(settings: RecordingSettings) -> tuple[Preset, ...]:

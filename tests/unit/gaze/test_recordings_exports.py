@@ -213,6 +213,7 @@ def test_a_named_column_is_absent(file):
             "recording.columns names 'gx' twice",
         ),
         ({**NAMED, "format": "tobii"}, "recording.columns.x does not apply to the format tobii"),
+        ({**NAMED, "valid_range": (0, 3)}, "recording.valid_range needs recording.columns.valid"),
         ({"format": "fixations"}, "recording.unit must be set for the format fixations"),
         ({"format": "tobii", "unit": "percent"}, "Tobii exports no percent"),
     ],
@@ -301,6 +302,10 @@ def test_fixations_of_pupil_player(file):
     text = message(file, format="pupil")
     assert "image\n  found:    no column with its name in the fixations of Pupil Player" in text
     assert "set recording.image" in text
+    write(file, PUPIL.replace("duration", "length"), "1,1000.0,200.0,0.25,0.5,0.99,1000.0 1000.01")
+    text = message(file, format="pupil", image="scene_a")
+    assert "expected: also ['duration']" in text
+    assert "export the fixations of Pupil Player with these columns" in text
 
 
 def test_fixations_on_a_surface_of_pupil_player(file):
@@ -358,6 +363,22 @@ def test_events_of_begaze_for_several_trials(file):
     check(scan, [[0.5, 0.2, 100, 100_000_300]])
     write(file, *(line for line in SMI if not line.startswith("Stimulus")))
     assert "set recording.image to the image of all rows" in message(file, format="smi")
+
+
+def test_newer_export_of_begaze(file):
+    names = "Trial,Stimulus,Participant,Category,Eye L/R,Event Start Trial Time [ms],"
+    names += "Event Duration [ms],Fixation Position X [px],Fixation Position Y [px]"
+    write(
+        file,
+        names,
+        "Trial001,scene_a.png,P01,Fixation,Left,10.5,200,250,250",
+        "Trial001,scene_a.png,P01,Fixation,Right,10.5,200,251,250",
+        "Trial001,scene_a.png,P01,Saccade,Left,210.5,40,-,-",
+        "Trial002,scene_b.png,P01,Visual Intake,Left,0,300,750,400",
+    )
+    scans = read(file, format="smi")
+    check(scans["scene_a"], [[0.25, 0.5, 200, 10.5]])
+    check(scans["scene_b"], [[0.75, 0.8, 300, 0]])
 
 
 # iMotions: one row per sample, with the number of its fixation.
@@ -567,7 +588,7 @@ def test_raw_gaze_of_pupil_player(file):
 def test_raw_gaze_of_imotions(file):
     names = "Timestamp,ET_GazeLeftx,ET_GazeLefty,ET_ValidityLeftEye"
     preamble = ["8.1", "#HEADER", "Camera", "", "#METADATA", f"FieldName,{names}",
-                "DataType,Double,Double,Double,Double", 'Note,"0, 4 = lost",,,', "#DATA"]  # fmt: skip
+                "DataType,Double,Double,Double,Double", 'Note,"0, 4",,,', "#DATA"]  # fmt: skip
     rows = raw_rows("0,{t},{x},{y},{v}", lost=4, seen=0)
     write(file, *preamble, f"RowNumber,{names}", *rows)
     check_raw(read(file, format="imotions", image="scene_a", **RAW)["scene_a"])
