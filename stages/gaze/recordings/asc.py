@@ -196,9 +196,15 @@ def _choose_eye(table: Table, fixations: pd.DataFrame, settings: RecordingSettin
 
 
 def _name_images(
-    table: Table, key: str, messages: list[_Message], fixations: pd.DataFrame
+    table: Table,
+    key: str,
+    messages: list[_Message],
+    fixations: pd.DataFrame,
+    images: ImageIndex,
 ) -> list[str]:
     """Return the name of each fixation's image, from the messages that begin with `key`.
+
+    Numbers may follow the name, such as the position of the image.
 
     Raises
     ------
@@ -214,7 +220,7 @@ def _name_images(
     if by_trial:
         return [by_trial.get(trial, "") for trial in fixations["trial"]]
     named = [
-        message._replace(text=message.text.removeprefix(key).strip())
+        message._replace(text=_leading_name(message.text.removeprefix(key).strip(), images))
         for message in messages
         if message.text.startswith(f"{key} ")
     ]
@@ -236,6 +242,13 @@ def _name_images(
     return names
 
 
+def _leading_name(text: str, images: ImageIndex) -> str:
+    """Return the beginning of a text that names an image; the text if none does."""
+    words = text.split(" ")
+    beginnings = (" ".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((name for name in beginnings if images.has(name)), text)
+
+
 def _check_names(
     table: Table, key: str, names: list[str], messages: list[_Message], images: ImageIndex
 ) -> None:
@@ -243,9 +256,10 @@ def _check_names(
     if any(images.has(name) for name in names if name):
         return
     for message in messages:
-        words, _, name = message.text.rpartition(" ")
-        if words and images.has(name):
-            other = words.removeprefix(_VARIABLE.rstrip()).strip()
+        words = message.text.split(" ")
+        before = next((i for i, word in enumerate(words) if images.has(word)), 0)
+        if before:
+            other = " ".join(words[:before]).removeprefix(_VARIABLE.rstrip()).strip()
             raise BadInput(
                 table.file,
                 f"messages '{key}'",
@@ -330,7 +344,7 @@ def read_gaze(
             )
         sample = images.repeat_position(columns.image_name, len(fixations))
     else:
-        names = _name_images(table, columns.image, recording.messages, fixations)
+        names = _name_images(table, columns.image, recording.messages, fixations, images)
         _check_names(table, columns.image, names, recording.messages, images)
         sample = images.find_positions(pd.Series(pd.Categorical(names)))
         if unnamed := sum(not name for name in names):

@@ -21,8 +21,8 @@ from stages.settings.recording import RecordingSettings
 _MAX_MEDIAN_MS = 20_000.0
 # Usual range of the median duration.
 _USUAL_MEDIAN_MS = (50.0, 5_000.0)
-# One unit of other time units, in milliseconds.
-_UNIT_IN_MS = {"seconds": 1000.0, "microseconds": 0.001}
+# Name and sign of other time units → one unit, in milliseconds.
+_UNIT_IN_MS = {("seconds", "s"): 1000.0, ("microseconds", "us"): 0.001}
 
 
 def _check_durations(table: Table, columns: Columns, fixations: pd.DataFrame) -> None:
@@ -66,9 +66,13 @@ def _check_duration_unit(
         expected=f"fixations of {min_duration_ms:g} ms (gaze.min_fixation_ms) or longer"
         if longest < min_duration_ms
         else f"a median of at most {_MAX_MEDIAN_MS:g} ms",
-        mend=f"the durations look like {likely}: convert them to milliseconds"
+        mend=(
+            f"the durations look like {likely[0]}: set recording.time_unit: {likely[1]}"
+            if columns.duration_ms == 1
+            else "correct recording.time_unit"
+        )
         if likely
-        else "convert the durations to milliseconds, or lower gaze.min_fixation_ms",
+        else "correct recording.time_unit, or lower gaze.min_fixation_ms",
     )
 
 

@@ -88,6 +88,16 @@ def test_a_message_counts_from_its_time_on(file):
     check(scans["scene_b"], [[0.5, 0.2, 100, 400]])
 
 
+def test_a_position_may_follow_the_name(file):
+    before = ["MSG\t990 !V IMGLOAD CENTER pictures/scene_b.png 500 250"]
+    lines = trial(1000, "1", *FIXATIONS, before=before)
+    write(file, *HEADER, *lines[:-1])
+    text = message(file, **EYELINK)
+    assert "set recording.image_column: !V IMGLOAD CENTER, as in the message" in text
+    scans = read(file, **EYELINK, image_column="!V IMGLOAD CENTER")
+    check(scans["scene_b"], EXPECTED, off=2, short=1)
+
+
 def test_the_eyes_do_not_count_twice(file, caplog):
     caplog.set_level("INFO")
     right = [("R", since, d, 750.0, 400.0) for _, since, d, *_ in FIXATIONS[:2]]

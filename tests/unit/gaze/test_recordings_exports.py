@@ -1,12 +1,16 @@
 """Exports as each tracker's software writes them, and tables whose columns the settings name."""
 
+import re
+
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from stages.core.cli import BadInput, Problems
 from stages.gaze.recordings import read_scanpaths, table
 from stages.settings.recording import RecordingSettings
+from tests.workspace import ROOT
 
 # Height and width of the images, px.
 SIZES = {"scene_a": (500, 1000), "scene_b": (500, 1000)}
@@ -643,3 +647,22 @@ def test_raw_gaze_of_tobii_pro_lab(file, unit, system, image):
 def test_settings_of_raw_gaze_that_do_not_fit_together(values, words):
     with pytest.raises(ValidationError, match=words):
         RecordingSettings.model_validate(values)
+
+
+# The examples in data/README.md
+
+GUIDE = (ROOT / "data/README.md").read_text("utf-8")
+GUIDE = GUIDE[GUIDE.index("### Each tracker") : GUIDE.index("### The form of a table")]
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_of_the_guide_is_valid(example):
+    RecordingSettings.model_validate(yaml.safe_load(example))
+
+
+def test_the_guide_has_an_example_of_each_tracker():
+    shown = {yaml.safe_load(example)["format"] for example in EXAMPLES}
+    maps_and_default = {"heatmaps", "refined", "gazemedseg"}
+    formats = RecordingSettings.model_json_schema()["properties"]["format"]["enum"]
+    assert shown == set(formats) - maps_and_default
