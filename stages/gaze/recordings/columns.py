@@ -119,6 +119,8 @@ def find_header(file: Path, kinds: Sequence[Collection[str]]) -> tuple[Table, in
     """
     best: tuple[int, Table] | None = None
     in_preamble = False
+    # Most lines hold none of the names.
+    bases = {split_header(name)[0] for names in kinds for name in names}
     try:
         encoding, separators = detect_encoding(file), _SEPARATORS
         with file.open(encoding=encoding) as lines:
@@ -133,6 +135,9 @@ def find_header(file: Path, kinds: Sequence[Collection[str]]) -> tuple[Table, in
                     continue
                 if stated := _SEPARATOR_LINE.fullmatch(line):
                     separators = stated[1]
+                    continue
+                normal = unicodedata.normalize("NFKC", line).lower()
+                if not any(base in normal for base in bases):
                     continue
                 # The most frequent character separates the columns, if several are possible.
                 for separator in sorted(set(separators) & set(line), key=line.count, reverse=True):

@@ -125,7 +125,8 @@ def open_recording(file: Path, settings: RecordingSettings) -> tuple[Table, Colu
             mend=recognise(file, settings)
             or "select these columns in Pro Lab's data export; if another column names the "
             "image, set recording.image_column; recording.unit and recording.screen decide which "
-            "coordinates are read",
+            "coordinates are read"
+            + _other_coordinates(table, settings),
         )
     time, duration = times.values()
     assert time is not None and duration is not None  # absent columns are an error above
@@ -133,6 +134,18 @@ def open_recording(file: Path, settings: RecordingSettings) -> tuple[Table, Colu
     # For messages about names, the column that holds the name of the first snapshot.
     image = gaze.movement if snapshots else gaze.image
     return table, Columns(image, gaze.x, gaze.y, time, duration, image_name=gaze.image_name)
+
+
+def _other_coordinates(table: Table, settings: RecordingSettings) -> str:
+    """Advise on recording.screen, if the table has only the other kind of coordinates."""
+    unit = _UNIT_NAMES[settings.unit]
+    on_image = _find_column(table, ["Fixation point X"], [f"MCS{unit}"])
+    on_screen = _find_column(table, ["Fixation point X"], ["DACSpx", ""])
+    if settings.screen is not None and on_image and not on_screen:
+        return f": {on_image!r} is on the image, so remove recording.screen"
+    if settings.screen is None and on_screen and not on_image:
+        return f": {on_screen!r} is on the screen, so set recording.screen"
+    return ""
 
 
 def _find_screen_columns(table: Table, settings: RecordingSettings) -> dict[str, str | None]:

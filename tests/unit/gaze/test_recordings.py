@@ -735,6 +735,7 @@ def test_coordinates_that_were_not_exported(file):
     text = message(file, **MCS)
     assert "also ['Fixation point X [MCS px]', 'Fixation point Y [MCS px]']" in text
     assert "recording.unit and recording.screen decide which coordinates are read" in text
+    assert "'Fixation point X [DACS px]' is on the screen, so set recording.screen" in text
     assert sorted(read(file, **DACS)) == ["a", "b"]
 
 

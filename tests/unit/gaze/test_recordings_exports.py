@@ -463,6 +463,8 @@ def test_samples_of_tobii_studio_3(file):
     )
     scan = read(file, format="tobii", unit="px")["scene_a"]
     check(scan, [[0.25, 0.5, 200, 100], [0.5, 0.2, 100, 500]], off=1)
+    text = message(file, format="tobii", unit="px", screen={"size": (1920, 1080)})
+    assert "'FixationPointX (MCSpx)' is on the image, so remove recording.screen" in text
 
 
 def mapped_rows(*rows, names=("scene_a", "scene_b")):
