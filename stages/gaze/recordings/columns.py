@@ -65,25 +65,32 @@ def require_column(table: Table, name: str) -> str:
         There is none, or several.
     """
     found = matching_columns(table.columns, name)
-    if len(found) != 1:
+    if len(found) == 1:
+        return found[0]
+    field = f"line {table.header}"
+    if not found:
         raise BadInput(
             table.file,
-            f"line {table.header}",
-            found=f"the column {found[0]!r} twice"
-            if len(set(found)) == 1
-            else f"the columns {found}"
-            if found
-            else table.columns,
-            expected="each column once"
-            if len(set(found)) == 1
-            else f"one column with the name {name!r}"
-            if found
-            else f"also {[name]}",
-            mend="delete or rename one of the two"
-            if len(set(found)) == 1
-            else "write the name with the unit in its brackets in recording.columns",
+            field,
+            found=table.columns,
+            expected=f"also {[name]}",
+            mend="correct the name in recording.columns or recording.rows",
         )
-    return found[0]
+    if len(set(found)) == 1:
+        raise BadInput(
+            table.file,
+            field,
+            found=f"the column {found[0]!r} twice",
+            expected="each column once",
+            mend="delete or rename one of the two",
+        )
+    raise BadInput(
+        table.file,
+        field,
+        found=f"the columns {found}",
+        expected=f"one column with the name {name!r}",
+        mend="write the name with the unit in its brackets in recording.columns",
+    )
 
 
 def _split(line: str, separator: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from stages.core.cli import BadInput
 from stages.gaze.recordings.asc import is_asc
@@ -17,8 +18,15 @@ from stages.gaze.recordings.presets import GENERAL, OTHER_EXPORTS, PRESETS, RAW_
 from stages.gaze.recordings.table import Columns, Table
 from stages.settings.recording import RecordingSettings
 
-# Marks the raw gaze of a format.
-_RAW = "raw "
+
+class _Known(NamedTuple):
+    """An export that `recognise` knows; `kind` is None if it has a reader of its own."""
+
+    format: str
+    raw: bool
+    title: str
+    names: list[str]
+    kind: Preset | None
 
 
 def _name_columns(preset: Preset, settings: RecordingSettings) -> dict[str, str]:
@@ -115,7 +123,7 @@ def _absent_columns(
     elif preset is RAW_PRESETS["samples"][0]:
         mend = "rename the columns, or name them in recording.columns"
     else:
-        mend = f"export {preset.title} with these columns"
+        mend = f"export it again with these columns, as {preset.title}"
     if _name_columns(preset, settings).get("image") in absent:
         mend += "; if another column names the image, set recording.image_column"
         mend += "; if none does, set recording.image"
@@ -173,29 +181,31 @@ def recognise(file: Path, settings: RecordingSettings) -> str:
             "recording.image_column to the words before the name of the image in its messages, or "
             "to the trial variable with the name"
         )
-    known: list[tuple[str, str, list[str], Preset | None]] = [
-        (
-            raw + name,
+    # Exports with fixations come first: a file with both is one of them.
+    known = [
+        _Known(
+            name,
+            raw,
             kind.title,
             [c for c in kind.required_names() if c != kind.columns.get("image")],
             kind,
         )
-        for raw, presets in (("", PRESETS), (_RAW, RAW_PRESETS))
+        for raw, presets in ((False, PRESETS), (True, RAW_PRESETS))
         for name, kinds in presets.items()
         for kind in kinds
         if name not in ("gazemedseg", "samples")
     ]
-    known += [(name, title, list(names), None) for name, title, names in OTHER_EXPORTS]
-    # A file with both the fixations and the raw gaze is one of fixations.
-    known.sort(key=lambda export: export[0].startswith(_RAW))
-    table, position = find_header(file, [names for _, _, names, _ in known])
+    known += [_Known(name, False, title, list(names), None) for name, title, names in OTHER_EXPORTS]
+    known.sort(key=lambda export: export.raw)
+    table, position = find_header(file, [export.names for export in known])
     if position is None:
         return ""
-    name, title, _, kind = known[position]
-    raw, name = name.startswith(_RAW), name.removeprefix(_RAW)
+    name, raw, title, _, kind = known[position]
     if (name, raw) == (settings.format, settings.detection is not None):
         return ""
     advice = f"these are the columns of {title}: set recording.format: {name}"
+    if name in ("eyelink", "tobii") and settings.unit != "px":
+        advice += ", recording.unit: px"
     if raw and settings.detection is None:
         advice += ", with recording.detection and recording.screen"
     elif not raw and settings.detection is not None:

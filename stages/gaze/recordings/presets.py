@@ -57,7 +57,7 @@ _EYELINK = {
     "duration": "CURRENT_FIX_DURATION",
     "start": "CURRENT_FIX_START",
 }
-# Format → its kinds of export. The first kind that fits is read; messages name the first one.
+# Format → its kinds of export. The first kind that fits is read.
 PRESETS: dict[str, tuple[Preset, ...]] = {
     "gazemedseg": (Preset("a table of the GazeMedSeg release", _EYELINK),),
     "eyelink": (Preset("a fixation report of EyeLink Data Viewer", _EYELINK, optional=("start",)),),
@@ -78,7 +78,7 @@ PRESETS: dict[str, tuple[Preset, ...]] = {
     ),
     "pupil": (
         Preset(
-            "a surface's fixations of Pupil Player",
+            "fixations on a surface of Pupil Player",
             {
                 "x": "norm_pos_x",
                 "y": "norm_pos_y",

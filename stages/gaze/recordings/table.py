@@ -152,24 +152,6 @@ def open_table(file: Path) -> Table:
     return Table(file, encoding, separator, columns)
 
 
-def require_columns(table: Table, columns: Collection[str], mend: str) -> None:
-    """Require columns of a table; `mend` is the advice of the message.
-
-    Raises
-    ------
-    BadInput
-        Columns are absent. The message lists them and the columns of the table.
-    """
-    if absent := [name for name in columns if name not in table.columns]:
-        raise BadInput(
-            table.file,
-            "columns",
-            found=table.columns,
-            expected=f"also {absent}",
-            mend=mend,
-        )
-
-
 class _Filter(NamedTuple):
     """Accepts rows by the value in one column."""
 

@@ -309,7 +309,7 @@ def test_fixations_of_pupil_player(file):
     write(file, PUPIL.replace("duration", "length"), "1,1000.0,200.0,0.25,0.5,0.99,1000.0 1000.01")
     text = message(file, format="pupil", image="scene_a")
     assert "expected: also ['duration']" in text
-    assert "export the fixations of Pupil Player with these columns" in text
+    assert "with these columns, as the fixations of Pupil Player" in text
 
 
 def test_fixations_on_a_surface_of_pupil_player(file):
@@ -538,6 +538,11 @@ def test_the_right_format_is_advised(file, stated, right):
     text = message(file, format=stated, unit="px")
     assert "to mend:  these are the columns of " in text
     assert f": set recording.format: {right}" in text
+    assert "recording.unit: px" not in text
+    if right in ("eyelink", "tobii"):
+        assert f"recording.format: {right}, recording.unit: px" in message(
+            file, format="smi", unit="fraction"
+        )
     no_image = right in ("eyelink", "pupil")
     assert ("recording.image, if none does" in text) == no_image
 
