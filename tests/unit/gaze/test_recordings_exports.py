@@ -120,7 +120,7 @@ def test_an_unknown_or_contradictory_unit_of_time(file):
 
 
 def test_starts_in_another_unit_than_durations(file):
-    rows = [f"scene_a,250,250,200,{100 + 0.3 * i}" for i in range(5)]
+    rows = [f"scene_a,{250 + i},250,200,{100 + 0.3 * i}" for i in range(5)]
     write(file, HEADER, *rows)
     text = message(file, **NAMED)
     assert "column t\n  found:    a median step of 0.3 ms from one start to the next" in text
@@ -184,6 +184,17 @@ def test_a_fixation_with_several_rows(file, chunk, monkeypatch):
     scans = read(file, **NAMED | {"columns": columns})
     check(scans["scene_a"], [*SCENE_A, [0.5, 0.2, 100, 20]])
     check(scans["scene_b"], [[0.75, 0.8, 300, 20]])
+
+
+def test_several_rows_of_a_fixation_do_not_count_several_times(file):
+    rows = [f"scene_a,250,250,200,{time}" for time in (0, 40, 80, 120)]
+    write(file, HEADER + ",n", *(f"{row},1" for row in rows), "scene_a,500,100,100,250,2")
+    text = message(file, **NAMED)
+    assert "columns gx [px], gy [px], dur, line 3\n" in text
+    assert "found:    3 of 5 rows repeat the fixation of the row above" in text
+    assert "set recording.columns.index" in text
+    scan = read(file, **NAMED | {"columns": NAMED["columns"] | {"index": "n"}})["scene_a"]
+    check(scan, SCENE_A)
 
 
 def test_names_that_differ_only_in_their_unit(file):
