@@ -36,7 +36,8 @@ def recording_contents(config: Config, dataset: str) -> list[str]:
 
 
 def _reader(settings: DatasetSettings) -> str:
-    return reader_module(settings.gaze.recording.format)
+    recording = settings.gaze.recording
+    return reader_module(recording.format, raw=recording.detection is not None)
 
 
 def verify_settings(config: Config, dataset: str) -> str:

@@ -13,8 +13,13 @@ _ENCODER_MODULES = {
     "import": "imported",
 }
 _READER_MODULES = {
-    "gazemedseg": "eyelink",
-    "eyelink": "eyelink",
+    "gazemedseg": "fixations",
+    "eyelink": "fixations",
+    "gazepoint": "fixations",
+    "pupil": "fixations",
+    "smi": "fixations",
+    "imotions": "fixations",
+    "fixations": "fixations",
     "tobii": "tobii",
     "samples": "samples",
     "heatmaps": "maps",
@@ -26,9 +31,9 @@ SIMULATION_MODULE = "stages.gaze.simulation"
 FEATURES_MODULE = "stages.gaze.features"
 
 
-def reader_module(format: str) -> str:
-    """Return the module that reads a format of recorded gaze."""
-    return f"stages.gaze.recordings.{_READER_MODULES[format]}"
+def reader_module(format: str, *, raw: bool = False) -> str:
+    """Return the module that reads a format of recorded gaze; `raw`: its raw samples."""
+    return f"stages.gaze.recordings.{_READER_MODULES['samples' if raw else format]}"
 
 
 def explain_module(backend: str) -> str:

@@ -266,7 +266,7 @@ CASES = {
     "a layout": Case(code("data/datasets/kvasir"), MINE_RAW),
     "a layout of other data": Case(code("data/datasets/dicom"), set()),
     "the reader of the recording": Case(
-        code("gaze/recordings/eyelink"), {"verify mine"} | MINE_GAZE
+        code("gaze/recordings/fixations"), {"verify mine"} | MINE_GAZE
     ),
     "readers of other recordings": Case(code("gaze/recordings/tobii"), set()),
     "the scan model": Case(code("gaze/scanpath"), ISIC_PHANTOMS),

@@ -1,6 +1,7 @@
-"""Match the image names in a recording with the images of the data set."""
+"""Match the names and sizes of images in a recording with the images of the data set."""
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ IMAGE_SUFFIXES = (
     ".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff",
     ".gif", ".webp",
 )  # fmt: skip
+# Columns of the GazeMedSeg tables with the height and width of the shown image, px.
+SIZE_COLUMNS = ("IMAGE_HEIGHT", "IMAGE_WIDTH")
 # Largest number of names in a message.
 _MAX_SHOWN = 3
 
@@ -96,7 +99,15 @@ class ImageIndex:
                 self._unknown[name] = self._unknown.get(name, 0) + count
         return positions[codes] if len(positions) else np.empty(0, np.int64)
 
-    def check_matches(self, table: Table, column: str) -> None:
+    def has(self, name: str) -> bool:
+        """Return whether a name in a recording means an image of the data set."""
+        return self._find_position(split_folder(name)[1]) >= 0
+
+    def repeat_position(self, name: str, rows: int) -> NDArray[np.int64]:
+        """Return (rows,) the position of one image that all rows belong to, as `find_positions`."""
+        return self.find_positions(pd.Series(pd.Categorical([name] * rows)))
+
+    def check_matches(self, table: Table, field: str) -> None:
         """Check that the names belong to the data set's images; log the number of unknown rows.
 
         Raises
@@ -114,7 +125,7 @@ class ImageIndex:
                 )
             raise BadInput(
                 table.file,
-                f"column {column}",
+                field,
                 found=sorted(self._unknown)[:_MAX_SHOWN] or "no row that names an image",
                 expected=f"names of images, such as {sorted(self._ids)[:_MAX_SHOWN]}",
                 mend=mend,
@@ -133,7 +144,7 @@ class ImageIndex:
         if ambiguous := {p: names for p, names in with_folder.items() if len(names) > 1}:
             raise BadInput(
                 table.file,
-                f"column {column}",
+                field,
                 found="; ".join(
                     f"{list_names([repr(name) for name in names], _MAX_SHOWN)} for the sample "
                     f"{self._ids[position]!r}"
@@ -147,4 +158,57 @@ class ImageIndex:
                 expected="one folder per sample: files in two folders may be different images",
                 mend="delete the rows of the other images; if the images are the same, remove the "
                 "folders from their names",
+            )
+
+
+class _ShownSize(NamedTuple):
+    line: int
+    size: tuple[float, float]
+
+
+class ShownSizes:
+    """Collects the images that were shown in another size, each with its first line."""
+
+    def __init__(self, images: ImageIndex) -> None:
+        self._images = images
+        self._wrong: dict[int, _ShownSize] = {}
+
+    def add(self, sample: NDArray[np.int64], shown: pd.DataFrame) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        sample
+            (R,) position of each row's image.
+        shown
+            (R, 2) height and width, px; NaN if unknown. The index is the line.
+        """
+        size = shown.to_numpy()
+        # A missing size is NaN, which never compares as different.
+        wrong = (np.abs(size - self._images.sizes[sample]) > 1).any(axis=1)
+        for row in np.flatnonzero(wrong).tolist():
+            height, width = size[row].tolist()
+            self._wrong.setdefault(
+                int(sample[row]), _ShownSize(int(shown.index[row]), (height, width))
+            )
+
+    def check(self, table: Table) -> None:
+        """Check the sizes.
+
+        Raises
+        ------
+        BadInput
+            The size of an image differs from the data set's by more than a pixel.
+        """
+        if self._wrong:
+            position, (line, (height, width)) = next(iter(self._wrong.items()))
+            others = len(self._wrong) - 1
+            more = f"; {others} more with another size" if others else ""
+            raise BadInput(
+                table.file,
+                f"columns {' and '.join(SIZE_COLUMNS)}, line {line}",
+                found=f"{height:g} and {width:g} for the sample {self._images[position]!r}{more}",
+                expected="{} and {}, the size of its image".format(*self._images.sizes[position]),
+                mend="use the images that were shown; if the images were only scaled afterwards, "
+                "delete the two columns",
             )

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from stages.core.cli import BadInput
 from stages.settings.recording import RecordingSettings, ScreenSettings
 
-Unit = Literal["fraction", "px"]
+Unit = Literal["fraction", "percent", "px"]
 Origin = Literal["top-left", "bottom-left", "centre"]
 
-_UNITS: tuple[Unit, ...] = ("fraction", "px")
+# Unit → its name in messages.
+_UNITS: dict[Unit, str] = {"fraction": "fractions", "percent": "percent", "px": "pixels"}
 _ORIGINS: tuple[Origin, ...] = ("top-left", "bottom-left", "centre")
 # An interpretation explains the coordinates if it puts at least this share of them on the images.
 _MIN_EXPLAINED_SHARE = 0.95
+# Smallest side of images on which values up to 100 are percent rather than pixels, px.
+_MIN_PERCENT_SIDE = 200
 # Width and height of the largest usual screen, px.
 _LARGEST_USUAL_SCREEN = (3840, 2160)
 
@@ -34,12 +37,13 @@ def to_frame_fractions(
     frame
         (2,) or (F, 2) width, height in px.
     unit
-        Unit of `position`. Fractions refer to the whole frame, so from the centre they run from
-        -0.5 to 0.5.
+        Unit of `position`. Fractions and percent refer to the whole frame, so from the centre
+        fractions run from -0.5 to 0.5.
     origin
         Where x = y = 0 is. y points down from the top left, and up from the other origins.
     """
-    fraction = position / frame if unit == "px" else position.copy()
+    whole = {"fraction": np.ones(2), "percent": np.full(2, 100.0), "px": frame}
+    fraction: NDArray[np.float64] = position / whole[unit]
     if origin == "centre":
         fraction[:, 0] += 0.5
         fraction[:, 1] = 0.5 - fraction[:, 1]
@@ -125,10 +129,14 @@ def _suggest_correction(
 ) -> str:
     """Suggest the correction with the fewest changes that puts the coordinates on their images."""
     tiny = bool(np.abs(position).max() <= 1)
+    # On small images percent and pixels look alike; pixels are usual.
+    small = bool(np.median(image_size.min(axis=1)) < _MIN_PERCENT_SIDE)
     fits: list[tuple[int, float, int, _Interpretation]] = []
     for candidate in _other_interpretations(settings):
-        # Real gaze in pixels is never all within one pixel of the origin.
-        if tiny and candidate.settings.unit == "px":
+        # Real gaze in pixels is never all within one pixel of the origin; nor gaze in percent.
+        if tiny and candidate.settings.unit != "fraction":
+            continue
+        if small and candidate.settings.unit == "percent":
             continue
         xy = position[:, ::-1] if candidate.swapped else position
         share = is_on_image(to_image_fractions(xy, image_size, candidate.settings)).mean()
@@ -159,8 +167,7 @@ def _describe_correction(interpretation: _Interpretation, settings: RecordingSet
         symptoms.append("swapped")
         actions.append("swap the two columns")
     if new.unit != settings.unit:
-        symptoms.append("like pixels, not fractions" if new.unit == "px" else
-                        "like fractions, not pixels")  # fmt: skip
+        symptoms.append(f"like {_UNITS[new.unit]}, not {_UNITS[settings.unit]}")
         actions.append(f"set recording.unit: {new.unit}")
     if new.origin != settings.origin:
         symptoms.append(f"measured from the {new.origin.replace('-', ' ')}")
@@ -198,7 +205,7 @@ def check_placement(
     share_off = 1 - is_on_image(to_image_fractions(position, image_size, settings)).mean()
     tracked = np.isfinite(position).all(axis=1)
     known = position[tracked]
-    tiny = settings.unit == "px" and len(known) > 0 and bool(np.abs(known).max() <= 1)
+    tiny = settings.unit != "fraction" and len(known) > 0 and bool(np.abs(known).max() <= 1)
     if share_off <= settings.max_off_image and not tiny:
         return
     lost = 1 - len(known) / len(position)
@@ -208,7 +215,7 @@ def check_placement(
         low, high = known.min(axis=0), known.max(axis=0)
         ranges = f"; x from {low[0]:g} to {high[0]:g}, y from {low[1]:g} to {high[1]:g}"
         mend = _suggest_correction(known, image_size[tracked], settings)
-    unit = "pixels" if settings.unit == "px" else "fractions"
+    unit = _UNITS[settings.unit]
     frame = "the image" if settings.screen is None else "the screen"
     raise BadInput(
         file,

@@ -13,7 +13,7 @@ from stages.core.cli import BadInput, Problems, log
 from stages.gaze.recordings.images import ImageIndex
 from stages.gaze.recordings.placing import check_placement, is_on_image, to_image_fractions
 from stages.gaze.recordings.scan import Scanpath
-from stages.gaze.recordings.table import Columns, Table, open_table
+from stages.gaze.recordings.table import Columns, Table
 from stages.settings.modules import reader_module
 from stages.settings.recording import RecordingSettings
 
@@ -21,8 +21,8 @@ from stages.settings.recording import RecordingSettings
 _MAX_MEDIAN_MS = 20_000.0
 # Usual range of the median duration.
 _USUAL_MEDIAN_MS = (50.0, 5_000.0)
-# One unit of other time units, in milliseconds.
-_UNIT_IN_MS = {"seconds": 1000.0, "microseconds": 0.001}
+# Name and sign of other time units → one unit, in milliseconds.
+_UNIT_IN_MS = {("seconds", "s"): 1000.0, ("microseconds", "us"): 0.001}
 
 
 def _check_durations(table: Table, columns: Columns, fixations: pd.DataFrame) -> None:
@@ -66,9 +66,13 @@ def _check_duration_unit(
         expected=f"fixations of {min_duration_ms:g} ms (gaze.min_fixation_ms) or longer"
         if longest < min_duration_ms
         else f"a median of at most {_MAX_MEDIAN_MS:g} ms",
-        mend=f"the durations look like {likely}: convert them to milliseconds"
+        mend=(
+            f"the durations look like {likely[0]}: set recording.time_unit: {likely[1]}"
+            if columns.duration_ms == 1
+            else "correct recording.time_unit"
+        )
         if likely
-        else "convert the durations to milliseconds, or lower gaze.min_fixation_ms",
+        else "correct recording.time_unit, or lower gaze.min_fixation_ms",
     )
 
 
@@ -84,7 +88,7 @@ def read_scanpaths(
     Parameters
     ----------
     file
-        A table in the format `settings.format`: gazemedseg, eyelink, tobii or samples.
+        A table in the format `settings.format`.
     sizes
         Sample id → height and width of its original image, px. Rows of other images are ignored,
         and the log counts them.
@@ -111,7 +115,7 @@ def read_scanpaths(
         fit the sampling rate, or no fixation at all (fixations are not detected in bad samples).
     """
     found = Problems()
-    # This hint is here and not in `open_table`: other tables cannot be replaced by maps.
+    # Only a recording can be replaced by maps.
     if file.is_dir():
         raise BadInput(
             file,
@@ -121,15 +125,18 @@ def read_scanpaths(
             mend="give the path of the table; if the folder holds maps, set gaze.recording.format "
             "to heatmaps or refined",
         )
-    table = open_table(file)
     # Imported by name: a change of another format's reader must not rerun this recording.
-    reader: Any = importlib.import_module(reader_module(settings.format))
-    columns: Columns = reader.find_columns(table, settings)
+    raw = settings.detection is not None
+    reader: Any = importlib.import_module(reader_module(settings.format, raw=raw))
+    table: Table
+    columns: Columns
+    table, columns = reader.open_recording(file, settings)
     images = ImageIndex(sizes)
     gaze: pd.DataFrame = reader.read_gaze(table, columns, settings, images, found)
     with found.collect():
-        images.check_matches(table, columns.image)
-    raw = settings.format == "samples"
+        images.check_matches(
+            table, f"column {columns.image}" if columns.image else "gaze.recording.image"
+        )
     width_height = np.array([size[::-1] for size in sizes.values()], np.float64)
     # Raw samples without a position are blinks.
     to_check = gaze[gaze["x"].notna() & gaze["y"].notna()] if raw else gaze

@@ -1,41 +1,44 @@
-"""Raw gaze samples of any eye tracker, in a table with columns that this project defines."""
+"""Raw gaze samples: the exports of the trackers, and any other table whose columns are named."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from stages.core.cli import BadInput, Problems, log
+from stages.gaze.recordings.columns import is_lost
 from stages.gaze.recordings.detection import detect_fixations
+from stages.gaze.recordings.exports import open_export
 from stages.gaze.recordings.images import ImageIndex
-from stages.gaze.recordings.table import Columns, Table, encode_names, read_columns, require_columns
-from stages.settings.recording import DetectionSettings, RecordingSettings
+from stages.gaze.recordings.presets import RAW_PRESETS, Preset
+from stages.gaze.recordings.table import Columns, Table, encode_names, read_columns
+from stages.settings.recording import RecordingSettings
 
-READER_COLUMN = "reader"
-VALID_COLUMN = "valid"
-_BOOLEAN_WORDS = {"true": "1", "false": "0"}
 # Largest relative difference between the recorded and the stated time step.
 _RATE_TOLERANCE = 0.2
 # Ratio of the stated to the recorded time step → the time unit that explains this ratio.
 _TIME_UNITS = {1000.0: "seconds", 0.001: "microseconds", 0.000001: "nanoseconds"}
+_UNIT_SIGNS = {"seconds": "s", "microseconds": "us", "nanoseconds": "ns"}
 
 
-def find_columns(table: Table, settings: RecordingSettings) -> Columns:
-    """Return the column names of a table of samples.
+def open_recording(file: Path, settings: RecordingSettings) -> tuple[Table, Columns]:
+    """Open a table of samples.
 
     Raises
     ------
     BadInput
-        A column is absent.
+        See `open_export`.
     """
-    columns = Columns(
-        image=settings.image_column or "image", x="x", y="y", time="time_ms", duration=""
-    )
-    require_columns(
-        table,
-        columns[:4],
-        "rename the columns; if another column names the image, set recording.image_column",
-    )
-    return columns
+    return open_export(file, settings, _presets(settings))
+
+
+def _presets(settings: RecordingSettings) -> tuple[Preset, ...]:
+    """Return the kinds of raw gaze that the table may be."""
+    presets = RAW_PRESETS[settings.format]
+    if settings.format == "samples" and settings.columns.start:
+        # Our own column is in ms; another one must state its unit.
+        return tuple(preset._replace(time_unit=None) for preset in presets)
+    return presets
 
 
 def read_gaze(
@@ -47,33 +50,50 @@ def read_gaze(
 ) -> pd.DataFrame:
     """Read the samples of the data set's images, in recorded order within each sequence.
 
-    A sequence holds the samples of one reader (optional column `reader`) on one image. The eye was
-    lost if x or y is missing, if the optional column `valid` is 0 or false, or if x and y are both
-    exactly 0 and the origin is not the centre: many trackers write (0, 0) for a lost eye, and real
-    gaze never hits a corner of the screen exactly. The log counts the samples at (0, 0).
+    A sequence holds the samples of one reader on one image. The eye was lost if x or y is missing,
+    if the column `valid` says so, if the pupil is 0, or if x and y are both exactly 0 and the
+    origin is not the centre: many trackers write (0, 0) for a lost eye, and real gaze never hits a
+    corner of the screen exactly. The log counts the samples at (0, 0).
 
     Returns
     -------
     Frame with the columns sample (position of the image), sequence (a number), time_ms, x, y (NaN
     if the eye was lost); the index is the line in the file. Rows of a sequence are consecutive.
     """
-    readers = [READER_COLUMN] if READER_COLUMN in table.columns else []
-    valid = [VALID_COLUMN] if VALID_COLUMN in table.columns else []
     # `valid` is read as text because it may hold true and false.
-    text = [columns.image, *readers, *valid]
-    numbers = (columns.time, columns.x, columns.y)
+    text = [columns.image, columns.reader, columns.valid, columns.number]
+    text = [name for name in text if name]
+    numbers = [columns.time, columns.x, columns.y]
+    numbers += [columns.pupil] if columns.pupil else []
+    valid_range = settings.valid_range
+    if valid_range is None and not settings.columns.valid:
+        valid_range = RAW_PRESETS[settings.format][0].valid_range
     known: dict[str, int] = {}
     parts, zero_count = [], 0
     for part in read_columns(table, text, numbers, numbers[1:], problems):
-        sample = images.find_positions(part[columns.image])
+        if columns.number:
+            # Rows of events have no number of a sample.
+            part = part[(part[columns.number] != "").to_numpy()]
+        sample = (
+            images.find_positions(part[columns.image])
+            if columns.image
+            else images.repeat_position(columns.image_name, len(part))
+        )
         reader = (
-            encode_names(part[READER_COLUMN], known) if readers else np.zeros(len(part), np.int64)
+            encode_names(part[columns.reader], known)
+            if columns.reader
+            else np.zeros(len(part), np.int64)
         )
         rows = part[[columns.time, columns.x, columns.y]]
         rows = rows.set_axis(["time_ms", "x", "y"], axis="columns")
-        if valid:
+        rows["time_ms"] *= columns.time_ms
+        lost = np.zeros(len(part), bool)
+        if columns.valid:
             with problems.collect():
-                rows.loc[_is_lost(table, part[VALID_COLUMN]), ["x", "y"]] = np.nan
+                lost |= is_lost(table, columns.valid, part[columns.valid], valid_range)
+        if columns.pupil:
+            lost |= ~(part[columns.pupil].to_numpy() > 0)
+        rows.loc[lost, ["x", "y"]] = np.nan
         rows.insert(0, "sample", sample.astype(np.int32))
         rows.insert(1, "sequence", (reader * len(images) + sample))
         rows = rows[sample >= 0]
@@ -93,9 +113,8 @@ def read_gaze(
     sequence = samples["sequence"].to_numpy()
     if (sequence[1:] < sequence[:-1]).any():
         samples = samples.iloc[np.argsort(sequence, kind="stable")]
-    assert settings.detection is not None
     with problems.collect():
-        _check_times(table, columns, samples, settings.detection)
+        _check_times(table, columns, samples, settings)
     return samples
 
 
@@ -122,32 +141,12 @@ def find_fixations(
     return fixations
 
 
-def _is_lost(table: Table, valid: pd.Series) -> NDArray[np.bool_]:
-    """Return (R,) whether the eye was lost, from the column `valid`, (R,) categorical text."""
-    words = [word.strip().lower().replace(",", ".") for word in valid.cat.categories]
-    numbers = pd.to_numeric(
-        pd.Series([_BOOLEAN_WORDS.get(word, word) for word in words]), errors="coerce"
-    )
-    number = numbers.to_numpy(np.float64, na_value=np.nan)[valid.cat.codes.to_numpy()]
-    # Other numbers are rejected: some trackers grade validity, with 0 as the best grade.
-    wrong = ~np.isin(number, [0, 1])
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise BadInput(
-            table.file,
-            f"column {VALID_COLUMN}, line {valid.index[row]}",
-            found=repr(valid.iloc[row]),
-            expected="1 or true, or 0 or false where the eye was lost",
-            mend="convert the tracker's own words or numbers to these values",
-        )
-    lost: NDArray[np.bool_] = number == 0
-    return lost
-
-
 def _check_times(
-    table: Table, columns: Columns, samples: pd.DataFrame, detection: DetectionSettings
+    table: Table, columns: Columns, samples: pd.DataFrame, settings: RecordingSettings
 ) -> None:
     """Check that the times of each sequence increase and fit the stated sampling rate."""
+    detection = settings.detection
+    assert detection is not None
     step = np.diff(samples["time_ms"].to_numpy())
     same_sequence = np.diff(samples["sequence"].to_numpy()) == 0
     not_increasing = same_sequence & (step <= 0)
@@ -168,8 +167,8 @@ def _check_times(
             expected="increasing times for each reader and image",
             mend="delete the repeated rows"
             if repeated
-            else f"sort the rows by time; if the file holds several recordings, distinguish them "
-            f"in a column {READER_COLUMN}",
+            else "sort the rows by time; if the file holds several recordings, distinguish them "
+            "in a column reader",
         )
     if not same_sequence.any():
         return
@@ -189,7 +188,7 @@ def _check_times(
             found=f"a median step of {median_step:.4g} from one sample to the next",
             expected=f"about {stated_step:.4g} ms (recording.detection.rate_hz: "
             f"{detection.rate_hz:g})",
-            mend=f"the times look like {unit}: convert them to milliseconds"
-            if unit
-            else f"set rate_hz to {1000 / median_step:.4g}, if the times are in milliseconds",
+            mend=f"the times look like {unit}: set recording.time_unit: {_UNIT_SIGNS[unit]}"
+            if unit and not settings.time_unit
+            else f"set rate_hz to {1000 / median_step:.4g}, if recording.time_unit is right",
         )

@@ -1,27 +1,49 @@
-"""Data exports of Tobii Pro Lab: one row per gaze sample, with the type of the eye movement.
+"""Data exports of Tobii Pro Lab and Tobii Studio 3: one row per gaze sample, with its eye movement.
 
-Column names and units depend on the version of Pro Lab: `Fixation point X [MCS px]`, in older
-versions `Fixation point X (MCSpx)`. MCS is the coordinate system of the stimulus, DACS that of the
-screen; a column without either is in screen pixels.
+Column names and units depend on the version: `Fixation point X [MCS px]`, in older versions of Pro
+Lab `Fixation point X (MCSpx)`, in Studio `FixationPointX (MCSpx)`. MCS is the coordinate system of
+the stimulus, DACS and ADCS are that of the screen; a column without either is in screen pixels.
+
+Gaze that was mapped on snapshots has columns of its own for each snapshot, with its name in
+brackets: `Mapped fixation X [scene]`.
+
+A fixation export of Tobii Studio 2, with one row per fixation, is read by `fixations.py`.
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from stages.core.cli import BadInput, Problems
+from stages.gaze.recordings import fixations as fixation_tables
+from stages.gaze.recordings.columns import (
+    as_row_values,
+    find_header,
+    matching_columns,
+    require_column,
+    split_header,
+)
+from stages.gaze.recordings.exports import recognise
 from stages.gaze.recordings.images import ImageIndex
+from stages.gaze.recordings.presets import PRESETS
 from stages.gaze.recordings.table import Columns, Table, encode_names, read_columns
 from stages.settings.recording import RecordingSettings
 
-_IMAGE_COLUMNS = ("Presented Stimulus name", "Presented Media name")
+_IMAGE_COLUMNS = ("Presented Stimulus name", "Presented Media name", "MediaName")
+_TIME_COLUMNS = ("Recording timestamp",)
 _DURATION_COLUMNS = ("Gaze event duration", "Eye movement event duration")
-_MOVEMENT_COLUMN = "Eye movement type"
-_INDEX_COLUMN = "Eye movement type index"
-_READER_COLUMNS = ("Participant name", "Recording name")
+_MOVEMENT_COLUMNS = ("Eye movement type", "GazeEventType")
+_INDEX_COLUMNS = ("Eye movement type index", "FixationIndex")
+_READER_COLUMNS = {
+    "participant": ("Participant name",),
+    "recording": ("Recording name",),
+}
+_MAPPED = r"mapped (eye movement type|eye movement type index|fixation x|fixation y)"
+_MAPPED_COLUMN = re.compile(_MAPPED + r"\s*[\[(](.+)[\])]", re.IGNORECASE)
 # Columns of our frames that identify a recording; `sequence` does so even without reader columns.
 _RECORDING_KEYS = ["participant", "recording", "sequence"]
 _UNIT_NAMES = {"px": "px", "fraction": "norm"}
@@ -31,63 +53,194 @@ _MICROSECOND_UNITS = ("μs", "us")
 _MIN_MICROSECOND_RATIO = 30.0
 
 
-def _split_header(name: str) -> tuple[str, str]:
-    """Split a header into its name in lower case and its unit without brackets and spaces."""
-    # NFKC unifies the two characters that look like the Greek letter of microseconds.
-    match = re.fullmatch(r"(.*?)\s*(?:[\[(]([^\])]*)[\])])?", unicodedata.normalize("NFKC", name))
-    assert match is not None
-    return match[1].lower(), (match[2] or "").replace(" ", "")
+class _Gaze(NamedTuple):
+    """The columns of gaze on one or more images.
+
+    Attributes
+    ----------
+    image
+        Column with the name of the image; empty: all rows belong to `image_name`.
+    """
+
+    image: str
+    image_name: str
+    movement: str
+    number: str
+    x: str
+    y: str
 
 
 def _find_column(table: Table, names: Sequence[str], units: Sequence[str] = ("",)) -> str | None:
-    """Find the table's column with one of these names and units.
+    """Find the table's column with one of these names and units; spaces do not matter.
 
     The first unit with a matching column wins; then the first name.
     """
-    by_header = {_split_header(column): column for column in table.columns}
-    candidates = ((name.lower(), unit) for unit in units for name in names)
+    headers = ((column, *split_header(column)) for column in table.columns)
+    by_header = {(name.replace(" ", ""), unit): column for column, name, unit in headers}
+    candidates = ((name.lower().replace(" ", ""), unit) for unit in units for name in names)
     return next((by_header[header] for header in candidates if header in by_header), None)
 
 
-def find_columns(table: Table, settings: RecordingSettings) -> Columns:
-    """Find the columns of an export, under the names of its version of Pro Lab.
+def _is_fixation_table(table: Table) -> bool:
+    """Return whether a table has one row per fixation, as Studio 2 exports it."""
+    return bool(matching_columns(table.columns, PRESETS["tobii"][0].columns["x"]))
+
+
+def open_recording(file: Path, settings: RecordingSettings) -> tuple[Table, Columns]:
+    """Find the columns of an export, under the names of its version.
 
     Raises
     ------
     BadInput
-        A column is absent.
+        A column is absent, or the settings do not fit the kind of export.
     """
-    unit = _UNIT_NAMES[settings.unit]
-    system = "MCS" if settings.screen is None else "DACS"
-    # In older versions a column in screen pixels has no unit.
-    units = [f"{system}{unit}"] if settings.screen is None else [f"{system}{unit}", ""]
-    unit_label = f"{system} {unit}"
-    image_column = settings.image_column
-    found = {
-        image_column or _IMAGE_COLUMNS[0]: (image_column if image_column in table.columns else None)
-        if image_column
-        else _find_column(table, _IMAGE_COLUMNS),
-        f"Fixation point X [{unit_label}]": _find_column(table, ["Fixation point X"], units),
-        f"Fixation point Y [{unit_label}]": _find_column(table, ["Fixation point Y"], units),
+    studio = PRESETS["tobii"][0]
+    table, _ = find_header(
+        file,
+        [
+            ["Eye movement type", "Eye movement type index"],
+            ["GazeEventType", "FixationIndex"],
+            ["Mapped eye movement type"],
+            studio.required_names(),
+        ],
+    )
+    if _is_fixation_table(table):
+        return fixation_tables.open_recording(file, settings, [studio])
+    rows = as_row_values(settings.rows)
+    table = table._replace(rows={require_column(table, name): rows[name] for name in rows})
+    times = {
         "Recording timestamp [ms]": _find_column(
-            table, ["Recording timestamp"], ("ms", *_MICROSECOND_UNITS, "")
+            table, _TIME_COLUMNS, ("ms", *_MICROSECOND_UNITS, "")
         ),
         "Gaze event duration [ms]": _find_column(table, _DURATION_COLUMNS, ("ms", "")),
-        _MOVEMENT_COLUMN: _find_column(table, [_MOVEMENT_COLUMN]),
-        _INDEX_COLUMN: _find_column(table, [_INDEX_COLUMN]),
     }
-    columns = [column for column in found.values() if column is not None]
-    if len(columns) < len(found):
+    snapshots = _find_snapshots(table, settings)
+    found = times if snapshots else {**_find_screen_columns(table, settings), **times}
+    if absent := [label for label, column in found.items() if column is None]:
         raise BadInput(
             table.file,
             "columns",
             found=table.columns,
-            expected=f"also {[name for name, column in found.items() if column is None]}",
-            mend="select these columns in Pro Lab's data export; if another column names the "
+            expected=f"also {absent}",
+            mend=recognise(file, settings)
+            or "select these columns in Pro Lab's data export; if another column names the "
             "image, set recording.image_column; recording.unit and recording.screen decide which "
-            "coordinates are read",
+            "coordinates are read"
+            + _other_coordinates(table, settings),
         )
-    return Columns(*columns[:5])
+    time, duration = times.values()
+    assert time is not None and duration is not None  # absent columns are an error above
+    gaze = snapshots[0] if snapshots else _screen_gaze(table, settings)
+    # For messages about names, the column that holds the name of the first snapshot.
+    image = gaze.movement if snapshots else gaze.image
+    return table, Columns(image, gaze.x, gaze.y, time, duration, image_name=gaze.image_name)
+
+
+def _other_coordinates(table: Table, settings: RecordingSettings) -> str:
+    """Advise on recording.screen, if the table has only the other kind of coordinates."""
+    unit = _UNIT_NAMES[settings.unit]
+    on_image = _find_column(table, ["Fixation point X"], [f"MCS{unit}"])
+    on_screen = _find_column(table, ["Fixation point X"], ["DACSpx", ""])
+    if settings.screen is not None and on_image and not on_screen:
+        return f": {on_image!r} is on the image, so remove recording.screen"
+    if settings.screen is None and on_screen and not on_image:
+        return f": {on_screen!r} is on the screen, so set recording.screen"
+    return ""
+
+
+def _find_screen_columns(table: Table, settings: RecordingSettings) -> dict[str, str | None]:
+    """Return the usual name of each column of gaze on a screen → its name here, None if absent.
+
+    Raises
+    ------
+    BadInput
+        A column names the images, and recording.image names one, too.
+    """
+    system = "MCS" if settings.screen is None else "DACS"
+    unit = _UNIT_NAMES[settings.unit]
+    units = [f"{system}{unit}"]
+    if settings.screen is not None:
+        # In Studio the screen is ADCS. In older versions a column in screen pixels has no unit.
+        units += [f"ADCS{unit}", ""]
+    column = settings.image_column or settings.columns.image
+    names_image = (
+        next(iter(matching_columns(table.columns, column)), None)
+        if column
+        else _find_column(table, _IMAGE_COLUMNS)
+    )
+    if settings.image and names_image not in (None, *table.rows):
+        raise BadInput(
+            table.file,
+            f"column {names_image}",
+            found=f"names of images, while recording.image is {settings.image!r}",
+            expected="one source of the names",
+            mend=f"remove recording.image; or choose the rows of this image: recording.rows: "
+            f"{{{names_image}: NAME}}",
+        )
+    image = {} if settings.image else {column or _IMAGE_COLUMNS[0]: names_image}
+    return {
+        **image,
+        f"Fixation point X [{system} {unit}]": _find_column(table, ["Fixation point X"], units),
+        f"Fixation point Y [{system} {unit}]": _find_column(table, ["Fixation point Y"], units),
+        _MOVEMENT_COLUMNS[0]: _find_column(table, _MOVEMENT_COLUMNS),
+        _INDEX_COLUMNS[0]: _find_column(table, _INDEX_COLUMNS),
+    }
+
+
+def _screen_gaze(table: Table, settings: RecordingSettings) -> _Gaze:
+    """Return the columns of gaze on a screen; `open_recording` has found them all."""
+    columns = [name or "" for name in _find_screen_columns(table, settings).values()]
+    x, y, movement, index = columns[-4:]
+    image = "" if settings.image else columns[0]
+    return _Gaze(image, settings.image, movement, index, x, y)
+
+
+def _find_snapshots(table: Table, settings: RecordingSettings) -> list[_Gaze]:
+    """Return the columns of each snapshot on which gaze was mapped; none for gaze on a screen.
+
+    Raises
+    ------
+    BadInput
+        A snapshot lacks a column, or the settings do not fit mapped gaze.
+    """
+    column = settings.image_column or settings.columns.image
+    if column or _find_column(table, _IMAGE_COLUMNS):
+        return []
+    parts: dict[str, dict[str, str]] = {}
+    for name in table.columns:
+        if match := _MAPPED_COLUMN.fullmatch(name):
+            parts.setdefault(match[2], {})[match[1].lower()] = name
+    if not parts:
+        return []
+    if settings.unit != "px" or settings.screen is not None:
+        raise BadInput(
+            table.file,
+            "columns",
+            found=f"gaze mapped on {', '.join(parts)}, in pixels of the snapshot",
+            expected="recording.unit: px, without recording.screen",
+            mend="set recording.unit: px, and remove recording.screen",
+        )
+    if settings.image and len(parts) > 1:
+        raise BadInput(
+            table.file,
+            "recording.image",
+            found=f"{settings.image!r}, while gaze is mapped on {', '.join(parts)}",
+            expected="the names of the snapshots in the names of the columns",
+            mend="remove recording.image; name the image files like the snapshots",
+        )
+    needed = ("eye movement type", "eye movement type index", "fixation x", "fixation y")
+    gaze = []
+    for name, columns in parts.items():
+        if absent := [f"Mapped {part} [{name}]" for part in needed if part not in columns]:
+            raise BadInput(
+                table.file,
+                "columns",
+                found=table.columns,
+                expected=f"also {absent}",
+                mend="select these columns in Pro Lab's data export",
+            )
+        gaze.append(_Gaze("", settings.image or name, *(columns[part] for part in needed)))
+    return gaze
 
 
 def _merge_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +256,7 @@ def _merge_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _ms_per_time_unit(column: str, fixations: pd.DataFrame) -> float:
     """Return how many ms one unit of a time column is."""
-    unit = _split_header(column)[1]
+    unit = split_header(column)[1]
     if unit:
         return 0.001 if unit in _MICROSECOND_UNITS else 1.0
     # Without a unit in the header it depends on the version; the durations in ms show it.
@@ -120,76 +273,96 @@ def read_gaze(
 ) -> pd.DataFrame:
     """Read the fixations of an export.
 
-    Consecutive rows of one recording with the same `Eye movement type index` are one fixation. It
-    belongs to the image on which it begins, even if the next image appears before it ends. A new
-    recording begins where the time decreases from one row to the next.
+    Consecutive rows of one recording with the same index are one fixation. It belongs to the image
+    on which it begins, even if the next image appears before it ends. A new recording begins where
+    the time decreases from one row to the next.
 
     Returns
     -------
     Frame with the columns sample (position of the image), x, y (NaN if the eye was lost),
     duration_ms and start_ms; the index is the line in the file. Rows of other images are absent.
-    start_ms counts from the first row with this image in the reader's recording.
+    start_ms counts from the first row with this image in the reader's recording; for a snapshot,
+    from the first row of the recording.
     """
-    movement, index = _find_column(table, [_MOVEMENT_COLUMN]), _find_column(table, [_INDEX_COLUMN])
-    assert movement is not None and index is not None  # checked by find_columns
-    readers = [name for name in _READER_COLUMNS if name in table.columns]
-    numbers = (columns.x, columns.y, columns.duration, index, columns.time)
+    if _is_fixation_table(table):
+        return fixation_tables.read_gaze(table, columns, settings, images, problems)
+    snapshots = _find_snapshots(table, settings)
+    gaze = snapshots or [_screen_gaze(table, settings)]
+    fixations = pd.concat(
+        [_read_fixations(table, columns, one, images, problems) for one in gaze]
+    ).sort_index(kind="stable")
+    if not len(fixations):
+        kinds = {kind for one in gaze for kind in _movement_kinds(table, one.movement)}
+        problems.append(
+            BadInput(
+                table.file,
+                f"column {gaze[0].movement}",
+                found=sorted(filter(None, kinds)),
+                expected="rows of the type 'Fixation'",
+                mend="export with one of Tobii's fixation filters, in English",
+            )
+        )
+    return fixations.loc[fixations["sample"] >= 0, ["sample", "x", "y", "duration_ms", "start_ms"]]
+
+
+def _movement_kinds(table: Table, column: str) -> set[str]:
+    """Return the eye movements that a column names."""
+    parts = read_columns(table, [column], [], [], Problems())
+    return {kind for part in parts for kind in part[column].cat.categories}
+
+
+def _read_fixations(
+    table: Table, columns: Columns, gaze: _Gaze, images: ImageIndex, problems: Problems
+) -> pd.DataFrame:
+    """Read the fixations of one group of columns; sample is -1 for other images."""
+    readers = {
+        key: name for key, names in _READER_COLUMNS.items() if (name := _find_column(table, names))
+    }
+    numbers = (gaze.x, gaze.y, columns.duration, gaze.number, columns.time)
     parts, first_times = [], []
-    known: tuple[dict[str, int], dict[str, int]] = ({}, {})
-    movements: set[str] = set()
+    known: dict[str, dict[str, int]] = {key: {} for key in readers}
     last_time, sequence = -np.inf, 0
-    text = dict.fromkeys((columns.image, movement, *readers))
+    text = dict.fromkeys(name for name in (gaze.image, gaze.movement, *readers.values()) if name)
     for part in read_columns(table, list(text), numbers, numbers[:-1], problems):
-        kind = part[movement]
-        movements.update(kind.cat.categories)
         time = part[columns.time].to_numpy()
         sequences = sequence + np.cumsum(np.diff(time, prepend=last_time) < 0)
         if len(time):
             last_time, sequence = time[-1], int(sequences[-1])
         rows = pd.DataFrame(
             {
-                "sample": images.find_positions(part[columns.image]),
+                "sample": images.find_positions(part[gaze.image])
+                if gaze.image
+                else images.repeat_position(gaze.image_name, len(part)),
                 "participant": 0,
                 "recording": 0,
                 "sequence": sequences,
-                "index": part[index],
-                "x": part[columns.x],
-                "y": part[columns.y],
+                "index": part[gaze.number],
+                "x": part[gaze.x],
+                "y": part[gaze.y],
                 "duration_ms": part[columns.duration],
                 "time": time,
                 "last": time,
             },
             index=part.index,
         )
-        for name, known_names in zip(readers, known, strict=False):
-            rows[name.split()[0].lower()] = encode_names(part[name], known_names)
+        for key, name in readers.items():
+            rows[key] = encode_names(part[name], known[key])
         on_image = rows[rows["sample"] >= 0]
         first_times.append(on_image.groupby([*_RECORDING_KEYS, "sample"])["time"].min())
-        fixating = rows[(kind == "Fixation").to_numpy()]
+        fixating = rows[(part[gaze.movement] == "Fixation").to_numpy()]
         without_index = fixating["index"].isna().to_numpy()
         if without_index.any():
             raise BadInput(
                 table.file,
-                f"column {index}, line {fixating.index[int(without_index.argmax())]}",
+                f"column {gaze.number}, line {fixating.index[int(without_index.argmax())]}",
                 found="no number",
                 expected="the number of the row's fixation",
                 mend="export again, or delete the line",
             )
         parts.append(_merge_rows(fixating))
     fixations = _merge_rows(pd.concat(parts))
-    if not len(fixations):
-        problems.append(
-            BadInput(
-                table.file,
-                f"column {movement}",
-                found=sorted(filter(None, movements)),
-                expected="rows of the type 'Fixation'",
-                mend="export with one of Pro Lab's fixation filters, in English",
-            )
-        )
-    fixations = fixations[fixations["sample"] >= 0]
     first_time = pd.concat(first_times).groupby(level=[0, 1, 2, 3]).min()
     keys = pd.MultiIndex.from_frame(fixations[[*_RECORDING_KEYS, "sample"]])
     start = fixations["time"].to_numpy() - first_time.reindex(keys).to_numpy()
     fixations["start_ms"] = start * _ms_per_time_unit(columns.time, fixations)
-    return fixations[["sample", "x", "y", "duration_ms", "start_ms"]]
+    return fixations

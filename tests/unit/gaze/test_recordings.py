@@ -529,19 +529,19 @@ def test_image_shown_in_another_size_is_rejected(file):
             [0.25, 0.2, 1.5],
             "found:    3 fixations of 0.2 to 1.5 ms, with a median of 0.25 ms\n"
             "  expected: fixations of 50 ms (gaze.min_fixation_ms) or longer\n"
-            "  to mend:  the durations look like seconds: convert them to milliseconds",
+            "  to mend:  the durations look like seconds: set recording.time_unit: s",
         ),
         (
             [250_000, 30_000, 1_500_000],
             "found:    3 fixations of 30000 to 1.5e+06 ms, with a median of 250000 ms\n"
             "  expected: a median of at most 20000 ms\n"
-            "  to mend:  the durations look like microseconds: convert them to milliseconds",
+            "  to mend:  the durations look like microseconds: set recording.time_unit: us",
         ),
         (
             [40, 49, 20],
             "found:    3 fixations of 20 to 49 ms, with a median of 40 ms\n"
             "  expected: fixations of 50 ms (gaze.min_fixation_ms) or longer\n"
-            "  to mend:  convert the durations to milliseconds, or lower gaze.min_fixation_ms",
+            "  to mend:  correct recording.time_unit, or lower gaze.min_fixation_ms",
         ),
     ],
 )
@@ -735,6 +735,7 @@ def test_coordinates_that_were_not_exported(file):
     text = message(file, **MCS)
     assert "also ['Fixation point X [MCS px]', 'Fixation point Y [MCS px]']" in text
     assert "recording.unit and recording.screen decide which coordinates are read" in text
+    assert "'Fixation point X [DACS px]' is on the screen, so set recording.screen" in text
     assert sorted(read(file, **DACS)) == ["a", "b"]
 
 

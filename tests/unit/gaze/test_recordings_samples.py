@@ -273,7 +273,8 @@ def test_validity_is_0_or_1_or_true_or_false(file, other):
     assert message(file) == (
         f"{file}: column valid, line 7\n  found:    {other!r}\n"
         "  expected: 1 or true, or 0 or false where the eye was lost\n"
-        "  to mend:  convert the tracker's own words or numbers to these values"
+        "  to mend:  set recording.valid_range to the lowest and highest value where the eye was "
+        "seen; or convert the tracker's own words to 1 and 0"
     )
 
 
@@ -313,10 +314,10 @@ def test_two_lost_readers_do_not_count_as_repeated_rows(file):
 @pytest.mark.parametrize(
     ("scale", "words"),
     [
-        (0.001, "the times look like seconds: convert them to milliseconds"),
-        (1000, "the times look like microseconds: convert them to milliseconds"),
-        (1e6, "the times look like nanoseconds: convert them to milliseconds"),
-        (2, "set rate_hz to 250, if the times are in milliseconds"),
+        (0.001, "the times look like seconds: set recording.time_unit: s"),
+        (1000, "the times look like microseconds: set recording.time_unit: us"),
+        (1e6, "the times look like nanoseconds: set recording.time_unit: ns"),
+        (2, "set rate_hz to 250, if recording.time_unit is right"),
     ],
 )
 def test_times_of_another_unit_or_rate(file, scale, words):

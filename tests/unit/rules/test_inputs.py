@@ -98,6 +98,23 @@ def test_code_of_a_choice_that_is_not_made_does_not_count():
     assert students[0] == students[1] != students[2] == students[3] != students[4]
 
 
+def test_the_code_of_raw_gaze_is_its_own_reader():
+    raw = {
+        "screen": {"size": [1920, 1080]},
+        "detection": {"rate_hz": 60, "screen_mm": [531, 299], "distance_mm": 650},
+    }
+    recordings = [{"format": "gazepoint"}, {"format": "gazepoint"} | raw]
+    recordings += [{"format": "samples", "unit": "px"} | raw]
+    own, detected, samples = (
+        gaze.verify_code(
+            config(fixations="gaze.csv", gaze={"recording": recording, "simulate": None}),
+            "demo_isic",
+        )
+        for recording in recordings
+    )
+    assert own != detected == samples
+
+
 @pytest.mark.parametrize(
     ("experiment", "inputs"),
     [

@@ -1,0 +1,363 @@
+"""Text files of EyeLink's edf2asc: the tracker's own fixations, and messages that name the images.
+
+Lines that matter: `MSG time text`, `START time`, `END time`, `EVENTS kind …` and
+`EFIX eye start end duration x y pupil`, times in ms. A trial begins with the message TRIALID, or
+with START if there is none. Messages of the form `!V TRIAL_VAR name value` belong to their whole
+trial, also after END; any other message counts from its time on.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stages.core.cli import BadInput, Problems, list_names, log
+from stages.gaze.recordings.columns import as_row_values
+from stages.gaze.recordings.images import ImageIndex
+from stages.gaze.recordings.table import Columns, Table, detect_encoding
+from stages.settings.recording import RecordingSettings
+
+# Names of the values of a fixation, for messages.
+_COLUMNS = ["eye", "start", "end", "duration", "x", "y"]
+_EYE = "eye"
+_TRIAL_ID = "TRIALID"
+_VARIABLE = "!V TRIAL_VAR "
+_FIRST_LINE = re.compile(r"\*\* CONVERTED FROM|MSG\s+\d|START\s+\d")
+# Time, an offset in ms before which the message was sent, and the text.
+_MESSAGE = re.compile(r"MSG\s+(\d+(?:\.\d+)?)\s+(?:(-?\d+)\s+(?=\D))?(.*)")
+_COORDINATES = re.compile(
+    r"(?:DISPLAY|GAZE)_COORDS\s+([-\d.]+)\s+([-\d.]+)\s+([-\d.]+)\s+([-\d.]+)"
+)
+# Number of lines in which the form of a file shows.
+_MAX_FIRST_LINES = 50
+_MAX_SHOWN = 6
+
+
+class _Message(NamedTuple):
+    trial: int
+    time: float
+    text: str
+
+
+class _Fixation(NamedTuple):
+    line: int
+    trial: int
+    eye: str
+    start: float
+    since_start: float
+    duration: float
+    x: float
+    y: float
+
+
+class _Recording(NamedTuple):
+    """The content of a file; `size` is the width and height of the display, px, or None."""
+
+    messages: list[_Message]
+    fixations: list[_Fixation]
+    size: tuple[float, float] | None
+
+
+def is_asc(file: Path) -> bool:
+    """Return whether a file has the form of edf2asc."""
+    try:
+        with file.open(encoding=detect_encoding(file), errors="replace") as lines:
+            first = (line for _, line in zip(range(_MAX_FIRST_LINES), lines, strict=False))
+            return any(_FIRST_LINE.match(line) for line in first)
+    except OSError:
+        # The reader of tables reports it.
+        return False
+
+
+def is_asc_table(table: Table) -> bool:
+    """Return whether `open_recording` of this module returned a table."""
+    return table.columns == _COLUMNS
+
+
+def open_recording(file: Path, settings: RecordingSettings) -> tuple[Table, Columns]:
+    """Check that the settings fit a file of edf2asc.
+
+    Raises
+    ------
+    BadInput
+        They do not.
+    """
+    columns = [f"columns.{role}" for role, name in settings.columns if name and role != "image"]
+    unused = [*columns, *(name for name in ("time_unit", "start_unit") if getattr(settings, name))]
+    if unused or settings.unit != "px" or not set(settings.rows) <= {_EYE}:
+        raise BadInput(
+            file,
+            "gaze.recording",
+            found=f"recording.{unused[0]}"
+            if unused
+            else f"recording.unit: {settings.unit}"
+            if settings.unit != "px"
+            else f"recording.rows: {settings.rows}",
+            expected="px for the fixations of a file of edf2asc, and its own columns and units",
+            mend="set recording.unit: px, and remove other columns and units; recording.rows may "
+            f"choose the {_EYE}: L or R",
+        )
+    image = settings.image_column or settings.columns.image or _TRIAL_ID
+    return (
+        Table(file, detect_encoding(file), " ", list(_COLUMNS)),
+        Columns(
+            "" if settings.image else image,
+            "x",
+            "y",
+            "start",
+            "duration",
+            image_name=settings.image,
+        ),
+    )
+
+
+def _read_file(table: Table) -> _Recording:
+    messages: list[_Message] = []
+    fixations: list[_Fixation] = []
+    size: tuple[float, float] | None = None
+    trial, start_time, named = 0, 0.0, False
+    with table.file.open(encoding=table.encoding, errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.startswith("MSG"):
+                if not (match := _MESSAGE.match(line)):
+                    continue
+                text = match[3].strip()
+                if text.startswith(_TRIAL_ID):
+                    trial, named = trial + 1, True
+                messages.append(_Message(trial, float(match[1]) - int(match[2] or 0), text))
+                if corners := _COORDINATES.match(text):
+                    left, top, right, bottom = map(float, corners.groups())
+                    size = (right - left + 1, bottom - top + 1)
+            elif line.startswith("START"):
+                # Without the message, a trial begins here.
+                trial += not named
+                named = False
+                start_time = _to_number(table, line, number, 1)
+            elif line.startswith("EVENTS") and line.split()[1:2] != ["GAZE"]:
+                raise BadInput(
+                    table.file,
+                    f"line {number}",
+                    found=line.split()[1:2],
+                    expected="events in GAZE coordinates, px of the screen",
+                    mend="convert the recording again with edf2asc, with gaze coordinates",
+                )
+            elif line.startswith("EFIX"):
+                values = [_to_number(table, line, number, position) for position in range(2, 7)]
+                start, _, duration, x, y = values
+                eye = line.split()[1]
+                fixations.append(
+                    _Fixation(number, trial, eye, start, start - start_time, duration, x, y)
+                )
+    return _Recording(messages, fixations, size)
+
+
+def _to_number(table: Table, line: str, number: int, position: int) -> float:
+    """Return a value of a line; NaN for a dot, which means that the eye was lost."""
+    values = line.split()
+    text = values[position] if position < len(values) else ""
+    try:
+        return np.nan if text == "." else float(text)
+    except ValueError:
+        raise BadInput(
+            table.file,
+            f"line {number}",
+            found=repr(text),
+            expected=f"a number as value {position + 1} of {values[0]}",
+            mend="convert the recording again with edf2asc",
+        ) from None
+
+
+def _choose_eye(table: Table, fixations: pd.DataFrame, settings: RecordingSettings) -> pd.DataFrame:
+    """Return the fixations of one eye: the chosen one, otherwise the left one of each trial."""
+    if settings.rows:
+        chosen = fixations[fixations["eye"].isin(as_row_values(settings.rows)[_EYE])]
+        if not len(chosen):
+            raise BadInput(
+                table.file,
+                "EFIX",
+                found=f"fixations of the eyes {sorted(set(fixations['eye']))}",
+                expected=f"fixations of the eye {settings.rows[_EYE]!r}",
+                mend=f"correct recording.rows: {{{_EYE}: L}} or {{{_EYE}: R}}",
+            )
+        return chosen
+    left = fixations["eye"] == "L"
+    has_left = left.groupby(fixations["trial"]).transform("any")
+    chosen = fixations[left | ~has_left]
+    if dropped := len(fixations) - len(chosen):
+        log.info(
+            "%s: both eyes were recorded: %d fixations of the right eye do not count",
+            table.file,
+            dropped,
+        )
+    return chosen
+
+
+def _name_images(
+    table: Table,
+    key: str,
+    messages: list[_Message],
+    fixations: pd.DataFrame,
+    images: ImageIndex,
+) -> list[str]:
+    """Return the name of each fixation's image, from the messages that begin with `key`.
+
+    Numbers may follow the name, such as the position of the image.
+
+    Raises
+    ------
+    BadInput
+        No message does.
+    """
+    variable = f"{_VARIABLE}{key} "
+    by_trial = {
+        message.trial: message.text.removeprefix(variable).strip()
+        for message in messages
+        if message.text.startswith(variable)
+    }
+    if by_trial:
+        return [by_trial.get(trial, "") for trial in fixations["trial"]]
+    named = [
+        message._replace(text=_leading_name(message.text.removeprefix(key).strip(), images))
+        for message in messages
+        if message.text.startswith(f"{key} ")
+    ]
+    if not named:
+        kinds = dict.fromkeys(" ".join(m.text.split()[:3]) for m in messages if m.trial)
+        raise BadInput(
+            table.file,
+            "messages",
+            found=list_names(list(kinds), _MAX_SHOWN),
+            expected=f"messages '{key} NAME', or trial variables '{variable}NAME'",
+            mend="set recording.image_column to the words before the name of the image, or to the "
+            "trial variable with the name; if no message names it, set recording.image",
+        )
+    names = []
+    for trial, start in zip(fixations["trial"], fixations["start"], strict=True):
+        # TRIALID precedes the recording, other messages may come while it runs.
+        past = [m.text for m in named if m.trial == trial and m.time <= start]
+        names.append(past[-1] if past else "")
+    return names
+
+
+def _leading_name(text: str, images: ImageIndex) -> str:
+    """Return the beginning of a text that names an image; the text if none does."""
+    words = text.split(" ")
+    beginnings = (" ".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((name for name in beginnings if images.has(name)), text)
+
+
+def _check_names(
+    table: Table, key: str, names: list[str], messages: list[_Message], images: ImageIndex
+) -> None:
+    """Advise on other messages with names of images, if `names` has none."""
+    if any(images.has(name) for name in names if name):
+        return
+    for message in messages:
+        words = message.text.split(" ")
+        before = next((i for i, word in enumerate(words) if images.has(word)), 0)
+        if before:
+            other = " ".join(words[:before]).removeprefix(_VARIABLE.rstrip()).strip()
+            raise BadInput(
+                table.file,
+                f"messages '{key}'",
+                found=list_names(list(dict.fromkeys(filter(None, names))), _MAX_SHOWN),
+                expected="names of images of the data set",
+                mend=f"set recording.image_column: {other}, as in the message {message.text!r}",
+            )
+
+
+def _check_size(
+    table: Table,
+    size: tuple[float, float],
+    sample: NDArray[np.int64],
+    images: ImageIndex,
+    settings: RecordingSettings,
+) -> None:
+    """Check that the size of the display is that of recording.screen, or of the images."""
+    stated = f"[{size[0]:g}, {size[1]:g}]"
+    if settings.screen is not None:
+        if np.abs(np.subtract(settings.screen.size, size)).max() > 1:
+            raise BadInput(
+                table.file,
+                "DISPLAY_COORDS",
+                found=f"a screen of {stated} px",
+                expected=f"recording.screen.size: {list(settings.screen.size)}",
+                mend=f"set recording.screen.size: {stated}",
+            )
+        return
+    for position in np.unique(sample[sample >= 0]).tolist():
+        height, width = images.sizes[position].tolist()
+        if abs(width - size[0]) > 1 or abs(height - size[1]) > 1:
+            raise BadInput(
+                table.file,
+                "DISPLAY_COORDS",
+                found=f"a screen of {stated} px, while the image {images[position]!r} has "
+                f"[{width}, {height}] px",
+                expected="recording.screen, where the screen is not as large as the image",
+                mend=f"set recording.screen: {{size: {stated}}}",
+            )
+
+
+def read_gaze(
+    table: Table,
+    columns: Columns,
+    settings: RecordingSettings,
+    images: ImageIndex,
+    problems: Problems,
+) -> pd.DataFrame:
+    """Read the fixations of one eye.
+
+    Returns
+    -------
+    As `fixations.read_gaze`; start_ms counts from START of the trial.
+
+    Raises
+    ------
+    BadInput
+        The file has no fixations, nothing names the images, or recording.image names one while
+        there are several trials.
+    """
+    recording = _read_file(table)
+    if not recording.fixations:
+        raise BadInput(
+            table.file,
+            "EFIX",
+            found="no fixation",
+            expected="lines EFIX: the fixations that the tracker detected",
+            mend="convert the recording again with edf2asc, with events",
+        )
+    fixations = pd.DataFrame(recording.fixations, columns=_Fixation._fields).set_index("line")
+    fixations = _choose_eye(table, fixations, settings)
+    trials = fixations["trial"].nunique()
+    if columns.image_name:
+        if trials > 1:
+            raise BadInput(
+                table.file,
+                "recording.image",
+                found=f"{columns.image_name!r}, for {trials} trials",
+                expected="messages that name the image of each trial",
+                mend="remove recording.image; set recording.image_column to the words before the "
+                "name of the image in the messages, or to the trial variable with the name",
+            )
+        sample = images.repeat_position(columns.image_name, len(fixations))
+    else:
+        names = _name_images(table, columns.image, recording.messages, fixations, images)
+        _check_names(table, columns.image, names, recording.messages, images)
+        sample = images.find_positions(pd.Series(pd.Categorical(names)))
+        if unnamed := sum(not name for name in names):
+            log.warning(
+                "%s: no message '%s' names the image of %d fixations, which do not count",
+                table.file,
+                columns.image,
+                unnamed,
+            )
+    if recording.size is not None:
+        with problems.collect():
+            _check_size(table, recording.size, sample, images, settings)
+    rows = fixations[["x", "y", "duration", "since_start"]]
+    rows = rows.set_axis(["x", "y", "duration_ms", "start_ms"], axis="columns")
+    rows.insert(0, "sample", sample)
+    return rows[sample >= 0]
