@@ -62,7 +62,8 @@ class FeatureExtractor:
         grid = (-(-size[0] // 8), -(-size[1] // 8))
         # The map of stride 2 tells of texture only.
         joined = [_resize(m, grid)[0] for m in maps if m.shape[2] <= 2 * grid[0]]
-        return torch.cat(joined).to(torch.float16).cpu()
+        largest = torch.finfo(torch.float16).max
+        return torch.cat(joined).clamp(-largest, largest).to(torch.float16).cpu()
 
 
 def _resize(maps: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -112,11 +113,11 @@ def _train(features: Tensor, labels: Tensor, positions: Tensor, seed: int) -> _C
 
 
 def assign_folds(subjects: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """Draw a fold for each subject; its samples share it.
+    """Draw a fold for each subject of the training samples; its samples share it.
 
     Returns
     -------
-    (N,) fold of each sample, in [0, FOLDS).
+    (T,) fold of each training sample, in [0, FOLDS). Each fold has a subject, if there are FOLDS.
     """
     names = sorted(set(subjects))
     order = np.random.default_rng(seed).permutation(len(names)) % FOLDS
@@ -193,8 +194,9 @@ def vote(
     all_features.sub_(centre).div_(scale)
     all_labels = torch.cat(labels)
 
-    folds = assign_folds(subjects, settings.seed)
-    of_position = torch.from_numpy(folds[rows]).repeat_interleave(of_image)
+    folds = assign_folds([subjects[i] for i in rows.tolist()], settings.seed)
+    of_position = torch.from_numpy(folds).repeat_interleave(of_image)
+    fold_of = dict(zip(rows.tolist(), folds.tolist(), strict=True))
     classifiers = []
     for fold in range(FOLDS):
         seen = (of_position != fold).nonzero()[:, 0]
@@ -205,7 +207,7 @@ def vote(
         i, pixels = item
         found = extract(pixels).float()
         x = (found.flatten(1).T - centre) / scale
-        chosen = [classifiers[folds[i]]] if training[i] else classifiers
+        chosen = [classifiers[fold_of[i]]] if i in fold_of else classifiers
         with torch.no_grad():
             logits = torch.stack([classifier(x) for classifier in chosen]).mean(dim=0)
         logits = functional.interpolate(

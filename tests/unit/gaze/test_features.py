@@ -102,10 +102,20 @@ def test_grey_images_of_any_range_are_read(encoder):
     assert np.mean([dice(f >= 0.5, t) for f, t in zip(found, targets())]) > 0.8
 
 
+def test_few_training_subjects_among_many_others_are_spread_over_all_folds(encoder, monkeypatch):
+    training = np.arange(N) < 8
+    monkeypatch.setattr("test_features.TRAINING", training)
+    for seed in range(3):
+        found = vote_on(targets(), encoder, seed=seed)
+        assert np.mean([dice(f >= 0.5, t) for f, t in zip(found, targets())]) > 0.7
+
+
 def test_folds_are_even_and_by_subject():
     folds = assign_folds(SUBJECTS, seed=3)
     assert np.bincount(folds).tolist() == [6, 6, 6, 6]
     assert (folds[::2] == folds[1::2]).all()
+    # No classifier is left without a subject to learn from.
+    assert sorted(assign_folds(["a", "b", "c", "d"], seed=3)) == [0, 1, 2, 3]
 
 
 def test_too_few_subjects_are_refused(tmp_path):
