@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rules.paths import encoder_path, folder_contents
+from rules.paths import encoder_inputs, folder_contents
 from stages.core.config import Config, DatasetSettings
 from stages.core.fingerprint import fingerprint
 from stages.settings.modules import FEATURES_MODULE, SIMULATION_MODULE, reader_module
@@ -74,7 +74,7 @@ def feature_encoders(config: Config, dataset: str) -> list[EncoderSettings]:
 def feature_inputs(config: Config, dataset: str) -> dict[str, str]:
     """Name the file of the encoder whose features vote on the maps, if any do."""
     features = config.dataset(dataset).gaze.features
-    return {} if features is None else {"encoder": encoder_path(features.pretrained)}
+    return encoder_inputs(features.pretrained if features else None)
 
 
 def pseudomasks_code(config: Config, dataset: str) -> str:

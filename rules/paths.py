@@ -53,9 +53,11 @@ def encoder_key(encoder: EncoderSettings) -> str:
     return f"{encoder.encoder}-{source}"
 
 
-def encoder_path(encoder: EncoderSettings) -> str:
-    """Return the path of an encoder's file."""
-    return f"results/encoders/{encoder_key(encoder)}.safetensors"
+def encoder_inputs(encoder: EncoderSettings | None) -> dict[str, str]:
+    """Name the file of an encoder, if there is one."""
+    if encoder is None:
+        return {}
+    return {"encoder": f"results/encoders/{encoder_key(encoder)}.safetensors"}
 
 
 def dataset_files(file: str, datasets: Iterable[str]) -> list[str]:

@@ -3,12 +3,11 @@
 from collections.abc import Iterable
 
 from rules.gaze import quality_inputs
-from rules.paths import PlanError, Training, encoder_key, encoder_path, require_path
+from rules.paths import PlanError, Training, encoder_inputs, encoder_key, require_path
 from stages.core.config import Config
 from stages.core.fingerprint import fingerprint
 from stages.settings.modules import method_module
 from stages.settings.parts import EncoderSettings
-from stages.settings.training import OptimisationSettings
 
 
 def training_gpus(config: Config, dataset: str, *, limit: int | None) -> int:
@@ -151,17 +150,12 @@ def encoder_weights_inputs(config: Config, encoder: str) -> dict[str, str]:
     return {"weights": require_path("encoder_weights", file)} if file else {}
 
 
-def _encoder_inputs(settings: OptimisationSettings) -> dict[str, str]:
-    encoder = settings.pretrained
-    return {} if encoder is None else {"encoder": encoder_path(encoder)}
-
-
 def teacher_network_inputs(config: Config, dataset: str, experiment: str) -> dict[str, str]:
     """Name the table of gaze quality, the explanations and the encoder, where they are read."""
     return (
         quality_inputs(config, dataset)
         | explanation_inputs(config, dataset, experiment)
-        | _encoder_inputs(config.experiment(dataset, experiment).teacher)
+        | encoder_inputs(config.experiment(dataset, experiment).teacher.pretrained)
     )
 
 
@@ -177,7 +171,7 @@ def student_inputs(config: Config, dataset: str, experiment: str, seed: str) -> 
         inputs |= explanation_inputs(config, dataset, experiment)
     if student.reads_pseudolabels:
         inputs["pseudolabels"] = f"{folder}/{experiment}/seed{seed}/pseudolabels.h5"
-    inputs |= _encoder_inputs(student)
+    inputs |= encoder_inputs(student.pretrained)
     return inputs | teacher_inputs(config, dataset, experiment, seed)
 
 

@@ -14,9 +14,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.core.cli import BadInput
+from stages.core.cli import BadInput, Problems
 from stages.gaze.recordings.decimals import MISSING_VALUES
-from stages.gaze.recordings.table import Table, detect_encoding, open_table, unreadable_table
+from stages.gaze.recordings.table import (
+    Columns,
+    Table,
+    detect_encoding,
+    open_table,
+    unreadable_table,
+)
 
 # A header is looked for in this number of lines.
 _MAX_HEADER_LINE = 2000
@@ -231,8 +237,37 @@ def as_row_values(rows: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
     return values
 
 
-def is_lost(
-    table: Table, column: str, valid: pd.Series, seen: tuple[float, float] | None = None
+def find_lost(
+    table: Table,
+    columns: Columns,
+    part: pd.DataFrame,
+    valid_range: tuple[float, float] | None,
+    problems: Problems,
+) -> NDArray[np.bool_]:
+    """Return (R,) whether the eye was lost in each row, as the columns `valid` and `pupil` say.
+
+    Parameters
+    ----------
+    table, columns
+        The table.
+    part
+        (R) rows of it.
+    valid_range
+        As `recording.valid_range`.
+    problems
+        Collects a value of `valid` that is no flag or grade.
+    """
+    lost = np.zeros(len(part), bool)
+    if columns.valid:
+        with problems.collect():
+            lost |= _is_invalid(table, columns.valid, part[columns.valid], valid_range)
+    if columns.pupil:
+        lost |= ~(part[columns.pupil].to_numpy() > 0)
+    return lost
+
+
+def _is_invalid(
+    table: Table, column: str, valid: pd.Series, seen: tuple[float, float] | None
 ) -> NDArray[np.bool_]:
     """Return (R,) whether the eye was lost, from a column of flags or grades.
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from stages.core.cli import BadInput, Problems, list_names
 from stages.gaze.recordings import asc
-from stages.gaze.recordings.columns import is_lost
+from stages.gaze.recordings.columns import find_lost
 from stages.gaze.recordings.exports import open_export
 from stages.gaze.recordings.images import SIZE_COLUMNS, ImageIndex, ShownSizes
 from stages.gaze.recordings.presets import GENERAL, PRESETS, Preset
@@ -112,12 +112,7 @@ def read_gaze(
             },
             index=part.index,
         )
-        lost = np.zeros(len(part), bool)
-        if columns.valid:
-            with problems.collect():
-                lost |= is_lost(table, columns.valid, part[columns.valid], settings.valid_range)
-        if pupil:
-            lost |= ~(part[columns.pupil].to_numpy() > 0)
+        lost = find_lost(table, columns, part, settings.valid_range, problems)
         rows.loc[lost, ["x", "y"]] = np.nan
         parts.append(_merge_rows(rows[rows["index"] >= 0]) if columns.number else rows)
     with problems.collect():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from stages.core.cli import BadInput, Problems, log
-from stages.gaze.recordings.columns import is_lost
+from stages.gaze.recordings.columns import find_lost
 from stages.gaze.recordings.detection import detect_fixations
 from stages.gaze.recordings.exports import open_export
 from stages.gaze.recordings.images import ImageIndex
@@ -87,12 +87,7 @@ def read_gaze(
         rows = part[[columns.time, columns.x, columns.y]]
         rows = rows.set_axis(["time_ms", "x", "y"], axis="columns")
         rows["time_ms"] *= columns.time_ms
-        lost = np.zeros(len(part), bool)
-        if columns.valid:
-            with problems.collect():
-                lost |= is_lost(table, columns.valid, part[columns.valid], valid_range)
-        if columns.pupil:
-            lost |= ~(part[columns.pupil].to_numpy() > 0)
+        lost = find_lost(table, columns, part, valid_range, problems)
         rows.loc[lost, ["x", "y"]] = np.nan
         rows.insert(0, "sample", sample.astype(np.int32))
         rows.insert(1, "sequence", (reader * len(images) + sample))
