@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from snakemake.utils import update_config
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASETS = ["demo_kvasir", "demo_prostate", "demo_isic"]
@@ -43,6 +44,32 @@ def run_snakemake(folder: Path, config: dict[str, Any], targets: list[str], core
         name: f"{path}{os.pathsep}{os.environ.get(name, '')}" for name, path in prepended.items()
     }
     subprocess.run(command, check=True, env=os.environ | paths, stdout=sys.stderr)
+
+
+def laptop_config(data: Path, threads: int) -> dict[str, Any]:
+    """Return the configuration under the laptop preset, with the data set `kvasir` at `data`."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
+    preset = (ROOT / "workflow/presets/laptop.yaml").read_text("utf-8")
+    update_config(config, yaml.safe_load(preset))
+    config["datasets"]["kvasir"] |= {
+        "root": str(data), "fixations": str(data / "kvasir_fixation.csv"), "threads": threads,
+    }  # fmt: skip
+    config["summary"] = []
+    return config
+
+
+def add_real_data(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a benchmark on real data."""
+    parser.add_argument("data", type=Path, nargs="?", default=ROOT / "data/kvasir")
+    parser.add_argument("--folder", type=Path)
+
+
+def lacks_real_data(data: Path) -> bool:
+    """Return whether the recorded gaze is absent, and say so."""
+    absent = not (data / "kvasir_fixation.csv").exists()
+    if absent:
+        print(f"skipped: {data}/kvasir_fixation.csv does not exist; see data/README.md")
+    return absent
 
 
 def run_workflow(folder: Path, seeds: int) -> pd.DataFrame:

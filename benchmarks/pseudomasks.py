@@ -14,37 +14,33 @@ mean Dice of the preset divided by that of the published thresholds.
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import yaml
-from method import ROOT, run_snakemake
+from method import ROOT, add_real_data, lacks_real_data, laptop_config, run_snakemake
 from numpy.typing import NDArray
-from snakemake.utils import update_config
+
+sys.path.insert(0, str(ROOT))
+from stages.core import metrics
 
 WAYS = ("thresholds", "area", "preset")
 
 
 def make_config(data: Path) -> dict[str, Any]:
     """Make a configuration with a data set for each way, all of the same images."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
-    published = config["defaults"]["gaze"]
-    preset = yaml.safe_load((ROOT / "workflow/presets/laptop.yaml").read_text("utf-8"))
-    update_config(config, preset)
-    kvasir = config["datasets"]["kvasir"] | {
-        "root": str(data), "fixations": str(data / "kvasir_fixation.csv"), "threads": 2,
-    }  # fmt: skip
+    config = laptop_config(data, threads=2)
+    kvasir = config["datasets"]["kvasir"]
     gaze = {
-        "thresholds": {"thresholds": published["thresholds"]},
+        "thresholds": {"thresholds": config["defaults"]["gaze"]["thresholds"]},
         # Without the classifier's vote ½ is the estimated area.
         "area": {"levels": "area", "thresholds": [0.6, 0.5]},
         "preset": kvasir["gaze"],
     }
     config["datasets"] = {way: kvasir | {"gaze": gaze[way]} for way in WAYS}
-    config["summary"] = []
     return config
 
 
@@ -58,8 +54,7 @@ def score(folder: Path, way: str) -> tuple[float, NDArray[np.float64]]:
         used &= gaze["has_gaze"][()]
         mask = prepared["mask"][()][used] > 0
         broad = gaze["pseudomask"][()][used, -1] > 0
-    overlap, total = (mask & broad).sum(axis=(1, 2)), (mask.sum(axis=(1, 2)) + broad.sum((1, 2)))
-    dice = 2 * overlap / np.maximum(total, 1)
+    dice = np.array([metrics.dice(*pair) for pair in zip(mask, broad, strict=True)])
     area = mask.mean(axis=(1, 2))
     quarter = np.digitize(area, np.quantile(area, [0.25, 0.5, 0.75]))
     return float(dice.mean()), np.array([dice[quarter == q].mean() for q in range(4)])
@@ -67,11 +62,9 @@ def score(folder: Path, way: str) -> tuple[float, NDArray[np.float64]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, nargs="?", default=ROOT / "data/kvasir")
-    parser.add_argument("--folder", type=Path)
+    add_real_data(parser)
     arguments = parser.parse_args()
-    if not (arguments.data / "kvasir_fixation.csv").exists():
-        print(f"skipped: {arguments.data}/kvasir_fixation.csv does not exist; see data/README.md")
+    if lacks_real_data(arguments.data):
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.folder or Path(temporary)).resolve()

@@ -22,13 +22,11 @@ from typing import Any
 import matplotlib
 import pandas as pd
 import yaml
-from method import run_snakemake
-from snakemake.utils import update_config
+from method import ROOT, add_real_data, lacks_real_data, laptop_config, run_snakemake
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-ROOT = Path(__file__).resolve().parents[1]
 # Iterations whose speed tells how many fit into the time.
 TRIAL = 12
 RUNS = {"ours": "full", "recipe": "published"}
@@ -36,23 +34,15 @@ RUNS = {"ours": "full", "recipe": "published"}
 
 def make_config(data: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     """Make a configuration with a data set for each of the two, both of the same images."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
-    shipped = json.loads(json.dumps(config["datasets"]["kvasir"]))
-    update_config(
-        config, yaml.safe_load((ROOT / "workflow/presets/laptop.yaml").read_text("utf-8"))
-    )
-    ours = config["datasets"]["kvasir"] | {
-        "root": str(data),
-        "fixations": str(data / "kvasir_fixation.csv"),
-        "threads": 1,
-    }
+    shipped = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["datasets"]["kvasir"]
+    config = laptop_config(data, threads=1)
+    ours = config["datasets"]["kvasir"]
     ours["student"] = ours["student"] | {"validate_every": 50}
     same = {key: ours[key] for key in ("root", "fixations", "threads", "gpus", "prepare")}
     config["datasets"] = {
         "ours": ours,
         "recipe": shipped | same | {"experiments": ["published"], "student": recipe},
     }
-    config["summary"] = []
     return config
 
 
@@ -114,12 +104,10 @@ def draw(ours: pd.DataFrame, recipe: pd.DataFrame, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, nargs="?", default=ROOT / "data/kvasir")
     parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--folder", type=Path)
+    add_real_data(parser)
     arguments = parser.parse_args()
-    if not (arguments.data / "kvasir_fixation.csv").exists():
-        print(f"skipped: {arguments.data}/kvasir_fixation.csv does not exist; see data/README.md")
+    if lacks_real_data(arguments.data):
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.folder or Path(temporary)).resolve()
