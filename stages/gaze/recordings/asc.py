@@ -312,7 +312,7 @@ def read_gaze(
 
     Returns
     -------
-    As `fixations.read_gaze`; start_ms counts from START of the trial.
+    As `fixations.read_gaze`; start_ms counts from START of the trial, and each trial is a reader.
 
     Raises
     ------
@@ -360,4 +360,5 @@ def read_gaze(
     rows = fixations[["x", "y", "duration", "since_start"]]
     rows = rows.set_axis(["x", "y", "duration_ms", "start_ms"], axis="columns")
     rows.insert(0, "sample", sample)
+    rows.insert(1, "reader", fixations["trial"])
     return rows[sample >= 0]

@@ -131,9 +131,9 @@ def detect_fixations(
 
     Returns
     -------
-    Frame with the columns sample, x, y (mean, in the recording's unit), duration_ms (including one
-    sampling interval after the last sample) and start_ms (since the start of the sequence); the
-    index is the line of the first sample.
+    Frame with the columns sample, reader (the sequence), x, y (mean, in the recording's unit),
+    duration_ms (including one sampling interval after the last sample) and start_ms (since the
+    start of the sequence); the index is the line of the first sample.
     """
     screen, detection = settings.screen, settings.detection
     assert screen is not None and detection is not None
@@ -155,6 +155,7 @@ def detect_fixations(
     return pd.DataFrame(
         {
             "sample": samples["sample"].to_numpy()[first],
+            "reader": sequence[first],
             "x": x,
             "y": y,
             "duration_ms": time_ms[last] - time_ms[first] + 1000 / detection.rate_hz,

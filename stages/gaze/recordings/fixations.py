@@ -19,8 +19,6 @@ from stages.settings.recording import RecordingSettings
 # duration, starts and durations have different units. It takes this number of steps to tell.
 _STEP_RANGE = (0.02, 200.0)
 _MIN_STEPS = 3
-# If a larger share of the rows repeats the row above, a fixation has several rows.
-_MAX_REPEATS = 0.3
 
 
 def open_recording(
@@ -67,9 +65,10 @@ def read_gaze(
 
     Returns
     -------
-    Frame with the columns sample (position of the image), x, y (NaN if the eye was lost),
-    duration_ms and start_ms (NaN without such a column); the index is the line in the file. Rows of
-    other images are absent. start_ms counts from the tracker's own zero.
+    Frame with the columns sample (position of the image), reader (a number; 0 without names), x, y
+    (NaN if the eye was lost), duration_ms and start_ms (NaN without such a column); the index is
+    the line in the file. Rows of other images are absent. start_ms counts from the tracker's own
+    zero.
     """
     if asc.is_asc_table(table):
         return asc.read_gaze(table, columns, settings, images, problems)
@@ -129,13 +128,10 @@ def read_gaze(
     if columns.number:
         fixations = _merge_rows(fixations)
     fixations = fixations[fixations["sample"] >= 0]
-    if settings.format == "fixations" and not columns.number:
-        with problems.collect():
-            _check_one_row_each(table, columns, fixations)
     if settings.format == "fixations" or settings.time_unit or settings.start_unit:
         with problems.collect():
             _check_start_unit(table, columns, fixations)
-    return fixations[["sample", "x", "y", "duration_ms", "start_ms"]]
+    return fixations[["sample", "reader", "x", "y", "duration_ms", "start_ms"]]
 
 
 def _trial_column(table: Table, settings: RecordingSettings) -> str:
@@ -156,22 +152,6 @@ def _merge_rows(rows: pd.DataFrame) -> pd.DataFrame:
     values = ["x", "y", "duration_ms"]
     fixations[values] = rows.loc[is_last, values].to_numpy()
     return fixations
-
-
-def _check_one_row_each(table: Table, columns: Columns, fixations: pd.DataFrame) -> None:
-    """Check that each row is a fixation: samples repeat the fixation that they belong to."""
-    values = fixations[["sample", "x", "y", "duration_ms"]].to_numpy()
-    repeats = (values[1:] == values[:-1]).all(axis=1)
-    if repeats.sum() <= _MAX_REPEATS * len(fixations):
-        return
-    line = fixations.index[int(repeats.argmax()) + 1]
-    raise BadInput(
-        table.file,
-        f"columns {columns.x}, {columns.y}, {columns.duration}, line {line}",
-        found=f"{repeats.sum()} of {len(fixations)} rows repeat the fixation of the row above",
-        expected="one row for each fixation",
-        mend="set recording.columns.index to the column that numbers the fixations",
-    )
 
 
 def _check_start_unit(table: Table, columns: Columns, fixations: pd.DataFrame) -> None:

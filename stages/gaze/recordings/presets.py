@@ -60,7 +60,13 @@ _EYELINK = {
 # Format → its kinds of export. The first kind that fits is read.
 PRESETS: dict[str, tuple[Preset, ...]] = {
     "gazemedseg": (Preset("a table of the GazeMedSeg release", _EYELINK),),
-    "eyelink": (Preset("a fixation report of EyeLink Data Viewer", _EYELINK, optional=("start",)),),
+    "eyelink": (
+        Preset(
+            "a fixation report of EyeLink Data Viewer",
+            {**_EYELINK, "reader": "RECORDING_SESSION_LABEL"},
+            optional=("start", "reader"),
+        ),
+    ),
     "gazepoint": (
         Preset(
             "an export of Gazepoint Analysis",
@@ -121,7 +127,9 @@ PRESETS: dict[str, tuple[Preset, ...]] = {
                 "y": "Fixation Position Y",
                 "duration": "Event Duration",
                 "start": "Event Start Trial Time",
+                "reader": "Participant",
             },
+            optional=("reader",),
             rows={"Category": ("Fixation", "Visual Intake"), "Eye L/R": ("Left",)},
         ),
     ),

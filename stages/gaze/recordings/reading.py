@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.core.cli import BadInput, Problems, log
+from stages.gaze.overlaps import count_once
 from stages.gaze.recordings.images import ImageIndex
 from stages.gaze.recordings.placing import check_placement, is_on_image, to_image_fractions
 from stages.gaze.recordings.scan import Scanpath
@@ -37,17 +38,6 @@ def _check_durations(table: Table, columns: Columns, fixations: pd.DataFrame) ->
             expected="a duration above 0 ms",
             mend="correct or delete the line",
         )
-
-
-def _warn_of_duplicates(file: Path, fixations: pd.DataFrame) -> None:
-    """Warn about fixations that a file may hold twice: two readers hardly agree in all values."""
-    with_start = fixations[fixations["start_ms"].notna()]
-    if duplicates := int(with_start.duplicated().sum()):
-        log.warning(
-            "%s: %d of %d fixations have the image, place, duration and start of another one, and "
-            "count twice: did you append an export to an existing file?",
-            file, duplicates, len(fixations),
-        )  # fmt: skip
 
 
 def _check_duration_unit(
@@ -158,8 +148,14 @@ def read_scanpaths(
             _check_durations(table, columns, gaze)
             _check_duration_unit(table, columns, gaze["duration_ms"].to_numpy(), min_duration_ms)
         problems += found
-        _warn_of_duplicates(file, gaze)
-    scanpaths = _group_by_sample(file, list(sizes), gaze, width_height, settings, min_duration_ms)
+    position = to_image_fractions(
+        gaze[["x", "y"]].to_numpy(), width_height[gaze["sample"]], settings
+    )
+    gaze = gaze.assign(x=position[:, 0], y=position[:, 1])
+    if not found:
+        with problems.collect():
+            gaze = count_once(file, gaze)
+    scanpaths = _group_by_sample(file, list(sizes), gaze, min_duration_ms)
     if not found:
         with problems.collect():
             _require_kept_fixations(file, scanpaths, min_duration_ms)
@@ -191,18 +187,13 @@ def _require_kept_fixations(
 
 
 def _group_by_sample(
-    file: Path,
-    sample_ids: list[str],
-    fixations: pd.DataFrame,
-    width_height: NDArray[np.float64],
-    settings: RecordingSettings,
-    min_duration_ms: float,
+    file: Path, sample_ids: list[str], fixations: pd.DataFrame, min_duration_ms: float
 ) -> dict[str, Scanpath]:
+    """Group fixations by image; x and y are fractions of the image."""
     sample = fixations["sample"].to_numpy()
-    position = to_image_fractions(fixations[["x", "y"]].to_numpy(), width_height[sample], settings)
-    values = np.concatenate([position, fixations[["duration_ms", "start_ms"]].to_numpy()], axis=1)
+    values = fixations[["x", "y", "duration_ms", "start_ms"]].to_numpy()
     long_enough = values[:, 2] >= min_duration_ms
-    on_image = is_on_image(position)
+    on_image = is_on_image(values[:, :2])
     kept = long_enough & on_image
     log.info("%s: %d of %d fixations kept", file, int(kept.sum()), len(values))
     order = np.argsort(sample, kind="stable")

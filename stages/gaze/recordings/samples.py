@@ -148,22 +148,32 @@ def _check_times(
     if not_increasing.any():
         row = int(not_increasing.argmax()) + 1
         previous, time = samples["time_ms"].iloc[[row - 1, row]]
-        duplicates = samples.duplicated().to_numpy()
-        # Only if every row with a repeated time is a duplicate, rows were copied: two readers whose
-        # eyes are both lost have equal rows, but not at every time.
-        repeated = time == previous and bool(duplicates[1:][same_sequence & (step == 0)].all())
+        found = f"{time:g} after {previous:g}"
+        distinguish = (
+            "if the file holds several recordings, distinguish them in a column reader "
+            "(recording.columns.reader)"
+        )
+        mend = f"sort the rows by time; {distinguish}"
+        at_once = int((same_sequence & (step == 0)).sum())
+        if time == previous and at_once:
+            duplicates = samples.duplicated().to_numpy()
+            # Only if every row with a repeated time is a duplicate, rows were copied: two readers
+            # whose eyes are both lost have equal rows, but not at every time.
+            if duplicates[1:][same_sequence & (step == 0)].all():
+                found += f"; {duplicates.sum()} of {len(duplicates)} rows repeat another"
+                mend = "delete the repeated rows"
+            else:
+                found += f"; {at_once} samples have the time of the sample before (both eyes?)"
+                mend = (
+                    "keep one sample of each time: choose one eye (recording.rows, or the columns "
+                    f"of one eye), or average both; {distinguish}"
+                )
         raise BadInput(
             table.file,
             f"column {columns.time}, line {samples.index[row]}",
-            found=f"{time:g} after {previous:g}"
-            + (
-                f"; {duplicates.sum()} of {len(duplicates)} rows repeat another" if repeated else ""
-            ),
+            found=found,
             expected="increasing times for each reader and image",
-            mend="delete the repeated rows"
-            if repeated
-            else "sort the rows by time; if the file holds several recordings, distinguish them "
-            "in a column reader",
+            mend=mend,
         )
     if not same_sequence.any():
         return

@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from stages.core.cli import BadInput, Problems
+from stages.core.cli import BadInput, Problems, list_names, log
+from stages.gaze.overlaps import MAX_LATE_MS
 from stages.gaze.recordings import fixations as fixation_tables
 from stages.gaze.recordings.columns import (
     as_row_values,
@@ -44,7 +46,7 @@ _READER_COLUMNS = {
 }
 _MAPPED = r"mapped (eye movement type|eye movement type index|fixation x|fixation y)"
 _MAPPED_COLUMN = re.compile(_MAPPED + r"\s*[\[(](.+)[\])]", re.IGNORECASE)
-# Columns of our frames that identify a recording; `sequence` does so even without reader columns.
+# Columns of our frames that identify a recording; `sequence` does so without the recordings' names.
 _RECORDING_KEYS = ["participant", "recording", "sequence"]
 _UNIT_NAMES = {"px": "px", "fraction": "norm"}
 _MICROSECOND_UNITS = ("μs", "us")
@@ -244,14 +246,14 @@ def _find_snapshots(table: Table, settings: RecordingSettings) -> list[_Gaze]:
 
 
 def _merge_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Merge consecutive rows of the same fixation: keep the first row, with the last row's time."""
-    key = rows[[*_RECORDING_KEYS, "index"]].to_numpy()
-    is_first = np.ones(len(rows), bool)
-    is_first[1:] = (key[1:] != key[:-1]).any(axis=1)
-    is_last = np.roll(is_first, -1)
-    fixations = rows[is_first].copy()
-    fixations["last"] = rows["last"].to_numpy()[is_last]
-    return fixations
+    """Merge the rows of each fixation, in any order: the earliest row, with the latest time.
+
+    A fixation has one duration; so two recordings of one name do not become one.
+    """
+    keys = [*_RECORDING_KEYS, "index", "duration_ms"]
+    rows = rows.sort_values("time", kind="stable")
+    last = rows.groupby(keys, dropna=False)["last"].transform("max")
+    return rows.assign(last=last)[~rows.duplicated(keys)].sort_index()
 
 
 def _ms_per_time_unit(column: str, fixations: pd.DataFrame) -> float:
@@ -273,23 +275,26 @@ def read_gaze(
 ) -> pd.DataFrame:
     """Read the fixations of an export.
 
-    Consecutive rows of one recording with the same index are one fixation. It belongs to the image
-    on which it begins, even if the next image appears before it ends. A new recording begins where
-    the time decreases from one row to the next.
+    The rows of one recording with the same index are one fixation, in any order; a warning names
+    rows whose time falls back. A fixation belongs to the image on which it begins, even if the next
+    image appears before it ends. If no column names the recordings, another one begins where the
+    time falls back by more than `MAX_LATE_MS`.
 
     Returns
     -------
-    Frame with the columns sample (position of the image), x, y (NaN if the eye was lost),
-    duration_ms and start_ms; the index is the line in the file. Rows of other images are absent.
-    start_ms counts from the first row with this image in the reader's recording; for a snapshot,
-    from the first row of the recording.
+    Frame as of `fixations.read_gaze`; each recording is a reader. start_ms counts from the first
+    row with this image in the recording; for a snapshot, from the first row of the recording. A
+    fixation whose duration reaches into the next one began before its first row here.
     """
     if _is_fixation_table(table):
         return fixation_tables.read_gaze(table, columns, settings, images, problems)
     snapshots = _find_snapshots(table, settings)
     gaze = snapshots or [_screen_gaze(table, settings)]
     fixations = pd.concat(
-        [_read_fixations(table, columns, one, images, problems) for one in gaze]
+        [
+            _read_fixations(table, columns, one, images, problems, warn=one is gaze[0])
+            for one in gaze
+        ]
     ).sort_index(kind="stable")
     if not len(fixations):
         kinds = {kind for one in gaze for kind in _movement_kinds(table, one.movement)}
@@ -302,7 +307,9 @@ def read_gaze(
                 mend="export with one of Tobii's fixation filters, in English",
             )
         )
-    return fixations.loc[fixations["sample"] >= 0, ["sample", "x", "y", "duration_ms", "start_ms"]]
+    fixations["reader"] = fixations.groupby(_RECORDING_KEYS).ngroup()
+    names = ["sample", "reader", "x", "y", "duration_ms", "start_ms"]
+    return fixations.loc[fixations["sample"] >= 0, names]
 
 
 def _movement_kinds(table: Table, column: str) -> set[str]:
@@ -311,8 +318,61 @@ def _movement_kinds(table: Table, column: str) -> set[str]:
     return {kind for part in parts for kind in part[column].cat.categories}
 
 
+class _Falls:
+    """The rows whose time is less than that of the row above in the same recording."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, ...] = (np.nan, np.nan, np.nan)
+        self._count = 0
+        self.lines: list[int] = []
+        self.sizes: list[float] = []
+
+    def number_runs(self, rows: pd.DataFrame) -> NDArray[np.int64]:
+        """Return (R,) the number of falls up to each of the next rows of the table."""
+        values = rows[["participant", "recording", "time"]].to_numpy(np.float64)
+        above = np.vstack([self._last, values[:-1]])[: len(values)]
+        fall = above[:, 2] - values[:, 2]
+        falls = (above[:, :2] == values[:, :2]).all(axis=1) & (fall > 0)
+        runs: NDArray[np.int64] = self._count + np.cumsum(falls)
+        if len(values):
+            self._last, self._count = tuple(values[-1]), int(runs[-1])
+        self.lines += rows.index[falls].tolist()
+        self.sizes += fall[falls].tolist()
+        return runs
+
+    def number_sequences(self, ms: float, *, named: bool) -> NDArray[np.int64]:
+        """Return the number of each run's recording: runs after a small fall belong to one.
+
+        Parameters
+        ----------
+        ms
+            One unit of time, ms.
+        named
+            Whether a column names the recordings, so that no fall begins another one.
+        """
+        begins = (np.array(self.sizes) * ms > MAX_LATE_MS) & (not named)
+        return np.concatenate([[0], np.cumsum(begins)])
+
+    def warn(self, file: Path, sequences: NDArray[np.int64]) -> None:
+        """Warn about rows in the wrong order."""
+        late = [line for line, new in zip(self.lines, np.diff(sequences), strict=True) if not new]
+        if late:
+            log.warning(
+                "%s: in %d rows the time is less than in the row above of the same recording "
+                "(line%s %s): rows are in the wrong order, or twice. All rows of one fixation "
+                "count once",
+                file, len(late), "s" * (len(late) > 1), list_names(late, 5),
+            )  # fmt: skip
+
+
 def _read_fixations(
-    table: Table, columns: Columns, gaze: _Gaze, images: ImageIndex, problems: Problems
+    table: Table,
+    columns: Columns,
+    gaze: _Gaze,
+    images: ImageIndex,
+    problems: Problems,
+    *,
+    warn: bool,
 ) -> pd.DataFrame:
     """Read the fixations of one group of columns; sample is -1 for other images."""
     readers = {
@@ -321,13 +381,10 @@ def _read_fixations(
     numbers = (gaze.x, gaze.y, columns.duration, gaze.number, columns.time)
     parts, first_times = [], []
     known: dict[str, dict[str, int]] = {key: {} for key in readers}
-    last_time, sequence = -np.inf, 0
+    falls = _Falls()
     text = dict.fromkeys(name for name in (gaze.image, gaze.movement, *readers.values()) if name)
     for part in read_columns(table, list(text), numbers, numbers[:-1], problems):
         time = part[columns.time].to_numpy()
-        sequences = sequence + np.cumsum(np.diff(time, prepend=last_time) < 0)
-        if len(time):
-            last_time, sequence = time[-1], int(sequences[-1])
         rows = pd.DataFrame(
             {
                 "sample": images.find_positions(part[gaze.image])
@@ -335,7 +392,6 @@ def _read_fixations(
                 else images.repeat_position(gaze.image_name, len(part)),
                 "participant": 0,
                 "recording": 0,
-                "sequence": sequences,
                 "index": part[gaze.number],
                 "x": part[gaze.x],
                 "y": part[gaze.y],
@@ -347,6 +403,7 @@ def _read_fixations(
         )
         for key, name in readers.items():
             rows[key] = encode_names(part[name], known[key])
+        rows["sequence"] = falls.number_runs(rows)
         on_image = rows[rows["sample"] >= 0]
         first_times.append(on_image.groupby([*_RECORDING_KEYS, "sample"])["time"].min())
         fixating = rows[(part[gaze.movement] == "Fixation").to_numpy()]
@@ -360,9 +417,24 @@ def _read_fixations(
                 mend="export again, or delete the line",
             )
         parts.append(_merge_rows(fixating))
-    fixations = _merge_rows(pd.concat(parts))
-    first_time = pd.concat(first_times).groupby(level=[0, 1, 2, 3]).min()
-    keys = pd.MultiIndex.from_frame(fixations[[*_RECORDING_KEYS, "sample"]])
-    start = fixations["time"].to_numpy() - first_time.reindex(keys).to_numpy()
-    fixations["start_ms"] = start * _ms_per_time_unit(columns.time, fixations)
+    fixations, first_time = pd.concat(parts), pd.concat(first_times).reset_index()
+    ms = _ms_per_time_unit(columns.time, fixations)
+    sequences = falls.number_sequences(ms, named="recording" in readers)
+    if warn:
+        falls.warn(table.file, sequences)
+    for frame in (fixations, first_time):
+        frame["sequence"] = sequences[frame["sequence"]]
+    fixations = _merge_rows(fixations)
+    keys = [*_RECORDING_KEYS, "sample"]
+    begin = first_time.groupby(keys)["time"].min()
+    begin = begin.reindex(pd.MultiIndex.from_frame(fixations[keys])).to_numpy()
+    fixations["start_ms"] = (_begin_times(fixations, ms) - begin) * ms
     return fixations
+
+
+def _begin_times(fixations: pd.DataFrame, ms: float) -> NDArray[np.float64]:
+    """Return (F,) when each fixation began: early enough to end before the next one begins."""
+    ordered = fixations.sort_values([*_RECORDING_KEYS, "time"], kind="stable")
+    following = ordered.groupby(_RECORDING_KEYS)["time"].shift(-1)
+    begin = ordered["time"].clip(upper=following - ordered["duration_ms"] / ms)
+    return begin.reindex(fixations.index).to_numpy(np.float64)

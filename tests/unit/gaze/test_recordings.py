@@ -69,12 +69,14 @@ def test_repeated_fixations_are_reported(file, caplog):
     # The file repeats a part of the first export; a row with another start is another fixation.
     later = A.replace(",200,0,", ",200,500,")
     write(file, A, later, B, later, B)
-    read(file)
+    found = {name: len(scan.fixations) for name, scan in read(file).items()}
+    assert found == {"a": 2, "b": 1}
     assert f"{file}: 2 of 5 fixations have the image, place, duration and start" in caplog.text
+    assert "do not count (lines 5, 6): did you append an export to an existing file?" in caplog.text
     caplog.clear()
     write(file, A, later, B)
     read(file)
-    assert "twice" not in caplog.text
+    assert "do not count" not in caplog.text
 
 
 def test_row_of_the_gazemedseg_release(file):
@@ -90,7 +92,7 @@ def test_row_of_the_gazemedseg_release(file):
 
 def test_fixations_keep_the_order_of_the_file(file, monkeypatch):
     monkeypatch.setattr(table, "CHUNK_ROWS", 4)
-    rows = [f"{name}.jpg,1,0.5,0.5,{100 + i},{1000 - i},900,60,80" for i, name in
+    rows = [f"{name}.jpg,1,0.5,0.5,{100 + i},{9000 - 1000 * i},900,60,80" for i, name in
             enumerate("abbaab")]  # fmt: skip
     write(file, *rows)
     assert {name: scan.fixations[:, 2].tolist() for name, scan in read(file).items()} == {
@@ -340,7 +342,7 @@ NOTED = [*COLUMNS, "NOTE"]
 
 
 def noted(separator, notes):
-    rows = [A, B, LATER_A, B.replace("b.jpg,1", "b.jpg,2")]
+    rows = [A, B, LATER_A, B.replace(",300,10,", ",300,500,")]
     return [row.replace(",", separator) + separator + note for row, note in zip(rows, notes)]
 
 
@@ -395,12 +397,14 @@ notes = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), m
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 999), notes), min_size=1, max_size=9),
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 700), notes), min_size=1, max_size=9),
     st.sampled_from([",", ";", "\t"]),
 )
 def test_notes_do_not_change_the_rows(tmp_path_factory, rows, separator):
     file = tmp_path_factory.mktemp("noted") / "recording.txt"
     lines = [[*COLUMNS[:6], "NOTE"]]
+    # Each fixation begins after the one above has ended.
+    rows = [(name, 1000 * i + n, note) for i, (name, n, note) in enumerate(rows)]
     lines += [[f"{name}.jpg", "1", "0.5", "0.25", "300", str(n), note] for name, n, note in rows]
     with file.open("w", encoding="utf-8", newline="") as stream:
         if separator == "\t":
@@ -478,8 +482,8 @@ def test_unambiguous_decimal_comma_settles_other_columns(file, rows, monkeypatch
 
 
 def test_images_in_two_folders_are_not_one_sample(file):
-    rows = ["patA/1.png" + A[5:], "1.png" + B[5:]]
-    write(file, *rows, "patA/1.dcm" + B[5:])
+    rows = ["patA/1.png" + A[5:], "1.png" + B[5:].replace(",300,10,", ",300,210,")]
+    write(file, *rows, "patA/1.dcm" + B[5:].replace(",300,10,", ",300,600,"))
     assert len(read(file, ids=["1"])["1"].fixations) == 3
     write(file, *rows, r"patB\1.png" + B[5:])
     assert message(file, ids=["1"]) == (
@@ -833,10 +837,81 @@ def test_matches_a_plain_pandas_reader(file):
             "IMAGE": rng.choice(["a.jpg", "b.jpg"], 500),
             **dict(zip(COLUMNS[2:4], rng.uniform(0, 1, (2, 500)))),
             "CURRENT_FIX_DURATION": rng.integers(50, 900, 500),
-            "CURRENT_FIX_START": rng.integers(0, 9000, 500),
+            "CURRENT_FIX_START": 1000 * np.arange(500),
         }
     )
     frame.to_csv(file, index=False)
     for name, scan in read(file).items():
         expected = frame[frame["IMAGE"] == f"{name}.jpg"].iloc[:, 1:]
         np.testing.assert_array_equal(scan.fixations, expected)
+
+
+# Rows in the wrong order, and time that is written twice
+
+
+@pytest.mark.parametrize("rows", [1, 4, 500_000])
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("late", ["event", "exchanged", "sorted"])
+def test_late_rows_of_tobii_do_not_cut_a_fixation(file, late, named, rows, monkeypatch, caplog):
+    monkeypatch.setattr(table, "CHUNK_ROWS", rows)
+    lines = []
+    for index in range(4):
+        image = "ab"[index // 2]
+        for i in range(10):
+            values = [200 * index + 20 * i, "Eye Tracker", "P1", "R1", "", f"{image}.png",
+                      "Fixation", 200, index + 1, 40, 30 + index, 40, 30 + index]  # fmt: skip
+            lines.append("\t".join(map(str, [*values, 0.5, 0.5])))
+        if late == "event":
+            # A row without gaze, and without an image, 7 ms late.
+            event = [200 * index + 80 - 7, "Mouse", "P1", "R1"]
+            lines.insert(len(lines) - 5, "\t".join(map(str, event)) + "\t" * 11)
+        elif late == "exchanged":
+            lines[-4], lines[-3] = lines[-3], lines[-4]
+    columns = EXPORT
+    if not named:
+        columns = [name.replace("Participant name", "p").replace("Recording name", "r")
+                   for name in EXPORT]  # fmt: skip
+    write_tobii(file, *lines, columns=columns)
+    scans = read(file, **MCS)
+    for name in "ab":
+        assert scans[name].fixations[:, 2:].tolist() == [[200, 0], [200, 200]]
+    assert ("the time is less than in the row above" in caplog.text) == (late != "sorted")
+    if late == "event":
+        assert "in 4 rows" in caplog.text
+        assert "(lines 7, 18, 29, 40)" in caplog.text
+    # Two recordings below each other stay two, even without columns that name them.
+    other = [line.replace("\tR1\t", "\tR2\t").replace("0.5", "0.25") for line in lines]
+    write_tobii(file, *lines, *other, columns=columns)
+    assert [len(scan.fixations) for scan in read(file, **NORM).values()] == [4, 4]
+
+
+def test_a_tobii_fixation_that_began_before_its_image(file):
+    """By hand: 300 ms that end before 500 began at 200, or 200 ms before the image's first row."""
+    rows = [(400, 300, 1), (450, 300, 1), (500, 100, 2), (550, 100, 2)]
+    lines = [f"{t}\tEye Tracker\tP1\tR1\t\ta.png\tFixation\t{d}\t{i}\t\t\t{9 * i}\t9\t\t"
+             for t, d, i in rows]  # fmt: skip
+    write_tobii(file, *lines)
+    assert read(file, **MCS)["a"].fixations[:, 2:].tolist() == [[300, -200], [100, 100]]
+
+
+def test_a_growing_fixation_counts_once(file, caplog):
+    """Fifteen rows of each fixation, as in an export with a row for each sample."""
+    rows = [f"{name}.jpg,{n},{0.2 * n + i / 1000},0.5,{17 * (i + 1)},{300 * n},900,60,80"
+            for name in "ab" for n in range(1, 5) for i in range(15)]  # fmt: skip
+    write(file, *rows)
+    scans = read(file)
+    for name in "ab":
+        assert scans[name].fixations[:, 2].tolist() == [255] * 4
+        assert scans[name].fixations[:, 0] == pytest.approx([0.214, 0.414, 0.614, 0.814])
+    assert "112 of 120 fixations overlap another one of the same image in time" in caplog.text
+    assert "(lines 2, 3, 4, 5, 6 and 107 more)" in caplog.text
+
+
+def test_readers_of_a_report_are_told_apart(file, caplog):
+    """Without the name of the session, the second reader's first fixation would overlap."""
+    columns = ["RECORDING_SESSION_LABEL", *COLUMNS[:6]]
+    rows = ["p1,a.jpg,1,0.25,0.5,300,0", "p2,a.jpg,1,0.3,0.5,200,20", "p2,a.jpg,2,0.9,0.5,200,250"]
+    write(file, *rows, columns=columns)
+    scan = read(file, format="eyelink", unit="fraction")["a"]
+    assert scan.fixations[:, 2].tolist() == [300, 200, 200]
+    assert "overlap" not in caplog.text

@@ -158,7 +158,7 @@ def test_one_image_for_all_rows(file):
 def test_lost_fixations(file):
     columns = NAMED["columns"] | {"valid": "seen", "pupil": "size"}
     write(file, HEADER + ",seen,size", ROWS[0] + ",true,800", ROWS[1] + ",false,800",
-          ROWS[1] + ",true,0", ROWS[0].replace("250,250", ",") + ",1,9")  # fmt: skip
+          "scene_a,500,100,100,400,true,0", "scene_a,,,200,600,1,9")  # fmt: skip
     settings = NAMED | {"columns": columns, "max_off_image": 1}
     check(read(file, **settings)["scene_a"], SCENE_A[:1], off=3)
     write(file, HEADER + ",seen,size", ROWS[0] + ",4,800")
@@ -186,15 +186,18 @@ def test_a_fixation_with_several_rows(file, chunk, monkeypatch):
     check(scans["scene_b"], [[0.75, 0.8, 300, 20]])
 
 
-def test_several_rows_of_a_fixation_do_not_count_several_times(file):
+def test_several_rows_of_a_fixation_do_not_count_several_times(file, caplog):
     rows = [f"scene_a,250,250,200,{time}" for time in (0, 40, 80, 120)]
     write(file, HEADER + ",n", *(f"{row},1" for row in rows), "scene_a,500,100,100,250,2")
-    text = message(file, **NAMED)
-    assert "columns gx [px], gy [px], dur, line 3\n" in text
-    assert "found:    3 of 5 rows repeat the fixation of the row above" in text
-    assert "set recording.columns.index" in text
+    check(read(file, **NAMED)["scene_a"], SCENE_A)
+    assert "3 of 5 fixations overlap another one of the same image in time (lines 3, 4, 5)" in (
+        caplog.text
+    )
+    assert "recording.columns.index (rows of one fixation)" in caplog.text
+    caplog.clear()
     scan = read(file, **NAMED | {"columns": NAMED["columns"] | {"index": "n"}})["scene_a"]
     check(scan, SCENE_A)
+    assert "overlap" not in caplog.text
 
 
 def test_names_that_differ_only_in_their_unit(file):

@@ -286,7 +286,7 @@ def test_times_must_increase(file, back, found):
     rows = [*(f"a,{t},400,400" for t in range(0, 50, 2)), f"a,{back},500,400", "a,60,400,400"]
     file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
     text = message(file)
-    assert f"column time_ms, line 27\n  found:    {found}\n" in text
+    assert f"column time_ms, line 27\n  found:    {found}" in text
     assert "distinguish them in a column reader" in text
 
 
@@ -307,7 +307,10 @@ def test_two_lost_readers_do_not_count_as_repeated_rows(file):
     rows = [f"a,{t},{',' if t < 10 else place}" for t, place in both]
     file.write_text("image,time_ms,x,y\n" + "\n".join(rows))
     text = message(file)
-    assert "found:    0 after 0\n" in text
+    assert (
+        "found:    0 after 0; 30 samples have the time of the sample before (both eyes?)\n" in text
+    )
+    assert "keep one sample of each time: choose one eye" in text
     assert "distinguish them in a column reader" in text
 
 
@@ -357,3 +360,16 @@ def test_a_gaze_that_never_rests(file):
 def test_time_must_be_a_number(file):
     file.write_text("image,time_ms,x,y\na,0,4,4\na,,4,4\n")
     assert "column time_ms, line 3\n  found:    ''" in message(file)
+
+
+def test_both_eyes_as_two_readers_are_noticed(file, caplog):
+    """A reader for each eye doubles the dwell: twelve fixations in place of six."""
+    times, positions = np.arange(0, 300, 2.0), np.full((150, 2), 400.0)
+    names = "abcdef"
+    eyes = [(name, eye, times, positions + shift) for name in names for eye, shift in
+            (("left", 0), ("right", 3))]  # fmt: skip
+    write(file, *eyes)
+    scans = read(file, sizes=dict.fromkeys(names, (800, 1000)))
+    assert [len(scan.fixations) for scan in scans.values()] == [2] * 6
+    assert "12 of 12 fixations begin and last like another one of the same image" in caplog.text
+    assert "both eyes of one reader" in caplog.text
