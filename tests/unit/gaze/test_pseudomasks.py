@@ -260,12 +260,12 @@ def test_message_counts_dropped_fixations_of_samples_without_gaze(kvasir, tmp_pa
         return str(error.value)
 
     with table.open("a") as file:
-        file.write("frame 2.jpg,1,9,9,200,900,0\nframe 2.jpg,1,9,9,200,1200,0\n")
+        file.write("frame 2.jpg,1,9,9,200,900,0\nframe 2.jpg,1,9,9,200,900,300\n")
     text = message()
     assert "none for 2 of 4: frame 0, frame 2 (dropped: 2 off the image)\n" in text
     assert "to mend:  check unit, origin and screen of gaze.recording; or record them" in text
     with table.open("a") as file:
-        file.write("frame 2.jpg,1,0.5,0.5,20,1500,0\n")
+        file.write("frame 2.jpg,1,0.5,0.5,20,900,600\n")
     text = message()
     assert "frame 2 (dropped: 2 off the image, 1 too short)\n" in text
     assert "screen of gaze.recording, and gaze.min_fixation_ms; or record them" in text
