@@ -59,11 +59,20 @@ class DetectionSettings(Settings):
         description="visible width and height of the screen, mm"
     )
     distance_mm: float = Field(ge=200, description="from the eye to the screen, mm")
-    max_velocity: float = Field(
-        default=30, gt=0, description="samples above it belong to saccades, degrees per second"
+    max_velocity: float | None = Field(
+        default=None,
+        gt=0,
+        description="samples above it belong to saccades, degrees per second; null: from the "
+        "noise, at least 30",
     )
     max_dispersion: float = Field(
         default=1, gt=0, description="largest extent of a fixation in x plus in y, degrees"
+    )
+    smoothing_ms: float = Field(
+        default=50,
+        ge=0,
+        le=200,
+        description="window of the running median that smooths the samples first, ms; 0: none",
     )
 
     def unused_fields(self) -> set[str]:

@@ -14,6 +14,10 @@ from stages.gaze.recordings.presets import RAW_PRESETS, Preset
 from stages.gaze.recordings.table import Columns, Table, encode_names, read_columns
 from stages.settings.recording import RecordingSettings
 
+# Smaller shares of the seen time in fixations cause a warning; in pictures 80 to 90 % are usual.
+_MIN_SHARE = 0.6
+# A larger velocity threshold from the noise causes a warning, degrees per second.
+_NOISY_VELOCITY = 40.0
 # Largest relative difference between the recorded and the stated time step.
 _RATE_TOLERANCE = 0.2
 # Ratio of the stated to the recorded time step → the time unit that explains this ratio.
@@ -123,7 +127,7 @@ def find_fixations(
     BadInput
         The samples contain no fixation.
     """
-    fixations = detect_fixations(samples, settings, min_duration_ms)
+    fixations, seen_ms, threshold = detect_fixations(samples, settings, min_duration_ms)
     if not len(fixations):
         lost = samples["x"].isna().sum()
         raise BadInput(
@@ -133,7 +137,42 @@ def find_fixations(
             expected=f"periods of {min_duration_ms:g} ms or longer in which the gaze rests",
             mend="check recording.detection: threshold, rate_hz, screen_mm, distance_mm",
         )
+    _report_share(table, settings, fixations, seen_ms, threshold)
     return fixations
+
+
+def _report_share(
+    table: Table,
+    settings: RecordingSettings,
+    fixations: pd.DataFrame,
+    seen_ms: float,
+    threshold: float,
+) -> None:
+    """Log which share of the seen time is in fixations; warn if it is small, or the noise large."""
+    assert settings.detection is not None
+    by_velocity = settings.detection.method == "velocity"
+    name = "max_velocity" if by_velocity else "max_dispersion"
+    from_noise = by_velocity and settings.detection.max_velocity is None
+    dwell_ms = float(fixations["duration_ms"].sum())
+    log.info(
+        "%s: %d fixations last %.2f of the %.2f s in which the eye was seen (%.0f %%); %s: %.3g%s",
+        table.file, len(fixations), dwell_ms / 1000, seen_ms / 1000, 100 * dwell_ms / seen_ms, name,
+        threshold, " (from the noise)" if from_noise else "",
+    )  # fmt: skip
+    if dwell_ms < _MIN_SHARE * seen_ms:
+        log.warning(
+            "%s: only %.0f %% of the time in which the eye was seen is in fixations (usual: %.0f "
+            "%% or more): raise recording.detection.%s (%.3g here) or smoothing_ms, and check "
+            "screen_mm, distance_mm and rate_hz, which all angles depend on",
+            table.file, 100 * dwell_ms / seen_ms, 100 * _MIN_SHARE, name, threshold,
+        )  # fmt: skip
+    if from_noise and threshold > _NOISY_VELOCITY:
+        log.warning(
+            "%s: noisy samples: saccades are told from noise only above %.3g degrees per second, "
+            "so small ones are missed and fixations are long. Prefer the tracker's own fixations, "
+            "if it exports them; or compare with recording.detection.max_velocity: 30",
+            table.file, threshold,
+        )  # fmt: skip
 
 
 def _check_times(

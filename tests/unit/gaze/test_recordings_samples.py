@@ -1,7 +1,13 @@
 """Fixations in raw gaze samples: synthetic traces with known fixations, and tables of samples."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.core.cli import BadInput, Problems
@@ -70,6 +76,15 @@ def read(file, shortest=50, sizes=SIZES, **values):
     return read_scanpaths(file, sizes, settings(**values), shortest, Problems())
 
 
+def detect(times, positions, shortest=50, **values):
+    """Return start and duration of each fixation, ms."""
+    samples = pd.DataFrame(positions, columns=["x", "y"]).assign(
+        sample=0, sequence=0, time_ms=times
+    )
+    found = detection.detect_fixations(samples, settings(**values), shortest)
+    return found.fixations[["start_ms", "duration_ms"]].to_numpy().tolist()
+
+
 def message(file, **values):
     with pytest.raises(BadInput) as error:
         read(file, **values)
@@ -100,11 +115,8 @@ def test_screen_distance_changes_the_velocity():
     # 100 px a second: 4.8 degrees a second from 600 mm, 9.5 from 300.
     drift = np.stack([500 + 0.1 * times, np.full(len(times), 400.0)], axis=1)
     for distance, found in ((600, 1), (300, 0)):
-        recording = settings(distance_mm=distance, max_velocity=100 * DEGREES_PER_PX * 1.5)
-        edges = detection.detect_in_sequence(
-            times, drift, recording.screen, recording.detection, 50
-        )
-        assert len(edges) == found
+        limit = 100 * DEGREES_PER_PX * 1.5
+        assert len(detect(times, drift, distance_mm=distance, max_velocity=limit)) == found
 
 
 def test_distance_in_centimetres_is_rejected():
@@ -120,51 +132,33 @@ def test_screen_size_in_centimetres_is_rejected():
 @pytest.mark.parametrize("method", ["velocity", "dispersion"])
 def test_minimum_duration_and_empty_input(method):
     times, positions = np.arange(0, 100, 2.0), np.full((50, 2), 400.0)
-    recording = settings(method)
-    assert detection.detect_in_sequence(
-        times, positions, recording.screen, recording.detection, 100
-    ).tolist() == [[0, 49]]
-    assert (
-        detection.detect_in_sequence(
-            times, positions, recording.screen, recording.detection, 102
-        ).tolist()
-        == []
-    )
-    none = detection.detect_in_sequence(
-        times[:0], positions[:0], recording.screen, recording.detection, 50
-    )
-    assert none.shape == (0, 2)
+    assert detect(times, positions, 100, method=method) == [[0, 100]]
+    assert detect(times, positions, 102, method=method) == []
+    assert detect(times[:0], positions[:0], method=method) == []
 
 
 def test_dispersion_excludes_the_sample_that_exceeds_the_limit():
     times, positions = np.arange(0, 200, 2.0), np.full((100, 2), 400.0)
     positions[60:] = 900
-    recording = settings("dispersion")
-    found = detection.detect_in_sequence(
-        times, positions, recording.screen, recording.detection, 50
-    )
-    assert found[0].tolist() == [0, 59]
+    assert detect(times, positions, method="dispersion")[0] == [0, 120]
 
 
 def test_sample_that_exceeds_the_dispersion_starts_the_next_fixation():
     """Three positions, each with the minimum of 25 samples."""
     positions = np.repeat([[400.0, 400.0], [900.0, 400.0], [400.0, 700.0]], 25, axis=0)
-    recording = settings("dispersion")
-    found = detection.detect_in_sequence(
-        np.arange(0, 150, 2.0), positions, recording.screen, recording.detection, 50
-    )
-    assert found.tolist() == [[0, 24], [25, 49], [50, 74]]
+    found = detect(np.arange(0, 150, 2.0), positions, method="dispersion", smoothing_ms=0)
+    assert found == [[0, 50], [50, 50], [100, 50]]
 
 
 @pytest.mark.parametrize("method", ["velocity", "dispersion"])
 def test_a_blink_ends_a_fixation(file, method):
     times, positions = np.arange(0, 500, 2.0), np.full((250, 2), 400.0)
     positions[100:140] = np.nan
+    # A short gap is filled.
     positions[200, 1] = np.nan
     write(file, ("a", "r1", times, positions))
     fixations = read(file, method=method)["a"].fixations
-    assert fixations[:, 2].tolist() == [200, 120, 98]
-    assert fixations[:, 3].tolist() == [0, 280, 402]
+    assert fixations[:, 2:].tolist() == [[200, 0], [220, 280]]
 
 
 @pytest.mark.parametrize("method", ["velocity", "dispersion"])
@@ -373,3 +367,115 @@ def test_both_eyes_as_two_readers_are_noticed(file, caplog):
     assert [len(scan.fixations) for scan in scans.values()] == [2] * 6
     assert "12 of 12 fixations begin and last like another one of the same image" in caplog.text
     assert "both eyes of one reader" in caplog.text
+
+
+# What noise does to the trace, and what is done about it
+
+
+def noisy(rate, noise_degrees, seed=0, seconds=10):
+    """Return times, positions and the time at rest of fixations of 350 ms with 30 ms between."""
+    rng = np.random.default_rng(seed)
+    known = [(*rng.uniform([200, 150], [800, 650]), 350) for _ in range(round(seconds / 0.38))]
+    noise_px = noise_degrees / DEGREES_PER_PX
+    times, positions, expected = trace(rate, noise_px, known)
+    return times, positions, expected[:, 2].sum()
+
+
+@pytest.mark.parametrize(
+    ("rate", "noise"),
+    [(30, 0.3), (60, 0.05), (60, 0.9), (120, 0.3), (250, 0.1), (500, 0.02), (1000, 0.1)],
+)
+def test_the_time_at_rest_ends_in_fixations(rate, noise):
+    """Within a quarter, at the defaults; of the noisiest, 30 degrees per second keep little."""
+    times, positions, rest = noisy(rate, noise)
+    found = np.array(detect(times, positions, rate=rate))
+    assert found[:, 1].sum() == pytest.approx(rest, rel=0.25)
+    if noise == 0.9:
+        fixed = detect(times, positions, rate=rate, max_velocity=30, smoothing_ms=0)
+        assert sum(duration for _, duration in fixed) < 0.3 * rest
+
+
+def test_uneven_times_of_two_eyes_that_are_merged():
+    """Times as of Pupil Player: two eyes at 120 Hz, each with its own clock, and short gaps."""
+    rng = np.random.default_rng(0)
+    times, positions, rest = noisy(1000, 0.05)
+    both = np.union1d(np.arange(0, len(times), 8.33), np.arange(3, len(times), 8.33)).astype(int)
+    both = both[rng.uniform(size=len(both)) > 0.25]
+    found = np.array(detect(times[both], positions[both], rate=240))
+    assert found[:, 1].sum() == pytest.approx(rest, rel=0.25)
+
+
+def test_the_threshold_from_the_noise():
+    """By hand: velocities ±8 in x and ±6 in y have σ = 8 and 6, so 5 √((64 + 36) / 2) = 35.4."""
+    rate, steps = 100, np.arange(400)
+    # Four steps forth and four back: the slope over three samples is ±v, except at the turns.
+    x = np.cumsum(np.where(steps // 4 % 2, 1, -1)) * 8 / rate
+    y = np.cumsum(np.where(steps // 4 % 2, 1, -1)) * 6 / rate
+    velocity = detection.choose_velocity([np.column_stack([x, y])], rate)
+    assert velocity == pytest.approx(5 * np.sqrt(50))
+    assert detection.choose_velocity([np.zeros((400, 2))], rate) == 30
+    assert detection.choose_velocity([np.random.default_rng(0).normal(0, 9, (400, 2))], rate) == 100
+    assert detection.choose_velocity([], rate) == 30
+
+
+@pytest.mark.parametrize(("gap", "found"), [(70, [[0, 470]]), (80, [[0, 200], [280, 190]])])
+def test_short_gaps_are_filled(gap, found):
+    times = np.arange(0, 470, 2.0)
+    keep = (times < 200) | (times >= 200 + gap)
+    assert detect(times[keep], np.full((keep.sum(), 2), 400.0)) == found
+
+
+@pytest.mark.parametrize(("pause", "shift", "count"), [(40, 5, 1), (100, 5, 2), (40, 30, 2)])
+def test_neighbours_in_time_and_place_are_one(pause, shift, count):
+    """A turn of 40 or 100 ms on a wide circle, and then 0.24 or 1.4 degrees away."""
+    angle = np.arange(pause // 2) * 2 * np.pi / 24
+    positions = np.concatenate(
+        [
+            np.full((100, 2), 400),
+            400 + 300 * np.column_stack([np.cos(angle), np.sin(angle)]),
+            np.tile([400 + shift, 400], (100, 1)),
+        ]
+    )
+    found = detect(2.0 * np.arange(len(positions)), positions, smoothing_ms=0)
+    assert len(found) == count
+
+
+def test_the_share_in_fixations_is_logged_and_too_little_is_a_warning(file, caplog):
+    caplog.set_level("INFO")
+    times, positions, _ = noisy(60, 0.9)
+    write(file, ("a", "r1", times, positions))
+    read(file, rate=60)
+    shown = (
+        r"fixations last (\S+) of the 9.52 s in which the eye was seen \((\d+) %\); max_velocity"
+    )
+    dwell, percent = map(float, re.search(shown, caplog.text).groups())
+    assert percent == round(100 * dwell / 9.52)
+    assert "(from the noise)" in caplog.text
+    assert "noisy samples: saccades are told from noise only above" in caplog.text
+    assert "usual" not in caplog.text
+    caplog.clear()
+    read(file, rate=60, max_velocity=30, smoothing_ms=0)
+    assert "% of the time in which the eye was seen is in fixations (usual: 60 % or more)" in (
+        caplog.text
+    )
+    assert "raise recording.detection.max_velocity (30 here) or smoothing_ms" in caplog.text
+    assert "noisy samples" not in caplog.text
+
+
+@hypothesis_settings(deadline=None, max_examples=40)
+@given(
+    rate=st.sampled_from([30, 60, 120, 500]),
+    noise=st.floats(0, 2),
+    lost=st.floats(0, 0.6),
+    seed=st.integers(0, 1000),
+    method=st.sampled_from(["velocity", "dispersion"]),
+)
+def test_fixations_of_a_reader_never_overlap(rate, noise, lost, seed, method):
+    rng = np.random.default_rng(seed)
+    times, positions, _ = noisy(rate, noise, seed, seconds=2)
+    times = times + rng.uniform(0, 0.3 * 1000 / rate, len(times))
+    positions[rng.uniform(size=len(times)) < lost] = np.nan
+    found = np.array(detect(times, positions, method=method, rate=rate)).reshape(-1, 2)
+    ends = found.sum(axis=1)
+    assert (found[1:, 0] >= ends[:-1] - 1e-9).all()
+    assert (ends <= times[-1] - times[0] + 1000 / rate + 1e-9).all()
