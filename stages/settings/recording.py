@@ -139,9 +139,10 @@ class RecordingSettings(Settings):
         default="fraction",
         description="unit of x and y: fractions or percent of the whole image or screen, or pixels",
     )
-    origin: Literal["top-left", "bottom-left", "centre"] = Field(
+    origin: Literal["top-left", "bottom-left", "centre", "centre-down"] = Field(
         default="top-left",
-        description="position of x = y = 0; y points down for top-left, up for the others",
+        description="position of x = y = 0; y points down for top-left and centre-down, up for "
+        "bottom-left and centre",
     )
     screen: ScreenSettings | None = Field(
         default=None, description="screen of the coordinates; null: coordinates are on the image"

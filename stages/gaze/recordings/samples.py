@@ -96,7 +96,7 @@ def read_gaze(
         rows.insert(0, "sample", sample.astype(np.int32))
         rows.insert(1, "sequence", (reader * len(images) + sample))
         rows = rows[sample >= 0]
-        if settings.origin != "centre":
+        if "centre" not in settings.origin:
             at_zero = ((rows["x"] == 0) & (rows["y"] == 0)).to_numpy()
             rows.loc[at_zero, ["x", "y"]] = np.nan
             zero_count += int(at_zero.sum())

@@ -1,8 +1,11 @@
 """Conversion of recorded x and y to positions on the image, and messages about wrong ones."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from stages.core.cli import BadInput
@@ -30,9 +33,12 @@ def place(x, y, image=(400, 200), **values):
         ("px", "top-left", 100, 40),
         ("px", "bottom-left", 100, 160),
         ("px", "centre", -100, 60),
+        ("px", "centre-down", -100, -60),
+        ("percent", "top-left", 25, 20),
         ("fraction", "top-left", 0.25, 0.2),
         ("fraction", "bottom-left", 0.25, 0.8),
         ("fraction", "centre", -0.25, 0.3),
+        ("fraction", "centre-down", -0.25, -0.3),
     ],
 )
 def test_position_relative_to_the_image(unit, origin, x, y):
@@ -73,13 +79,15 @@ def record(fraction, image, recording):
         scale = min(area[2:] / image) if recording.screen.shown == "fit" else 1
         middle = area[:2] + area[2:] / 2
         pixels = middle + (fraction - 0.5) * image * scale
-    if recording.origin != "top-left":
+    if recording.origin in ("bottom-left", "centre"):
         pixels = np.array([pixels[0], frame[1] - pixels[1]])
-    if recording.origin == "centre":
+    if recording.origin in ("centre", "centre-down"):
         pixels = pixels - frame / 2
-    return pixels / frame if recording.unit == "fraction" else pixels
+    return pixels / frame * {"fraction": 1, "percent": 100, "px": frame}[recording.unit]
 
 
+ORIGINS = ["top-left", "bottom-left", "centre", "centre-down"]
+UNITS = ["px", "percent", "fraction"]
 sides = st.integers(16, 3000)
 
 
@@ -92,8 +100,8 @@ def recordings(draw):
         area = (left, top, size[0] / 2, size[1] / 2) if draw(st.booleans()) else None
         screen = {"size": size, "shown": draw(st.sampled_from(["fit", "native"])), "area": area}
     return settings(
-        unit=draw(st.sampled_from(["px", "fraction"])),
-        origin=draw(st.sampled_from(["top-left", "bottom-left", "centre"])),
+        unit=draw(st.sampled_from(UNITS)),
+        origin=draw(st.sampled_from(ORIGINS)),
         screen=screen,
     )
 
@@ -164,28 +172,33 @@ def test_fractions_read_as_pixels_are_rejected():
     recorded = recorded_positions(unit="fraction")
     assert is_on_image(to_image_fractions(recorded, IMAGE, settings())).all()
     text = message(recorded, unit="px")
-    assert "found:    0% of 200 fixations off their image; x from 0.02" in text
+    assert "found:    0% of 200 fixations off their image, nearly all others in one spot" in text
     assert "look like fractions, not pixels: set recording.unit: fraction" in text
 
 
 def test_fractions_from_the_centre_read_as_pixels():
     assert correction(recorded_positions(unit="fraction", origin="centre"), unit="px") == (
         "x and y look like fractions, not pixels, and measured from the centre: "
-        "set recording.unit: fraction and set recording.origin: centre"
+        "set recording.unit: fraction and set recording.origin: centre (or centre-down, if y "
+        "points the other way)"
     )
 
 
 @pytest.mark.parametrize("unit", ["px", "fraction"])
 def test_suggests_origin_centre(unit):
     assert correction(recorded_positions(unit=unit, origin="centre"), unit=unit) == (
-        "x and y look measured from the centre: set recording.origin: centre"
+        "x and y look measured from the centre: set recording.origin: centre (or centre-down, if "
+        "y points the other way)"
     )
 
 
 @pytest.mark.parametrize("unit", ["px", "fraction"])
 def test_suggests_origin_top_left(unit):
     text = correction(recorded_positions(unit=unit), unit=unit, origin="centre")
-    assert text == "x and y look measured from the top left: set recording.origin: top-left"
+    assert text == (
+        "x and y look measured from the top left: set recording.origin: top-left (or bottom-left, "
+        "if y points the other way)"
+    )
 
 
 def test_suggests_origin_bottom_left_for_images_off_the_screen_centre():
@@ -235,6 +248,85 @@ def test_a_lost_eye_has_its_own_advice():
     text = message(recorded)
     assert "found:    60% of 200 fixations off their image, 60% without a position\n" in text
     assert text.endswith("complete the recording, or raise recording.max_off_image")
+
+
+# Readings
+
+ADVICE = re.compile(r"set recording\.(unit|origin): ([a-z-]+)(?: \(or ([a-z-]+), if y)?")
+
+
+def taken(recording, swapped, text):
+    """Return each recording, and whether its axes are exchanged, that an advice leads to."""
+    if "set recording.screen" in text or not text.startswith("x and y look"):
+        return []
+    changes = [{}]
+    for key, value, other in ADVICE.findall(text):
+        changes = [{**c, key: v} for c in changes for v in (value, other) if v]
+    if "remove recording.screen" in text:
+        changes = [{**change, "screen": None} for change in changes]
+    exchanged = swapped != ("swap the two columns" in text)
+    return [(recording.model_copy(update=change), exchanged) for change in changes]
+
+
+def check(recorded, image, recording):
+    size = np.broadcast_to(np.array(image, float), (len(recorded), 2))
+    try:
+        check_placement("f.csv", "X, Y", recorded, size, recording, "fixations")
+    except BadInput as error:
+        return str(error).split("to mend:  ")[1]
+    return None
+
+
+@st.composite
+def declarations(draw):
+    """What a file holds, what the user says of it, and the size of the images."""
+    image = draw(st.sampled_from([(640, 480), (1280, 1024), (1024, 1024), (1500, 2000)]))
+    screen = draw(st.sampled_from([None, {"size": (1920, 1080)}, {"size": image}]))
+    truth, stated = (
+        settings(
+            unit=draw(st.sampled_from(UNITS)), origin=draw(st.sampled_from(ORIGINS)), screen=screen
+        )
+        for _ in range(2)
+    )
+    return image, truth, stated, draw(st.booleans())
+
+
+@hypothesis_settings(deadline=None, max_examples=200)
+@given(
+    declared=declarations(),
+    off=st.floats(0, 0.2),
+    far=st.sampled_from([1.2, 3.0, 27.0]),
+    seed=st.integers(0, 10_000),
+)
+def test_gaze_never_ends_in_one_spot_and_advice_is_right(declared, off, far, seed):
+    """Gaze in any unit, from any origin, with exchanged axes and up to a fifth far off the screen.
+
+    Advice is right if it puts the gaze where it was, up to a turn of the image: coordinates alone
+    cannot tell in which direction an axis points, or which of two similar axes is which.
+    """
+    image, truth, stated, swapped = declared
+    rng = np.random.default_rng(seed)
+    places = rng.beta(2, 2, (60, 2))
+    outside = rng.permutation(60) < off * 60
+    places[outside] = 0.5 + far * np.sign(rng.uniform(-1, 1, (outside.sum(), 2)))
+    recorded = np.array([record(place, np.array(image, float), truth) for place in places])
+    recorded = recorded[:, ::-1] if swapped else recorded
+    text = check(recorded, image, stated)
+    size = np.broadcast_to(np.array(image, float), (60, 2))
+    if text is None:
+        found = to_image_fractions(recorded, size, stated)
+        assert np.ptp(found[~outside], axis=0).max() > 0.15
+        return
+    if (truth, swapped) == (stated, False):
+        raise AssertionError(f"the right declaration is refused: {text}")
+    right = np.sort(np.ptp(places[~outside], axis=0))
+    for advised, exchanged in taken(stated, swapped, text):
+        position = recorded[:, ::-1] if exchanged != swapped else recorded
+        found = to_image_fractions(position, size, advised)[~outside]
+        # Turned or not, the extent of the gaze is right, as the longer side is at most 1.4 times
+        # the shorter one; units differ by more than 4.
+        np.testing.assert_allclose(np.sort(np.ptp(found, axis=0)), right, rtol=0.5)
+        assert is_on_image(found).mean() > 0.75
 
 
 def test_max_off_image_sets_the_allowed_share():
