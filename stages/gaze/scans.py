@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ def read_recorded_gaze(
     recording: RecordingSettings,
     min_duration_ms: float,
     problems: Problems,
+    masks: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
 ) -> dict[str, Scanpath | Path]:
     """Read the recorded gaze of a data set.
 
@@ -42,6 +44,8 @@ def read_recorded_gaze(
         Shorter fixations are dropped.
     problems
         Collects the errors of a table that is readable nevertheless.
+    masks
+        Sample id → mask, for some samples; see `read_scanpaths`.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def read_recorded_gaze(
     if recording.format in MAP_FORMATS:
         maps: Any = importlib.import_module(reader_module(recording.format))
         return dict(maps.find_maps(fixations, sizes))
-    return dict(read_scanpaths(fixations, sizes, recording, min_duration_ms, problems))
+    return dict(read_scanpaths(fixations, sizes, recording, min_duration_ms, problems, masks))
 
 
 def read_map(

@@ -25,23 +25,27 @@ _AXIS_CHANGES: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], An
     "x were flipped": lambda x, y: (1 - x, y),
     "x and y were both flipped": lambda x, y: (1 - x, 1 - y),
     "x and y were swapped": lambda x, y: (y, x),
+    "x and y were swapped and y flipped": lambda x, y: (y, 1 - x),
+    "x and y were swapped and x flipped": lambda x, y: (1 - y, x),
+    "x and y were swapped and both flipped": lambda x, y: (1 - y, 1 - x),
 }
 # The axis check keeps the masks of at most this many training images ...
 _MAX_MASKS = 200
-# ... and needs at least this many of them with gaze.
-_MIN_MASKS = 5
+# ... and warns only from this many of them with gaze on.
+_MIN_MASKS = 3
 # Largest side of a kept mask, px: fixations are not more precise, and larger masks need too much
 # memory.
 _MAX_MASK_SIDE = 512
 
 
-def _warn_of_wrong_axes(
+def _compare_axes(
     file: Path, scanpaths: Mapping[str, Scanpath | Path], masks: Mapping[str, NDArray[np.bool_]]
 ) -> None:
-    """Warn if gaze lies off the masks but would lie on them with flipped or swapped axes.
+    """Log how much gaze lies on the masks, and would with flipped or swapped axes.
 
-    Such gaze may still lie on the images, so no other check can notice it. This is only a warning:
-    masks must not decide which gaze the training uses.
+    Warn if it lies off the masks but would lie on them. Such gaze may still lie on the images, so
+    no other check can notice it. This is only a warning: masks must not decide which gaze the
+    training uses.
     """
     fixations_by_sample = {
         name: scanpath.fixations
@@ -49,7 +53,7 @@ def _warn_of_wrong_axes(
         if isinstance(scanpath := scanpaths.get(name), Scanpath)
         and scanpath.fixations[:, 2].sum() > 0
     }
-    if len(fixations_by_sample) < _MIN_MASKS:
+    if not fixations_by_sample:
         return
 
     def shares_on_mask(change_axes: Callable[..., Any]) -> NDArray[np.float64]:
@@ -64,8 +68,14 @@ def _warn_of_wrong_axes(
     as_recorded = shares_on_mask(lambda x, y: (x, y))
     changed = {name: shares_on_mask(change) for name, change in _AXIS_CHANGES.items()}
     best = max(changed, key=lambda name: changed[name].mean())
+    cli.log.info(
+        "%s: %.0f %% of the gaze lies on the masks of %d training images; %s",
+        *(file, 100 * as_recorded.mean(), len(fixations_by_sample)),
+        ", ".join(f"{100 * share.mean():.0f} % if {name}" for name, share in changed.items()),
+    )
     if (
-        changed[best].mean() > 2 * as_recorded.mean()
+        len(fixations_by_sample) >= _MIN_MASKS
+        and changed[best].mean() > 2 * as_recorded.mean()
         and (changed[best] > as_recorded).mean() > 0.75
     ):
         cli.log.warning(
@@ -139,7 +149,7 @@ def verify(
     with problems.collect():
         if fixations is not None:
             scanpaths = read_recorded_gaze(
-                fixations, sizes, settings.recording, settings.min_fixation_ms, problems
+                fixations, sizes, settings.recording, settings.min_fixation_ms, problems, masks
             )
             with_gaze = [name for name in table.index if has_gaze(scanpaths, name)]
             for name, scanpath in scanpaths.items():
@@ -156,7 +166,7 @@ def verify(
         )
     problems.raise_all()
     if fixations is not None:
-        _warn_of_wrong_axes(fixations, scanpaths, masks)
+        _compare_axes(fixations, scanpaths, masks)
     table["gaze"] = np.where(table.index.isin(with_gaze), "yes", "no")
     io.write_csv(table, output)
     for split in ("val", "test"):

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,13 @@ from numpy.typing import NDArray
 from stages.core.cli import BadInput, Problems, log
 from stages.gaze.overlaps import count_once
 from stages.gaze.recordings.images import ImageIndex
-from stages.gaze.recordings.placing import check_placement, is_on_image, to_image_fractions
-from stages.gaze.recordings.scan import Scanpath
+from stages.gaze.recordings.placing import (
+    TargetShare,
+    check_placement,
+    is_on_image,
+    to_image_fractions,
+)
+from stages.gaze.recordings.scan import Scanpath, hits_target
 from stages.gaze.recordings.table import Columns, Table
 from stages.settings.modules import reader_module
 from stages.settings.recording import RecordingSettings
@@ -72,6 +78,7 @@ def read_scanpaths(
     settings: RecordingSettings,
     min_duration_ms: float,
     problems: Problems,
+    masks: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
 ) -> dict[str, Scanpath]:
     """Read a recording that is a table.
 
@@ -90,7 +97,10 @@ def read_scanpaths(
         Collects errors after which the rest of the table is still readable: a value that is not a
         number or has an ambiguous comma, an image named in two folders or shown in another size, a
         duration that is not above 0, durations in another unit of time, too many fixations off
-        their image, or no fixation on any image.
+        their image, fixations that one reader cannot have made, or no fixation on any image.
+    masks
+        Sample id → (H, W) mask of its target at any size, for some samples: they show in messages
+        what wrong coordinates mean.
 
     Returns
     -------
@@ -139,6 +149,7 @@ def read_scanpaths(
                 width_height[to_check["sample"]],
                 settings,
                 "samples" if raw else "fixations",
+                _target_share(to_check, [masks.get(name) for name in sizes]),
             )
     if raw or not len(gaze):
         found.raise_all()
@@ -160,6 +171,32 @@ def read_scanpaths(
         with problems.collect():
             _require_kept_fixations(file, scanpaths, min_duration_ms)
     return scanpaths
+
+
+def _target_share(gaze: pd.DataFrame, masks: list[NDArray[np.bool_] | None]) -> TargetShare | None:
+    """Return the function that tells which share of the time of these rows is on masks, if any."""
+    sample = gaze["sample"].to_numpy()
+    weight = (
+        gaze["duration_ms"].fillna(0).to_numpy() if "duration_ms" in gaze else np.ones(len(gaze))
+    )
+    rows = {
+        number: found
+        for number, mask in enumerate(masks)
+        if mask is not None and len(found := np.flatnonzero(sample == number))
+    }
+    total = sum(float(weight[found].sum()) for found in rows.values())
+    if total <= 0:
+        return None
+
+    def share(fraction: NDArray[np.float64]) -> float:
+        on_target = 0.0
+        for number, found in rows.items():
+            mask = masks[number]
+            assert mask is not None
+            on_target += float(weight[found] @ hits_target(fraction[found], mask))
+        return on_target / total
+
+    return share
 
 
 def _require_kept_fixations(

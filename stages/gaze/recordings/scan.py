@@ -25,6 +25,24 @@ class Scanpath(NamedTuple):
     short: int
 
 
+def hits_target(fraction: NDArray[np.float64], truth: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return (F,) whether positions are on the target; off the image and NaN are not.
+
+    Parameters
+    ----------
+    fraction
+        (F, 2) x, y as fractions of the image.
+    truth
+        (H, W) mask of the image at any size, above 0 on the target.
+    """
+    size = np.array(truth.shape[::-1])
+    on_image = ((fraction >= 0) & (fraction <= 1)).all(axis=1)
+    # A position on the right or lower border, at 1, belongs to the last pixel.
+    pixel = np.minimum((np.where(on_image[:, None], fraction, 0) * size).astype(int), size - 1)
+    hits: NDArray[np.bool_] = on_image & (truth[pixel[:, 1], pixel[:, 0]] > 0)
+    return hits
+
+
 def on_target_shares(fixations: NDArray[np.float64], truth: NDArray[Any]) -> dict[str, float]:
     """Measure which share of the gaze lies on the target.
 
@@ -40,11 +58,7 @@ def on_target_shares(fixations: NDArray[np.float64], truth: NDArray[Any]) -> dic
     ``on_target_count``: share of the fixations on the target; absent if there are none.
     ``on_target``: share of the fixation time; absent if the total time is 0.
     """
-    height, width = truth.shape
-    # A fixation on the right or lower border, at 1, belongs to the last pixel.
-    column = np.minimum((fixations[:, 0] * width).astype(int), width - 1)
-    row = np.minimum((fixations[:, 1] * height).astype(int), height - 1)
-    hit, duration = truth[row, column] > 0, fixations[:, 2]
+    hit, duration = hits_target(fixations[:, :2], truth), fixations[:, 2]
     shares = {"on_target_count": float(hit.mean())} if len(hit) else {}
     if duration.sum() > 0:
         shares["on_target"] = float(duration[hit].sum() / duration.sum())

@@ -336,3 +336,48 @@ def test_max_off_image_sets_the_allowed_share():
     check_placement("f", "c", recorded, image, settings(max_off_image=0.25), "fixations")
     with pytest.raises(BadInput, match=r"25% of 200 .*\n.*at most 24%"):
         check_placement("f", "c", recorded, image, settings(max_off_image=0.24), "fixations")
+
+
+def test_a_single_value_far_off_hides_nothing():
+    """One fixation off the screen used to switch off the check of gaze within one pixel."""
+    recorded = np.array([record(place, IMAGE, settings(unit="fraction")) for place in
+                         random_positions()])  # fmt: skip
+    recorded[7] = [1.3, -0.2]
+    assert correction(recorded, unit="px") == (
+        "x and y look like fractions, not pixels: set recording.unit: fraction"
+    )
+    assert correction(100 * recorded, unit="fraction") == (
+        "x and y look like percent, not fractions: set recording.unit: percent"
+    )
+
+
+def test_percent_in_one_corner_is_no_gaze_in_pixels():
+    image = (1280, 1024)
+    recorded = 100 * random_positions()
+    assert check(recorded, image, settings(unit="px")) == (
+        "x and y look like percent, not pixels: set recording.unit: percent"
+    )
+    # The user may insist, except within one pixel.
+    assert check(recorded, image, settings(unit="px", max_off_image=1)) is None
+    assert check(recorded / 100, image, settings(unit="px", max_off_image=1)) is not None
+
+
+def test_narrow_gaze_in_the_right_unit_is_accepted():
+    """A small target in the middle of each image: nothing larger spreads its gaze."""
+    narrow = 0.5 + 0.04 * (random_positions() - 0.5)
+    for unit in UNITS:
+        for origin in ("top-left", "bottom-left"):
+            truth = settings(unit=unit, origin=origin)
+            image = np.array([1280.0, 1024.0])
+            recorded = np.array([record(place, image, truth) for place in narrow])
+            assert check(recorded, image, truth) is None
+
+
+def test_a_warning_names_a_clearly_better_reading(caplog):
+    """On a wide image, exchanged axes leave two thirds of the gaze on it."""
+    image = np.array([1500.0, 1000.0])
+    recorded = (random_positions() * image)[:, ::-1]
+    assert check(recorded, image, settings()) is None
+    assert "of the fixations lie on their images; otherwise 100 % would: x and y look swapped" in (
+        caplog.text
+    )

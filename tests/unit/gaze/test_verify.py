@@ -74,6 +74,7 @@ def test_warns_if_other_axes_would_put_the_gaze_on_the_masks(
     change_axes, mistake, tmp_path, caplog
 ):
     # No fixation is off its image: only the masks can show the mistake.
+    caplog.set_level("INFO")
     rows, rng = [], np.random.default_rng(0)
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
@@ -96,10 +97,49 @@ def test_warns_if_other_axes_would_put_the_gaze_on_the_masks(
         ),
         1, tmp_path / "fixations.csv",
     )  # fmt: skip
-    warnings = [r.getMessage() for r in caplog.records if "gaze lies on the masks" in r.message]
+    warnings = [r.getMessage() for r in caplog.records if "compare some fixations" in r.message]
+    logged = [r.getMessage() for r in caplog.records if r.message.endswith("both flipped")]
+    assert "of the gaze lies on the masks of 6 training images; " in logged[0]
+    assert f"100 % if {mistake}" in logged[0] if mistake else "100 % of the gaze" in logged[0]
     assert bool(warnings) == (mistake is not None)
     if mistake:
         assert (
             f"0 % of the gaze lies on the masks of 6 training images; 100 % would if {mistake}"
             in (warnings[0])
         )
+
+
+def test_masks_tell_from_which_origin_gaze_was_measured(tmp_path):
+    """Without masks, y up and y down are as likely; only half of the images have one."""
+    rows, rng = [], np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number in range(8):
+        mask = np.zeros((40, 40), np.uint8)
+        mask[2:12, 10:30] = 255
+        if number % 2:
+            Image.fromarray(mask).save(tmp_path / f"masks/{number}.png")
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(
+            tmp_path / f"images/{number}.png"
+        )
+        for time, x, y in ((0, 0.3, 0.1), (400, 0.6, 0.2), (800, 0.9, 0.9)):
+            # Recorded from the bottom left.
+            rows.append(f"{number},{x},{1 - y:.1f},300,{time}")
+    columns = "IMAGE,CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_DURATION,CURRENT_FIX_START"
+    (tmp_path / "fixations.csv").write_text("\n".join([columns, *rows]) + "\n")
+    with pytest.raises(BadInput) as caught:
+        verify(
+            tmp_path, tmp_path / "v.csv",
+            VerifySettings(
+                prepare=PrepareSettings(layout="folder", size=(32, 32), split="drawn"),
+                recording=RecordingSettings(origin="centre"), min_fixation_ms=0, partial=False,
+                supervised=(),
+            ),
+            1, tmp_path / "fixations.csv",
+        )  # fmt: skip
+    text = str(caught.value)
+    assert "set recording.origin: bottom-left (or top-left, if y points the other way)" in text
+    assert (
+        "of the gaze on images with masks, on the masks: 67% from the bottom left, 0% from the top "
+        "left"
+    ) in text
