@@ -18,22 +18,18 @@ from stages.core.cli import BadInput, list_names, log
 # row in the wrong order, or the other eye.
 MAX_LATE_MS = 100.0
 # Fixations that overlap by at most this much overlap only because times are rounded, ms.
-_ROUNDING_MS = 1.0
+_ROUNDING_MS = 2.0
 # Two fixations are at one place if they differ by less in x and in y, fractions of the image.
 _NEAR = 0.1
 # A larger share of fixations that overlap at two places stops the run.
 _MAX_APART = 0.1
 # Both eyes of one reader: their fixations begin and last alike, ms, at nearly the same place
-# (fractions of the image). Two readers hardly agree so in half of their fixations.
-_EYES_MS = 25.0
-_EYES_NEAR = 0.05
-_MIN_EYES_SHARE = 0.5
-_MIN_EYES = 5
+# (fractions of the image). Two readers hardly agree so in half of their fixations, if there are
+# some.
+_EYES_MS, _EYES_NEAR, _MIN_EYES_SHARE, _MIN_EYES = 25.0, 0.05, 0.5, 5
 # Without starts: a row may continue the fixation of the row above if it is as near as this
 # (fractions of the image). A larger share of such rows, of at least so many rows, stops the run.
-_GROWING_NEAR = 0.01
-_MAX_REPEATS = 0.4
-_MIN_ROWS = 5
+_GROWING_NEAR, _MAX_REPEATS, _MIN_ROWS = 0.01, 0.4, 5
 # Largest number of lines in a message.
 _MAX_LINES = 5
 _READERS = "if they are of several readers, name them in recording.columns.reader"
@@ -171,8 +167,8 @@ def _join(file: Path, fixations: pd.DataFrame) -> pd.DataFrame:
             file, changed, len(fixations), _name_lines(lines), _READERS,
         )  # fmt: skip
     ordered = ordered.assign(duration_ms=np.where(late, end - start, ordered["duration_ms"]))
-    kept_lines = np.argsort(order[kept], kind="stable")
-    return ordered.iloc[kept_lines][lambda rows: rows["duration_ms"] > 0]
+    ordered = ordered.iloc[np.argsort(order[kept])]
+    return ordered[ordered["duration_ms"] > 0]
 
 
 def _check_eyes(file: Path, fixations: pd.DataFrame) -> None:
@@ -218,8 +214,8 @@ def _warn_of_readings(file: Path, fixations: pd.DataFrame) -> None:
     if longer.any():
         again = fixations.duplicated(["sample", "reader"]) & ~fixations.duplicated("reading")
         log.warning(
-            "%s: on %d images the fixations of a reader last longer than the time from the first "
-            "to the last: where the start falls back (%s), another reader or trial begins. If not, "
-            "delete these rows; %s",
+            "%s: the fixations of a reader on an image (on %d) last longer than the time from the "
+            "first to the last: where the start falls back (%s), another reader or trial begins. "
+            "If not, delete these rows; %s",
             file, longer.sum(), _name_lines(fixations.index[again]), _READERS,
         )  # fmt: skip

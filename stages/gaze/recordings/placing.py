@@ -236,21 +236,21 @@ def _advise(
     """
     settings = readings[0].settings
     if chosen := _explain(readings[1:], image_size):
-        shares = [0.0] * len(chosen)
-        if target_share:
-            shares = [
-                target_share(_place(position, image_size, reading.settings, reading.swapped))
-                for reading in chosen
-            ]
-        order = sorted(range(len(chosen)), key=lambda number: -shares[number])
-        best, *others = [chosen[number] for number in order]
+        on_target = {
+            reading.settings.origin: target_share(
+                _place(position, image_size, reading.settings, reading.swapped)
+            )
+            for reading in chosen
+            if target_share
+        }
+        best, *others = sorted(chosen, key=lambda r: -on_target.get(r.settings.origin, 0))
         advice = _describe(best, settings)
         for other in others:
             advice += f" (or {other.settings.origin}, if y points the other way)"
-        if any(shares):
+        if on_target:
             advice += "; of the gaze on images with masks, on the masks: " + ", ".join(
-                f"{shares[number]:.0%} from {_ORIGINS[chosen[number].settings.origin]}"
-                for number in order
+                f"{on_target[reading.settings.origin]:.0%} from {_ORIGINS[reading.settings.origin]}"
+                for reading in (best, *others)
             )
         return advice
     # Of a screen only its usual size is known.

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.gaze.recordings.placing import is_on_image
+
 
 class Scanpath(NamedTuple):
     """The fixations on one image, of all its readers together.
@@ -36,7 +38,7 @@ def hits_target(fraction: NDArray[np.float64], truth: NDArray[Any]) -> NDArray[n
         (H, W) mask of the image at any size, above 0 on the target.
     """
     size = np.array(truth.shape[::-1])
-    on_image = ((fraction >= 0) & (fraction <= 1)).all(axis=1)
+    on_image = is_on_image(fraction)
     # A position on the right or lower border, at 1, belongs to the last pixel.
     pixel = np.minimum((np.where(on_image[:, None], fraction, 0) * size).astype(int), size - 1)
     hits: NDArray[np.bool_] = on_image & (truth[pixel[:, 1], pixel[:, 0]] > 0)

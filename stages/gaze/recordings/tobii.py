@@ -48,6 +48,8 @@ _MAPPED = r"mapped (eye movement type|eye movement type index|fixation x|fixatio
 _MAPPED_COLUMN = re.compile(_MAPPED + r"\s*[\[(](.+)[\])]", re.IGNORECASE)
 # Columns of our frames that identify a recording; `sequence` does so without the recordings' names.
 _RECORDING_KEYS = ["participant", "recording", "sequence"]
+# A fixation has one duration, so two recordings of one name do not become one.
+_FIXATION_KEYS = [*_RECORDING_KEYS, "index", "duration_ms"]
 _UNIT_NAMES = {"px": "px", "fraction": "norm"}
 _MICROSECOND_UNITS = ("μs", "us")
 # Timestamps without a unit are in microseconds if the time span of a fixation is at least this many
@@ -246,14 +248,18 @@ def _find_snapshots(table: Table, settings: RecordingSettings) -> list[_Gaze]:
 
 
 def _merge_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Merge the rows of each fixation, in any order: the earliest row, with the latest time.
-
-    A fixation has one duration; so two recordings of one name do not become one.
-    """
-    keys = [*_RECORDING_KEYS, "index", "duration_ms"]
+    """Merge the rows of a fixation on one image, in any order: the earliest, with the last time."""
+    keys = [*_FIXATION_KEYS, "sample"]
     rows = rows.sort_values("time", kind="stable")
     last = rows.groupby(keys, dropna=False)["last"].transform("max")
     return rows.assign(last=last)[~rows.duplicated(keys)].sort_index()
+
+
+def _merge_images(rows: pd.DataFrame) -> pd.DataFrame:
+    """Merge a fixation with its rows on the next image, which come later."""
+    rows = rows.sort_values([*_FIXATION_KEYS, "time"], kind="stable")
+    continues = rows.duplicated(_FIXATION_KEYS) & (rows["time"] > rows["last"].shift())
+    return rows[~continues].sort_index()
 
 
 def _ms_per_time_unit(column: str, fixations: pd.DataFrame) -> float:
@@ -419,12 +425,13 @@ def _read_fixations(
         parts.append(_merge_rows(fixating))
     fixations, first_time = pd.concat(parts), pd.concat(first_times).reset_index()
     ms = _ms_per_time_unit(columns.time, fixations)
-    sequences = falls.number_sequences(ms, named="recording" in readers)
+    named = any(known.get("recording", {}))
+    sequences = falls.number_sequences(ms, named=named)
     if warn:
         falls.warn(table.file, sequences)
     for frame in (fixations, first_time):
         frame["sequence"] = sequences[frame["sequence"]]
-    fixations = _merge_rows(fixations)
+    fixations = _merge_images(_merge_rows(fixations))
     keys = [*_RECORDING_KEYS, "sample"]
     begin = first_time.groupby(keys)["time"].min()
     begin = begin.reindex(pd.MultiIndex.from_frame(fixations[keys])).to_numpy()
@@ -433,8 +440,9 @@ def _read_fixations(
 
 
 def _begin_times(fixations: pd.DataFrame, ms: float) -> NDArray[np.float64]:
-    """Return (F,) when each fixation began: early enough to end before the next one begins."""
-    ordered = fixations.sort_values([*_RECORDING_KEYS, "time"], kind="stable")
-    following = ordered.groupby(_RECORDING_KEYS)["time"].shift(-1)
+    """Return (F,) when each fixation began: early enough to end before the next on its image."""
+    keys = [*_RECORDING_KEYS, "sample"]
+    ordered = fixations.sort_values([*keys, "time"], kind="stable")
+    following = ordered.groupby(keys)["time"].shift(-1)
     begin = ordered["time"].clip(upper=following - ordered["duration_ms"] / ms)
     return begin.reindex(fixations.index).to_numpy(np.float64)

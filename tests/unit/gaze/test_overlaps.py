@@ -85,7 +85,7 @@ def test_two_readers_below_each_other_are_told_apart(caplog):
     second = [(0, 0, 0.3 + 0.1 * i, 0.7, 180, 10 + 260 * i) for i in range(6)]
     assert len(kept(*first, *second)) == 12
     # As the file does not name them, it may also be one reader.
-    assert "on 1 images the fixations of a reader last longer than the time" in caplog.text
+    assert "the fixations of a reader on an image (on 1) last longer than the time" in caplog.text
     assert "where the start falls back (line 8), another reader or trial begins" in caplog.text
     caplog.clear()
     assert len(kept(*first, *((sample, 1, *row) for sample, _, *row in second))) == 12

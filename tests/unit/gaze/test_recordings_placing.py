@@ -340,13 +340,12 @@ def test_max_off_image_sets_the_allowed_share():
 
 def test_a_single_value_far_off_hides_nothing():
     """One fixation off the screen used to switch off the check of gaze within one pixel."""
-    recorded = np.array([record(place, IMAGE, settings(unit="fraction")) for place in
-                         random_positions()])  # fmt: skip
+    recorded, image = random_positions(), (1280, 1024)
     recorded[7] = [1.3, -0.2]
-    assert correction(recorded, unit="px") == (
+    assert check(recorded, image, settings(unit="px")) == (
         "x and y look like fractions, not pixels: set recording.unit: fraction"
     )
-    assert correction(100 * recorded, unit="fraction") == (
+    assert check(100 * recorded, image, settings(unit="fraction")) == (
         "x and y look like percent, not fractions: set recording.unit: percent"
     )
 
