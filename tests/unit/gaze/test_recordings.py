@@ -915,3 +915,12 @@ def test_readers_of_a_report_are_told_apart(file, caplog):
     scan = read(file, format="eyelink", unit="fraction")["a"]
     assert scan.fixations[:, 2].tolist() == [300, 200, 200]
     assert "overlap" not in caplog.text
+
+
+def test_times_that_begin_anew_with_each_image_keep_the_fixations_apart(file):
+    """In a named recording, too: one fixation is not on two images at one time."""
+    rows = [f"{t}\tEye Tracker\tP1\tR1\t\t{image}.png\tFixation\t200\t1\t40\t30\t4\t3\t\t"
+            for image in "ab" for t in (0, 100)]  # fmt: skip
+    write_tobii(file, *rows)
+    scans = read(file, **MCS)
+    assert [scans[name].fixations[:, 2:].tolist() for name in "ab"] == [[[200, 0]]] * 2
