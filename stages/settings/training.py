@@ -110,6 +110,12 @@ class OptimisationSettings(Settings):
     batch_size: int = Field(default=8, ge=2, description="images per step, over all GPUs")
     augment: AugmentSettings = AugmentSettings()
     head_width: Width = Field(default=128, description="channels of the 1 × 1 head")
+    dice_weight: float = Field(
+        default=0,
+        ge=0,
+        description="weight of a Dice loss beside each cross-entropy; in it each image counts the "
+        "same, so that small regions are found; gazemedseg and published have none",
+    )
     optimiser: Literal["adam", "sgd"] = Field(
         default="adam", description="adam, or sgd with Nesterov momentum"
     )
@@ -215,8 +221,8 @@ _TWO_NETWORK_FIELDS = {
     "darm_ratio", "darm_block",
 }  # fmt: skip
 _METHOD_FIELDS = {
-    "distilled": _TWO_NETWORK_FIELDS | {"target_gaze", "target_crf", "cwc_weighted"},
-    "single": set[str](),
+    "distilled": _TWO_NETWORK_FIELDS | {"target_gaze", "target_crf", "cwc_weighted", "dice_weight"},
+    "single": {"dice_weight"},
     "gazemedseg": {"cwc_weight"},
     "published": _TWO_NETWORK_FIELDS | {"teacher_widths"},
 }

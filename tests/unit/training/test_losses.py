@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from torch import distributed, multiprocessing
 from torch.nn import functional
 
-from stages.training.losses import consistency, feature_alignment, partial_cross_entropy, ramp_up
+from stages.training.losses import (
+    consistency,
+    feature_alignment,
+    partial_cross_entropy,
+    ramp_up,
+    soft_dice,
+)
 
 
 def logits_of(foreground: list[list[float]]) -> torch.Tensor:
@@ -107,6 +113,44 @@ def test_partial_cross_entropy_balanced_divides_by_weights_below_one():
     )
     loss = partial_cross_entropy(logits, target, trusted, balance=1)
     assert loss.item() == pytest.approx(-(math.log(0.8) + math.log(0.2)) / 2)
+
+
+def test_soft_dice_is_the_mean_over_images_of_their_trusted_pixels():
+    # First image, without its last pixel: Σ |p − t| = 0.2 + 0.1, Σ p + Σ t = 0.9 + 1.
+    # Second: Σ |p − t| = 0.5 + 0.5 + 0.2, Σ p + Σ t = 1.2 + 1.
+    logits = torch.cat([logits_of([[0.8, 0.1, 0.5]]), logits_of([[0.5, 0.5, 0.2]])])
+    target = torch.tensor([[[1, 0, 1]], [[1, 0, 0]]])
+    trusted = torch.tensor([[[True, True, False]], [[True, True, True]]])
+    loss = soft_dice(logits, target, trusted)
+    assert loss.item() == pytest.approx((0.3 / 2.9 + 1.2 / 3.2) / 2)
+
+
+def test_soft_dice_counts_a_small_region_as_much_as_a_large_one():
+    # Both images miss half of their region: 1 of 2 pixels, or 500 of 1,000.
+    trusted = torch.ones(1, 1, 2000, dtype=torch.bool)
+    losses = []
+    for size in (2, 1000):
+        target = (torch.arange(2000) < size)[None, None]
+        p = torch.where(torch.arange(2000) < size // 2, 1 - 1e-9, 1e-9)[None]
+        losses.append(soft_dice(logits_of(p.tolist()), target, trusted).item())
+    # 1 / (3 + 1) and 500 / (1500 + 1).
+    assert losses == pytest.approx([1 / 4, 500 / 1501], rel=1e-4)
+
+
+def test_soft_dice_is_least_where_p_equals_the_soft_target():
+    target = torch.tensor([[[0.3, 0.6, 0.0]]], dtype=torch.float64)
+    trusted = torch.ones(1, 1, 3, dtype=torch.bool)
+    assert soft_dice(logits_of([[0.3, 0.6, 0.0]]), target, trusted).item() == pytest.approx(0)
+    assert soft_dice(logits_of([[0.4, 0.6, 0.0]]), target, trusted).item() > 0
+
+
+def test_soft_dice_of_nothing_is_zero():
+    trusted = torch.zeros(1, 1, 2, dtype=torch.bool)
+    logits = logits_of([[0.4, 0.6]])
+    loss = soft_dice(logits, torch.ones(1, 1, 2), trusted)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.isfinite(logits.grad).all()
 
 
 @settings(max_examples=30)
@@ -236,6 +280,7 @@ def losses_of(logits, q, target, label, trusted, student, teacher):
             partial_cross_entropy(logits, target, trusted, balance=1),
             partial_cross_entropy(logits, label, trusted, balance=1),
             partial_cross_entropy(logits, label, torch.zeros_like(trusted)),
+            soft_dice(logits, target, trusted),
             consistency(logits, q, 0.8),
             consistency(logits, q, 0.8, weighted=False),
             feature_alignment([student], [teacher]),

@@ -513,6 +513,22 @@ def test_levels_change_the_loss(method, files, tmp_path):
     assert len(set(losses.values())) == 3
 
 
+@pytest.mark.parametrize("role", ["teacher", "single", "distilled"])
+def test_the_dice_loss_is_added_with_its_weight(role, files, tmp_path):
+    teacher = train_tiny_teacher(files, tmp_path) if role == "distilled" else None
+    losses = []
+    for weight in (0, 1, 2):
+        options = {"dice_weight": weight, "iterations": 1}
+        folder = tmp_path / str(weight)
+        if role == "teacher":
+            weights = train_tiny_teacher(files, folder, **options)
+        else:
+            weights = train_tiny_student(files, folder, teacher, method=role, **options)
+        losses.append(read_history(weights)["loss"].iloc[0])
+    assert losses[1] > losses[0]
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-4)
+
+
 def test_a_teacher_with_two_levels_equals_the_one_with_two_thresholds(files, tmp_path):
     own, two, one = (
         train_tiny_teacher(files, tmp_path / str(levels), levels=levels) for levels in (None, 2, 1)
