@@ -25,8 +25,8 @@ from stages.core.contents import find_files
 SCHEMA_VERSION = 1
 _PACKAGES = (
     "h5py", "jinja2", "matplotlib", "medpy", "nibabel", "numpy", "open_clip_torch", "pandas",
-    "pillow", "pydicom", "pymovements", "pynrrd", "safetensors", "scikit-image", "scipy", "torch",
-    "transformers",
+    "pillow", "pydicom", "pylibjpeg-openjpeg", "pymovements", "pynrrd", "python-gdcm",
+    "safetensors", "scikit-image", "scipy", "torch", "transformers",
 )  # fmt: skip
 _STRING = h5py.string_dtype("utf-8")
 

@@ -19,11 +19,6 @@ _KIND_BY_ENDING: dict[str, FileKind] = {
 _MEND = "export the volume again as NIfTI"
 
 
-def _is_dicom(path: Path) -> bool:
-    with files.report_read_errors(path, "a readable file"), path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
 def classify_file(path: Path) -> tuple[str, FileKind]:
     """Return the stem and the kind of an image file.
 
@@ -38,7 +33,7 @@ def classify_file(path: Path) -> tuple[str, FileKind]:
     for ending, kind in _KIND_BY_ENDING.items():
         if path.name.lower().endswith(ending):
             return path.name[: -len(ending)], kind
-    if path.is_file() and _is_dicom(path):
+    if path.is_file() and dicom.has_prefix(path):
         return path.name, "DICOM"
     raise BadInput(
         path,
