@@ -63,10 +63,12 @@ def list_samples(raw: Path, settings: PrepareSettings, problems: Problems) -> li
 
     `problems` receives all problems; their samples may be missing from the list.
     """
-    records = load_adapter(settings.layout).list_records(raw, problems)
-    for record in records:
+    records = []
+    for record in load_adapter(settings.layout).list_records(raw, problems):
+        # No file can hold an id that is not valid text, so it goes no further.
         with problems.collect():
             io.check_sample_id(record.sample_id, record.image)
+            records.append(record)
     if not records and not problems:
         problems.append(
             BadInput(raw, "samples", found="none", expected="at least one", mend="add images")

@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -9,6 +12,7 @@ from stages.core import io
 from stages.core.cli import BadInput
 from stages.data.prepare import prepare
 from stages.settings.prepare import PrepareSettings
+from tests.workspace import ROOT
 
 
 def settings(layout, **changes):
@@ -171,3 +175,36 @@ def test_splits_can_be_drawn_if_the_folder_states_none(kvasir, tmp_path):
     assert sorted(strings(tmp_path / "prepared.h5", "split")) == [
         "test", "test", "train", "train", "train", "val",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such file names")
+@pytest.mark.parametrize("layout", ["folder", "kvasir"])
+def test_file_names_that_are_not_utf_8_are_reported_with_all_other_problems(
+    layout, kvasir, tmp_path
+):
+    """As after unpacking an archive from Windows: an image with its mask, one other file."""
+    for split in ("train", "test"):
+        (kvasir / f"{split}.txt").unlink()
+    for folder in ("images", "masks"):
+        (kvasir / folder / "frame 1.jpg").rename(kvasir / folder / os.fsdecode(b"gr\xf6\xdfe.jpg"))
+    (kvasir / "images/frame 2.jpg").write_bytes(b"none")
+    with pytest.raises(BadInput) as caught:
+        prepare(kvasir, tmp_path / "prepared.h5", settings(layout, split="drawn"), 1)
+    name, unreadable = sorted(map(str, caught.value.problems), key=len, reverse=True)
+    assert "sample id\n  found:    'gr\\udcf6\\udcdfe'\n" in name
+    assert unreadable.startswith(f"{kvasir}/images/frame 2.jpg: file\n")
+    assert not (tmp_path / "prepared.h5").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such file names")
+@pytest.mark.parametrize("name", [b"masks/f\xfcr.jpg", b"images/notizen f\xfcr.doc"])
+def test_the_log_holds_a_message_about_a_name_that_is_not_utf_8(name, kvasir, tmp_path):
+    (kvasir / os.fsdecode(name)).write_bytes(b"none")
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "stages.data.prepare", "--raw", str(kvasir), "--threads", "1"]
+    command += ["--output", str(tmp_path / "a.h5"), "--log", str(log)]
+    command += ["--settings", settings("folder").model_dump_json()]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1
+    for text in (ended.stderr, log.read_text("utf-8")):
+        assert r"f\udcfcr" in text and "to mend:" in text and "Traceback" not in text
