@@ -14,6 +14,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from stages.core.cli import BadInput
 from stages.data.datasets import files
+from stages.data.datasets.labels import Labels, foreground_mask
 
 _EXPECTED_FILE = "a readable DICOM image"
 _DECOMPRESS = "decompress the file: `gdcmconv --raw IN OUT` (GDCM), or `dcmdjpeg IN OUT` (DCMTK)"
@@ -319,8 +320,10 @@ def read_image(path: Path) -> tuple[NDArray[Any], tuple[float, float]]:
     return image, _read_spacing(path, dataset)
 
 
-def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Read the mask of an image of `shape` (height, width): see `files.foreground_mask`.
+def read_mask(
+    path: Path, shape: tuple[int, int], labels: Labels | None = None
+) -> NDArray[np.bool_]:
+    """Read the mask of an image of `shape` (height, width): see `labels.foreground_mask`.
 
     Only the stored values count: rescaling and MONOCHROME1 change the display, not the foreground.
 
@@ -338,4 +341,4 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
     files.check_mask_size(path, levels.shape[:2], shape)
     if levels.ndim != 2:
         raise BadInput(path, "mask", found="colours", expected="grey", mend="save the mask as grey")
-    return files.foreground_mask(path, levels)
+    return foreground_mask(path, levels, labels)

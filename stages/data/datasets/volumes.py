@@ -11,10 +11,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import nibabel
 import nrrd
 import numpy as np
+from nibabel import imageglobals
 from numpy.typing import NDArray
 
 from stages.core.cli import BadInput
 from stages.data.datasets import files
+from stages.data.datasets.labels import Labels
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,28 +40,29 @@ _NIFTI_UNITS = {0: "unknown", 1: "m", 2: "mm", 3: "um"}
 _NIFTI_VERSIONS = (nibabel.Nifti1Image, nibabel.Nifti2Image)
 # nibabel prints a line for each unusual header, without the name of the file. What matters here is
 # checked below, with a message of ours.
-nibabel.imageglobals.logger.disabled = True
+imageglobals.logger.disabled = True
 
 
 def cache_last_two(read: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
-    """Cache the results of `read` for the last two files, as callers read slice after slice.
+    """Cache the results of `read` for the last two calls, as callers read slice after slice.
 
     There are two because some threads still read the last slices of a volume while others read the
     first ones of the next. One thread decodes at a time, and the others wait for its result:
     otherwise each of them would decode and hold the volume.
     """
-    cached: dict[Path, T] = {}
+    cached: dict[tuple[Any, ...], T] = {}
     lock = Lock()
 
     @wraps(read)
     def read_cached(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (path, *args, *kwargs.items())
         with lock:
-            if path not in cached:
+            if key not in cached:
                 # Delete one before reading the next, so that there are never three in memory.
                 if len(cached) == 2:
                     del cached[next(iter(cached))]
-                cached[path] = read(path, *args, **kwargs)
-            return cached[path]
+                cached[key] = read(path, *args, **kwargs)
+            return cached[key]
 
     return read_cached
 
@@ -295,9 +298,10 @@ _read_cached_voxels = cache_last_two(read_voxels)
 
 
 @cache_last_two
-def read_label_mask(path: Path, mend: str) -> NDArray[np.bool_]:
-    """Read a label volume with `read_voxels`; return where its values are above 0."""
-    return np.asarray(read_voxels(path, mend) > 0)
+def read_label_mask(path: Path, mend: str, labels: Labels | None = None) -> NDArray[np.bool_]:
+    """Read a label volume with `read_voxels`; return where its values are above 0, or `labels`."""
+    voxels = read_voxels(path, mend)
+    return np.asarray(voxels > 0) if labels is None else labels.choose(path, voxels)
 
 
 def read_slice(path: Path, number: int, mend: str) -> NDArray[np.float32]:

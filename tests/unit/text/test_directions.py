@@ -17,8 +17,9 @@ from stages.text.describers.directions import names_direction, remove_directiona
         "\uff4c\uff45\uff46\uff54", "overlying vessels", "2left",
         "Opacity in the RLL.", "RUQ pain", "LUQ", "rlq", "LLQ", "RUL/RML nodules", "LUL",
         "both LLLs", "LUZ", "UOQ", "UIQ of it", "LOQ", "liq", "R.U.Q. mass", "u.o.q.", "LUOQ",
-        "Rt hilum", "Lt side", "rt. lung", "lt.", "RT", "r. hilum", "the l. lung", "ant. wall", "post. part",
-        "Sup. pole", "inf.", "UL corner", "LR", "the RUE", "LIF", "dilated LV", "LVEF", "the LAD", "RMLO",
+        "Rt hilum", "Lt side", "rt. lung", "lt.", "RT", "r. hilum", "the l. lung",
+        "ant. wall", "post. part", "Sup. pole", "inf.", "UL corner", "LR", "the RUE", "LIF",
+        "dilated LV", "LVEF", "the LAD", "RMLO",
         "the lowest part", "its underside", "rostral to it", "dextral", "sinistrally", "in the NW",
     ],
 )  # fmt: skip
