@@ -64,7 +64,9 @@ class PrepareSettings(Settings):
         "background. With the layout nnunet also names of dataset.json. null: masks hold 0 and one "
         "other value",
     )
-    channel: Annotated[str, BeforeValidator(_write_number)] | None = Field(
+    channel: (
+        Annotated[str, BeforeValidator(_write_number, json_schema_input_type=int | str)] | None
+    ) = Field(
         default=None,
         description="layout nnunet: the channel to train on, by its name or number in "
         "dataset.json; null: the only one",
