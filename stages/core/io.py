@@ -263,6 +263,22 @@ def check_sample_id(sample_id: str, where: Path) -> str:
     )
 
 
+def check_text(text: str, where: Path, field: str, mend: str) -> str:
+    """Return `text` if UTF-8 and HDF5 can hold it, else raise `BadInput`.
+
+    They cannot hold a NUL character, nor half of a surrogate pair, which JSON can state.
+    """
+    if not any(c == "\0" or unicodedata.category(c) == "Cs" for c in text):
+        return text
+    raise BadInput(
+        where,
+        field,
+        found=repr(text),
+        expected="text without NUL characters and halves of surrogate pairs",
+        mend=mend,
+    )
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write `table` atomically, six significant digits, missing values empty."""
     with atomic_file(path) as temporary:

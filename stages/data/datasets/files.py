@@ -70,7 +70,8 @@ def _read_properties(image: ImageFile.ImageFile) -> tuple[int, int, bool, bool]:
 
 def _open_picture(path: Path) -> Image.Image:
     """Load the picture of a file, and check that there is only one, upright and opaque."""
-    with report_read_errors(path, "a readable PNG, JPEG, TIFF or BMP file"):
+    mend = "replace the file, or save it again as PNG with a program that shows it"
+    with report_read_errors(path, "a readable PNG, JPEG, TIFF or BMP file", mend):
         with Image.open(path, formats=_FORMATS) as image:
             frames, orientation, has_16_bit_colours, inverted = _read_properties(image)
             image.load()

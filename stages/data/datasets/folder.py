@@ -1,5 +1,6 @@
 """Your own images: pictures, DICOM files and NIfTI volumes, with or without masks."""
 
+from collections import Counter
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.cli import BadInput, Problems
+from stages.core.cli import BadInput, Problems, list_names
 from stages.data.datasets import RawSample, Record, dicom, files, listing, published, volumes
 from stages.data.datasets.labels import Labels, foreground_mask
 
@@ -89,12 +90,26 @@ def list_file(stem: str, image: Path, mask: Path | None) -> list[Record]:
 
 
 def list_images(images: Path, problems: Problems) -> list[Record]:
-    """List the samples of a folder that holds only images, as `list_records` does."""
+    """List the samples of a folder that holds only images, as `list_records` does.
+
+    `problems` also receives ids that occur twice; the list omits their samples.
+    """
     records = []
     for stem, image in _find_images(images, problems).items():
         with problems.collect():
             records += list_file(stem, image, None)
-    return records
+    counts = Counter(record.sample_id for record in records)
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        problems.append(
+            BadInput(
+                images,
+                "ids",
+                found=f"more than once: {list_names(repeated, published.MAX_NAMED)}",
+                expected="each once: a slice of a volume may have the name of another file",
+                mend="rename one of the files",
+            )
+        )
+    return [record for record in records if counts[record.sample_id] == 1]
 
 
 def apply_splits(

@@ -11,7 +11,9 @@ from stages.core.cli import BadInput, log
 
 # Largest number of labels in a message.
 _MAX_SHOWN = 8
-MEND = "name the labels of the foreground in `prepare.foreground`, such as `foreground: [1, 2]`"
+# A volume that stores labels with a slope returns them with a rounding error.
+_MAX_ROUNDING = 1e-3
+_MEND = "name the labels of the foreground in `prepare.foreground`, such as `foreground: [1, 2]`"
 
 
 def _name_levels(values: NDArray[Any]) -> str:
@@ -46,9 +48,10 @@ class Labels:
             A value is not a whole number, or is a label that no mask may hold.
         """
         found = np.unique(values)
-        known = found == np.rint(found)
+        whole = np.rint(found)
+        known = np.abs(found - whole) <= _MAX_ROUNDING
         if self._known is not None:
-            known &= np.isin(found, list(self._known))
+            known &= np.isin(whole, list(self._known))
         if not known.all():
             raise BadInput(
                 path,
@@ -57,10 +60,10 @@ class Labels:
                 expected="labels, which are whole numbers"
                 if self._known is None
                 else f"the labels {', '.join(map(str, sorted(self._known)))}",
-                mend="save the mask with these labels; `prepare.foreground` chooses among them",
+                mend="save the mask with such labels, among which `prepare.foreground` chooses",
             )
-        self._found.update(found.astype(np.int64).tolist())
-        return np.isin(values, list(self.foreground))
+        self._found.update(whole.astype(np.int64).tolist())
+        return np.isin(np.rint(values), list(self.foreground))
 
     def check_found(self, root: Path) -> None:
         """Check the labels of all masks of the folder `root`, once these are read.
@@ -79,7 +82,7 @@ class Labels:
                 "masks",
                 found=f"the labels {found} in all masks together",
                 expected=f"the labels of `prepare.foreground`, {chosen}",
-                mend=f"{MEND}; without it, masks may hold 0 and one other value",
+                mend=f"{_MEND}; without it, masks may hold 0 and one other value",
             )
         if missing := [label for label in chosen if found and label not in found]:
             log.warning("%s: no mask holds the labels %s of prepare.foreground", root, missing)
@@ -114,6 +117,6 @@ def foreground_mask(
             "mask",
             found=_name_levels(values),
             expected="two levels: 0 and one other",
-            mend=f"{MEND}; or save the mask with 0 outside and 255 inside",
+            mend=f"{_MEND}; or save the mask with 0 outside and 255 inside",
         )
     return np.asarray(values != 0)

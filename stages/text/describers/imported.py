@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from stages.core import io
 from stages.core.cli import BadInput, list_names, log
 from stages.data.datasets.listing import normalise_id
 from stages.gaze.recordings.images import possible_ids, split_folder
@@ -59,7 +60,8 @@ def read_texts(source: Path) -> dict[str, Explanation]:
     Raises
     ------
     BadInput
-        The file is not a table, has missing columns, both `text` and fields, or an id twice.
+        The file is not a table, has missing columns, both `text` and fields, an id twice, or text
+        that no file can hold.
     """
     table = _read_table(source)
     if "sample_id" in table:
@@ -95,6 +97,9 @@ def read_texts(source: Path) -> dict[str, Explanation]:
             expected="one row per sample",
             mend="join its texts in one row",
         )
+    for _, row in table.iterrows():
+        for name in ("sample_id", *fields):
+            io.check_text(row[name], source, f"{name} of {row['sample_id']!r}", "write it again")
     return {
         row["sample_id"]: Explanation(
             **{

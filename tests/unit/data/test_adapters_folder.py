@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from unicodedata import normalize
 
+import nibabel
 import numpy as np
 import pytest
 from conftest import disc, write_dicom, write_nifti
@@ -261,6 +262,28 @@ def test_chosen_labels_of_volumes_dicom_and_pictures(empty, chosen):
     for record, expected in zip(records, (zones, MASK, zones, zones), strict=True):
         chosen_record = replace(record, labels=Labels(chosen))
         np.testing.assert_array_equal(folder.read(chosen_record).mask, np.isin(expected, chosen))
+
+
+def test_labels_that_a_volume_stores_with_a_slope(empty):
+    labels = np.stack([MASK.T, 2 * MASK.T], axis=-1).astype(np.float32)
+    image = nibabel.Nifti1Image(labels, AFFINE)
+    image.set_data_dtype(np.int16)  # nibabel then scales 2 to the largest value
+    image.to_filename(empty / "masks/a.nii")
+    write_nifti(empty / "images/a.nii", labels.astype(np.int16), AFFINE)
+    records, _ = list_records(empty)
+    masks = [folder.read(replace(r, labels=Labels([1]))).mask for r in records]
+    np.testing.assert_array_equal(masks, [MASK, np.zeros_like(MASK)])
+
+
+def test_a_slice_and_a_picture_of_one_name(empty):
+    write_nifti(empty / "images/a.nii", np.stack([MASK.T] * 2, axis=-1).astype(np.int16), AFFINE)
+    for name in ("a_2", "b"):
+        Image.fromarray(MASK).save(empty / f"images/{name}.png")
+    problems = Problems()
+    records = folder.list_images(empty / "images", problems)
+    assert [record.sample_id for record in records] == ["a_1", "b"]
+    (problem,) = map(str, problems)
+    assert problem.startswith(f"{empty}/images: ids\n  found:    more than once: a_2\n")
 
 
 def test_masks_of_several_labels_or_colours_are_reported(empty):

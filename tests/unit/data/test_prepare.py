@@ -7,7 +7,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from conftest import disc
+from conftest import disc, write_dicom
 from PIL import Image
 from pydantic import ValidationError
 
@@ -180,6 +180,23 @@ def test_splits_can_be_drawn_if_the_folder_states_none(kvasir, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_patient_that_no_file_can_hold_is_reported(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(4):
+        write_dicom(
+            tmp_path / f"images/{i}.dcm",
+            9 * disc((8, 9), (4, 4), i),
+            (1, 1),
+            PatientID=f"P\0{i % 2}",
+        )
+    drawn = settings("folder", split="drawn")
+    with pytest.raises(BadInput) as caught:
+        prepare(tmp_path, tmp_path / "a.h5", drawn, 1)
+    assert f"{tmp_path}/images/0.dcm: subject\n  found:    'P\\x000'\n" in str(caught.value)
+    assert "prepare.subject" in str(caught.value)
+    prepare(tmp_path, tmp_path / "a.h5", drawn.model_copy(update={"subject": "(.)"}), 1)
+
+
 @pytest.fixture
 def zones(own_folder):
     """Give the first two masks of `own_folder` the labels 1 and 2, and convert the others."""
@@ -273,7 +290,7 @@ def test_file_names_that_are_not_utf_8_are_reported_with_all_other_problems(
     (kvasir / "images/frame 2.jpg").write_bytes(b"none")
     with pytest.raises(BadInput) as caught:
         prepare(kvasir, tmp_path / "prepared.h5", settings(layout, split="drawn"), 1)
-    name, unreadable = sorted(map(str, caught.value.problems), key=len, reverse=True)
+    unreadable, name = sorted(map(str, caught.value.problems))
     assert "sample id\n  found:    'gr\\udcf6\\udcdfe'\n" in name
     assert unreadable.startswith(f"{kvasir}/images/frame 2.jpg: file\n")
     assert not (tmp_path / "prepared.h5").exists()

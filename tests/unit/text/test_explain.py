@@ -319,6 +319,13 @@ def test_two_imported_rows_for_one_image_raise(first, second, tmp_path):
     assert pale.explanation.characteristics == "Pale."
 
 
+def test_an_imported_text_that_no_file_can_hold_raises(tmp_path):
+    (tmp_path / "t.jsonl").write_text(r'{"sample_id": "a", "text": "Pale\u0000."}')
+    with pytest.raises(BadInput) as caught:
+        read_texts(tmp_path / "t.jsonl")
+    assert str(caught.value).startswith(f"{tmp_path}/t.jsonl: characteristics of 'a'\n")
+
+
 def test_an_additional_value_in_a_line_raises(tmp_path):
     (tmp_path / "texts.csv").write_text("sample_id,text\na,Pale, flat.\nb,Red, raised.\n")
     with pytest.raises(BadInput, match=r"texts\.csv: file[^$]*with quotation marks"):
