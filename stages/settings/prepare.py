@@ -1,13 +1,7 @@
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
 from stages.settings.base import Settings
 
@@ -46,7 +40,7 @@ def _write_number(channel: Any) -> Any:
 
 
 class PrepareSettings(Settings):
-    """Working size of images and masks, and the splits."""
+    """Working size of images and masks, their foreground and channel, and the splits."""
 
     layout: Layout = Field(description="layout of the raw folder; data/README.md shows each layout")
     size: tuple[ImageSide, ImageSide] = Field(

@@ -36,8 +36,8 @@ class Labels:
     def __init__(self, foreground: Collection[int], others: Collection[int] | None = None) -> None:
         self.foreground = frozenset(foreground)
         self._known = None if others is None else self.foreground | {0, *others}
-        # Threads may update a set at the same time.
-        self._found: set[int] = set()
+        # Label → the masks that hold it. Threads may add to both at the same time.
+        self._masks: dict[int, set[Path]] = {}
 
     def choose(self, path: Path, values: NDArray[Any]) -> NDArray[np.bool_]:
         """Return where the `values` of the mask `path` are foreground.
@@ -62,7 +62,8 @@ class Labels:
                 else f"the labels {', '.join(map(str, sorted(self._known)))}",
                 mend="save the mask with such labels, among which `prepare.foreground` chooses",
             )
-        self._found.update(whole.astype(np.int64).tolist())
+        for label in whole.astype(np.int64).tolist():
+            self._masks.setdefault(label, set()).add(path)
         return np.isin(np.rint(values), list(self.foreground))
 
     def check_found(self, root: Path) -> None:
@@ -75,7 +76,7 @@ class Labels:
         BadInput
             Masks hold labels, but none of the foreground.
         """
-        chosen, found = sorted(self.foreground), sorted(self._found - {0})
+        chosen, found = sorted(self.foreground), sorted(self._masks.keys() - {0})
         if found and self.foreground.isdisjoint(found):
             raise BadInput(
                 root,
@@ -86,8 +87,13 @@ class Labels:
             )
         if missing := [label for label in chosen if found and label not in found]:
             log.warning("%s: no mask holds the labels %s of prepare.foreground", root, missing)
-        if others := [label for label in found if label not in self.foreground]:
-            log.info("%s: the labels %s count as background", root, others)
+        for label in found:
+            if label not in self.foreground:
+                masks = self._masks[label]
+                log.info(
+                    "the label %d counts as background in %d masks, such as %s",
+                    *(label, len(masks), min(masks)),
+                )
 
 
 def foreground_mask(

@@ -98,7 +98,7 @@ def read_texts(source: Path) -> dict[str, Explanation]:
             mend="join its texts in one row",
         )
     for _, row in table.iterrows():
-        for name in ("sample_id", *fields):
+        for name in fields:
             io.check_text(row[name], source, f"{name} of {row['sample_id']!r}", "write it again")
     return {
         row["sample_id"]: Explanation(
@@ -139,10 +139,9 @@ class ImportedTextDescriber:
             Two rows mean one sample: in two folders, or with and without an ending.
         """
         names = {sample.sample_id: self._names.get(sample.sample_id, []) for sample in samples}
-        if ambiguous := [sample_id for sample_id, found in names.items() if len(found) > 1]:
+        if ambiguous := [sample_id for sample_id in names if len(names[sample_id]) > 1]:
             found = [
-                f"{list_names([repr(name) for name in names[sample_id]])} for the sample "
-                f"{sample_id!r}"
+                f"{' and '.join(map(repr, names[sample_id]))} for the sample {sample_id!r}"
                 for sample_id in ambiguous
             ]
             raise BadInput(

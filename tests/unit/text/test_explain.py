@@ -312,7 +312,7 @@ def test_two_imported_rows_for_one_image_raise(first, second, tmp_path):
         describer.describe([Sample(name, None, None, None) for name in ("im0", "im1")])
     text = str(caught.value)
     assert text.startswith(f"{tmp_path}/texts.csv: column sample_id\n")
-    assert f"found:    {first!r}, {second!r} for the sample 'im0'\n" in text
+    assert f"found:    {first!r} and {second!r} for the sample 'im0'\n" in text
     assert "delete the rows of the other images" in text
     # Rows of images that the data set lacks do not matter.
     (pale,) = describer.describe([Sample("im1", None, None, None)])
