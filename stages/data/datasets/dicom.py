@@ -18,6 +18,7 @@ from stages.data.datasets.labels import Labels, foreground_mask
 
 _EXPECTED_FILE = "a readable DICOM image"
 _DECOMPRESS = "decompress the file: `gdcmconv --raw IN OUT` (GDCM), or `dcmdjpeg IN OUT` (DCMTK)"
+_SINGLE = "store one image per file; 3D Slicer saves segmentations (SEG) and series as NIfTI"
 _GREY_PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2")
 # pydicom logs tracebacks of decoders, and repeats its warnings, without the name of the file.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -84,8 +85,8 @@ def _open(path: Path, tags: list[str] | None = None) -> pydicom.Dataset:
             "file",
             found="no DICM after the first 128 bytes",
             expected=_EXPECTED_FILE,
-            mend="export the image again; `dcmconv IN OUT` (DCMTK) adds the missing beginning to "
-            "DICOM data without it",
+            mend="replace the file by a new export; `dcmconv IN OUT` (DCMTK) adds the missing "
+            "beginning to DICOM data without it",
         )
     with files.report_read_errors(path, _EXPECTED_FILE):
         return pydicom.dcmread(path, stop_before_pixels=tags is not None, specific_tags=tags)
@@ -277,12 +278,20 @@ def _rescale_grey(dataset: Any, stored_values: NDArray[Any]) -> NDArray[np.float
 def _open_single_image(path: Path) -> pydicom.Dataset:
     """Open a file that holds one grey or colour image."""
     dataset = _open(path)
+    if "PixelData" not in dataset:
+        raise BadInput(
+            path,
+            "file",
+            found=f"no pixels, Modality {dataset.get('Modality')}",
+            expected=_EXPECTED_FILE,
+            mend="replace the file by an image; 3D Slicer saves contours (RTSTRUCT) as NIfTI masks",
+        )
     with files.report_read_errors(path, _EXPECTED_FILE):
         frames = int(dataset.get("NumberOfFrames") or 1)
         photometric = str(dataset.PhotometricInterpretation)
         bits = int(dataset.BitsAllocated)
     if frames != 1:
-        raise BadInput(path, "frames", found=frames, expected=1, mend="store one image per file")
+        raise BadInput(path, "frames", found=frames, expected=1, mend=_SINGLE)
     if not (
         photometric in _GREY_PHOTOMETRIC or (bits == 8 and photometric.startswith(("RGB", "YBR")))
     ):

@@ -223,9 +223,12 @@ BAD = {
     "frames": (two_frames, "frames", "found:    2\n  expected: 1", "store one image per file"),
     "palette": (palette, "pixels", "found:    PALETTE COLOR, 16 bits", "as grey or as RGB"),
     "truncated": (truncated, "file", "expected: a readable DICOM image", "replace the file"),
-    "no pixels": (no_pixels, "file", "expected: a readable DICOM image", "replace the file"),
-    "text": (lambda path: path.write_text("x" * 200), "file", "no DICM", "export the image again"),
-    "empty": (lambda path: path.touch(), "file", "a readable DICOM", "export the image again"),
+    "no pixels": (
+        no_pixels, "file",
+        "found:    no pixels, Modality MR\n  expected: a readable DICOM image\n", "RTSTRUCT",
+    ),
+    "text": (lambda path: path.write_text("x" * 200), "file", "no DICM", "a new export"),
+    "empty": (lambda path: path.touch(), "file", "a readable DICOM", "replace the file by"),
     "absent": (lambda path: None, "file", "No such file", "replace the file"),
     "spacing 0": (
         lambda path: write_dicom(path, STORED, (0.5, 0)), "PixelSpacing", "found:    0.5, 0",
