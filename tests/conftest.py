@@ -1,6 +1,7 @@
 """Fixtures: small files in the layouts that the adapters read."""
 
 import csv
+import json
 from pathlib import Path
 
 import nibabel
@@ -254,4 +255,46 @@ def own_volumes(tmp_path):
         write_nifti(root / f"masks/case{i}.nii.gz", mask.astype(np.uint8), affine)
     (root / "train.txt").write_text("case1\ncase2\ncase3\n")
     (root / "test.txt").write_text("case4\n")
+    return root
+
+
+NNUNET_LABELS = {"background": 0, "peripheral": 1, "central": 2, "whole": [1, 2]}
+
+
+def nnunet_zones(i: int) -> np.ndarray:
+    """Return the (64, 48, 3) labels of case i, with the axes x, y, z: a disc in a disc."""
+    slices = []
+    for z in range(3):
+        outer = disc((48, 64), (24, 20 + i), 10 + z)
+        slices.append((outer + disc((48, 64), (24, 20 + i), 5).astype(np.uint8)).T)
+    return np.stack(slices, axis=-1).astype(np.uint8)
+
+
+@pytest.fixture
+def nnunet(tmp_path):
+    """A raw data set of nnU-Net: four training and two test cases of two channels, in micron.
+
+    The channel T2 of case i has the background 100 i and 40 more per label; ADC is 1000 higher.
+    """
+    root = tmp_path / "Dataset001_Prostate"
+    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        (root / name).mkdir(parents=True)
+    affine = np.diag([-750.0, -500.0, 4000.0, 1.0])  # axes run to the left, the back and the head
+    for i in range(1, 7):
+        part = "Tr" if i <= 4 else "Ts"
+        zones = nnunet_zones(i)
+        scan = 100 * i + np.arange(3) + 40 * zones.astype(np.int16)
+        for path, voxels in (
+            (f"images{part}/case_{i}_0000.nii.gz", scan),
+            (f"images{part}/case_{i}_0001.nii.gz", scan + 1000),
+            (f"labels{part}/case_{i}.nii.gz", zones),
+        ):
+            image = nibabel.Nifti1Image(voxels.astype(np.int16), affine)
+            image.header.set_xyzt_units("micron")
+            image.to_filename(root / path)
+    description = {
+        "channel_names": {"0": "T2", "1": "ADC"}, "labels": NNUNET_LABELS, "numTraining": 4,
+        "file_ending": ".nii.gz", "regions_class_order": [1, 2],
+    }  # fmt: skip
+    (root / "dataset.json").write_text(json.dumps(description))
     return root

@@ -158,7 +158,10 @@ def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if (log_file := options.pop("log")) is not None and first:
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file, mode="w"))
+        # As on the terminal, a file name that is not valid text is written with escapes.
+        handlers.append(
+            logging.FileHandler(log_file, mode="w", encoding="utf-8", errors="backslashreplace")
+        )
     logging.basicConfig(
         level=logging.INFO if first else logging.ERROR,
         format="%(asctime)s %(message)s",

@@ -25,8 +25,8 @@ from stages.core.contents import find_files
 SCHEMA_VERSION = 1
 _PACKAGES = (
     "h5py", "jinja2", "matplotlib", "medpy", "nibabel", "numpy", "open_clip_torch", "pandas",
-    "pillow", "pydicom", "pymovements", "pynrrd", "safetensors", "scikit-image", "scipy", "torch",
-    "transformers",
+    "pillow", "pydicom", "pylibjpeg-openjpeg", "pymovements", "pynrrd", "python-gdcm",
+    "safetensors", "scikit-image", "scipy", "torch", "transformers",
 )  # fmt: skip
 _STRING = h5py.string_dtype("utf-8")
 
@@ -260,6 +260,22 @@ def check_sample_id(sample_id: str, where: Path) -> str:
         expected="1 to 200 letters, digits, inner spaces and dots, or any of _-()+@",
         mend="rename the image, and use the new name for its mask, its gaze and its line in a "
         "split file",
+    )
+
+
+def check_text(text: str, where: Path, field: str, mend: str) -> str:
+    """Return `text` if UTF-8 and HDF5 can hold it, else raise `BadInput`.
+
+    They cannot hold a NUL character, nor half of a surrogate pair, which JSON can state.
+    """
+    if not any(c == "\0" or unicodedata.category(c) == "Cs" for c in text):
+        return text
+    raise BadInput(
+        where,
+        field,
+        found=repr(text),
+        expected="text without NUL characters and halves of surrogate pairs",
+        mend=mend,
     )
 
 

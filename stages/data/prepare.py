@@ -1,7 +1,7 @@
 """Raw images and masks → prepared.h5: one working size, a fixed order, splits by subject."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from stages.core.parallel import ordered_map
 from stages.core.resize import resize, resize_keep_dtype
 from stages.data import splits
 from stages.data.datasets import Adapter, RawSample, Record, layouts, load_adapter
+from stages.data.datasets.labels import Labels
 from stages.settings.prepare import PrepareSettings
 
 
@@ -63,15 +64,32 @@ def list_samples(raw: Path, settings: PrepareSettings, problems: Problems) -> li
 
     `problems` receives all problems; their samples may be missing from the list.
     """
-    records = load_adapter(settings.layout).list_records(raw, problems)
-    for record in records:
+    records = []
+    adapter, options = load_adapter(settings.layout), settings.layout_options()
+    for record in adapter.list_records(raw, problems, **options):
+        # No file can hold an id that is not valid text, so it goes no further.
         with problems.collect():
             io.check_sample_id(record.sample_id, record.image)
+            records.append(record)
     if not records and not problems:
         problems.append(
             BadInput(raw, "samples", found="none", expected="at least one", mend="add images")
         )
-    return splits.assign_splits(records, settings, raw, problems)
+    assigned = []
+    for record in splits.assign_splits(records, settings, raw, problems):
+        with problems.collect():
+            mend = "correct the patient's name, or set prepare.subject to find the patient in an id"
+            io.check_text(record.subject_id, record.image, "subject", mend)
+            assigned.append(record)
+    return assigned
+
+
+def _choose_labels(records: list[Record], settings: PrepareSettings) -> list[Record]:
+    """Give each record the labels that count as foreground, unless its layout names them."""
+    if settings.foreground is None:
+        return records
+    labels = Labels([label for label in settings.foreground if isinstance(label, int)])
+    return [record if record.labels else replace(record, labels=labels) for record in records]
 
 
 def _image_kind(image: NDArray[Any]) -> str:
@@ -101,8 +119,10 @@ def read_samples(
 ) -> Iterator[PreparedSample | None]:
     """Read the samples in order; yield None for a sample with a problem, which `problems` receives.
 
-    All images must be of one kind, and none may be in two splits, which is checked after the last.
+    All images must be of one kind, and none may be in two splits, and some mask must hold the
+    foreground's labels, if these are chosen, which is checked after the last.
     """
+    records = _choose_labels(records, settings)
     source: Adapter = load_adapter(settings.layout)
 
     def read(record: Record) -> PreparedSample | BadInput:
@@ -125,6 +145,9 @@ def read_samples(
         yield sample if len(kinds) == 1 else None
     with problems.collect():
         _check_one_kind(kinds, raw)
+    for labels in {record.labels for record in records if record.labels}:
+        with problems.collect():
+            labels.check_found(raw)
     splits.check_duplicate_images(records, digests, settings, raw, problems)
 
 

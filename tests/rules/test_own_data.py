@@ -4,7 +4,10 @@ import re
 import shutil
 
 import h5py
+import numpy as np
+import pandas as pd
 import pytest
+from conftest import disc
 
 from stages.core import io
 from tests.workspace import Workspace, own_data_settings, tiny_config
@@ -101,6 +104,34 @@ def test_supervised_training_without_masks_is_an_error(workspace):
     assert status != 0
     assert "no sample with a mask" in printed and "add masks, or leave" in printed
     assert not list((workspace.folder / "results/mine/supervised").rglob("*.safetensors"))
+
+
+def test_volumes_of_nnunet_train_a_student_with_simulated_gaze(tmp_path, nnunet):
+    """The volumes have two channels, two labels, and a header in micron."""
+    config = tiny_config()
+    shutil.move(nnunet, tmp_path / "clone/data" / nnunet.name)
+    prepare = {
+        "layout": "nnunet", "size": [32, 48], "val_fraction": 0.25, "channel": "ADC",
+        "foreground": ["whole"],
+    }  # fmt: skip
+    config["datasets"]["mine"] = own_data_settings(
+        config, f"data/{nnunet.name}", fixations=None, prepare=prepare, gaze={"simulate": {}},
+        experiments=["full"],
+    )  # fmt: skip
+    workspace = Workspace(tmp_path / "clone", config)
+    results = workspace.folder / "results/mine"
+    workspace.must_run("results/mine/full/seed0/metrics.csv")
+    with h5py.File(results / "prepared.h5") as file:
+        assert len(file["sample_id"]) == 18
+        assert np.allclose(file["spacing_mm"][()], (0.5, 0.75))
+        assert file["has_mask"][()].all()
+        # All discs of the labels 1 and 2 together, of the radii 10, 11 and 12 (`nnunet_zones`).
+        areas = {mask[()].sum() for mask in file["original_mask"].values()}
+        assert areas == {disc((48, 64), (24, 30), radius).sum() for radius in (10, 11, 12)}
+    assert (results / "full/seed0/student.safetensors").exists()
+    rows = pd.read_csv(results / "full/seed0/metrics.csv")
+    assert set(rows["unit"]) == {"mm"} and set(rows["split"]) == {"val", "test"}
+    assert rows["diagonal"].unique().tolist() == [pytest.approx(53.6656)]  # 24 and 48 mm
 
 
 def test_own_gaze_for_data_of_the_workflow_is_an_input(tmp_path):

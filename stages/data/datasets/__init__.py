@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.cli import Problems
+from stages.data.datasets.labels import Labels
 
 Split = Literal["train", "val", "test"]
 
@@ -31,6 +32,8 @@ class Record:
         The files. The mask is None if the sample has no mask.
     slice
         Index of the slice, from 0, if the files hold volumes; else None.
+    labels
+        The labels of the mask that are foreground, if the settings choose; else None.
     """
 
     sample_id: str
@@ -39,6 +42,7 @@ class Record:
     image: Path
     mask: Path | None
     slice: int | None = None
+    labels: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,10 @@ class RawSample:
 class Adapter(Protocol):
     """The functions that the module of a layout provides."""
 
-    def list_records(self, root: Path, problems: Problems) -> list[Record]:
+    def list_records(self, root: Path, problems: Problems, **options: Any) -> list[Record]:
         """List the samples in a fixed order; `problems` receives those that cannot be read.
+
+        `options` are those of `PrepareSettings.layout_options`, for the layouts that have some.
 
         Raises
         ------

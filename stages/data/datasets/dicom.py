@@ -1,5 +1,6 @@
 """DICOM files of one image each: pixels, masks, and the position of the slice in the patient."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,19 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels import apply_modality_lut
+from pydicom.pixels import apply_modality_lut, get_decoder
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from stages.core.cli import BadInput
 from stages.data.datasets import files
+from stages.data.datasets.labels import Labels, foreground_mask
 
 _EXPECTED_FILE = "a readable DICOM image"
+_DECOMPRESS = "decompress the file: `gdcmconv --raw IN OUT` (GDCM), or `dcmdjpeg IN OUT` (DCMTK)"
+_SINGLE = "store one image per file; 3D Slicer saves segmentations (SEG) and series as NIfTI"
 _GREY_PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2")
+# pydicom logs tracebacks of decoders, and repeats its warnings, without the name of the file.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 # The tags that give the position of a slice. Some software rounds them, so two values of a tag may
 # differ by this much: relative, absolute (mm for the position).
 _TOLERANCES = {
@@ -58,6 +65,33 @@ class SliceGeometry:
         return np.asarray(normal_vector / np.linalg.norm(normal_vector))
 
 
+def has_prefix(path: Path) -> bool:
+    """Return whether a file begins as DICOM files do: 128 bytes, then DICM.
+
+    Raises
+    ------
+    BadInput
+        The file cannot be read.
+    """
+    with files.report_read_errors(path, "a readable file"), path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _open(path: Path, tags: list[str] | None = None) -> pydicom.Dataset:
+    """Open a file; with `tags` only these, without the pixels."""
+    if not has_prefix(path):
+        raise BadInput(
+            path,
+            "file",
+            found="no DICM after the first 128 bytes",
+            expected=_EXPECTED_FILE,
+            mend="replace the file by a new export; `dcmconv IN OUT` (DCMTK) adds the missing "
+            "beginning to DICOM data without it",
+        )
+    with files.report_read_errors(path, _EXPECTED_FILE):
+        return pydicom.dcmread(path, stop_before_pixels=tags is not None, specific_tags=tags)
+
+
 def _read_numbers(header: pydicom.Dataset, name: str) -> NDArray[np.float64]:
     """Read the numbers of a tag; an empty array if the tag is absent or empty."""
     values = np.ravel(np.asarray(header.get(name), object))
@@ -73,10 +107,8 @@ def read_slice_geometry(path: Path) -> SliceGeometry:
     BadInput
         The file cannot be read, or its header does not give the geometry.
     """
+    header = _open(path, ["InstanceNumber", *_TOLERANCES])
     with files.report_read_errors(path, _EXPECTED_FILE):
-        header = pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=["InstanceNumber", *_TOLERANCES]
-        )
         values = {name: _read_numbers(header, name) for name in _TOLERANCES}
         number = header.get("InstanceNumber")
         number = None if number in (None, "") else int(number)
@@ -132,10 +164,8 @@ def read_header(path: Path) -> Header:
     BadInput
         The file cannot be read.
     """
+    header = _open(path, ["PatientID", *_TOLERANCES])
     with files.report_read_errors(path, _EXPECTED_FILE):
-        header = pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=["PatientID", *_TOLERANCES]
-        )
         values = {name: _read_numbers(header, name) for name in _TOLERANCES}
         patient_id = str(header.get("PatientID") or "").strip()
     return Header(path, patient_id, {name: value for name, value in values.items() if value.size})
@@ -175,25 +205,67 @@ def check_same_geometry(image: Header, mask: Header) -> None:
         )
 
 
-def _read_spacing(path: Path, dataset: Any) -> tuple[float, float]:
-    with files.report_read_errors(path, "PixelSpacing as two numbers, mm"):
+def _read_spacing(path: Path, dataset: pydicom.Dataset) -> tuple[float, float]:
+    mend = "correct the tag, or delete it if the spacing is not known"
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        with files.report_read_errors(path, f"{name} as two numbers, mm", mend):
+            spacing = _read_numbers(dataset, name).tolist()
         # An unknown spacing is an absent or an empty tag.
-        stated = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
-        y, x = map(float, stated or (np.nan, np.nan))
-    if y <= 0 or x <= 0:
+        if not spacing:
+            continue
+        if len(spacing) != 2 or not all(0 < size < np.inf for size in spacing):
+            raise BadInput(
+                path,
+                name,
+                found=", ".join(f"{size:g}" for size in spacing),
+                expected="two distances above 0, mm: of rows, then of columns",
+                mend=mend,
+            )
+        return spacing[0], spacing[1]
+    return np.nan, np.nan
+
+
+def _check_transfer_syntax(path: Path, dataset: pydicom.Dataset) -> None:
+    """Check that the file says how its pixels are stored, and that they can be decoded."""
+    stated = dataset.file_meta.get("TransferSyntaxUID")
+    if not stated:
+        implicit, _ = dataset.original_encoding
+        uncompressed = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         raise BadInput(
             path,
-            "PixelSpacing",
-            found=f"{y:g}, {x:g}",
-            expected="millimetres, above 0",
-            mend="correct the tag, or delete it if the spacing is not known",
+            "TransferSyntaxUID",
+            found="none",
+            expected="how the pixels are stored, in the tag (0002,0010)",
+            mend=f"export the image again, or add the tag: {uncompressed} for pixels that are not "
+            "compressed",
         )
-    return y, x
+    syntax = UID(stated)
+    try:
+        readable = get_decoder(syntax).is_available
+    except NotImplementedError:
+        readable = False
+    if not readable:
+        raise BadInput(
+            path,
+            "TransferSyntaxUID",
+            found=syntax if syntax.name == syntax else f"{syntax.name} ({syntax})",
+            expected="pixels that are not compressed, or in RLE, JPEG, JPEG Lossless, JPEG-LS, "
+            "JPEG 2000 or HTJ2K",
+            mend=_DECOMPRESS,
+        )
 
 
-def _rescale_grey(dataset: Any) -> NDArray[np.float32]:
+def _decode(path: Path, dataset: pydicom.Dataset) -> NDArray[Any]:
+    """Decode the pixels: colours as RGB, stored values of a grey image."""
+    compressed = dataset.file_meta.TransferSyntaxUID.is_compressed
+    mend = f"{_DECOMPRESS}; if that fails, replace it" if compressed else "replace the file"
+    with files.report_read_errors(path, _EXPECTED_FILE, mend):
+        return np.asarray(dataset.pixel_array)
+
+
+def _rescale_grey(dataset: Any, stored_values: NDArray[Any]) -> NDArray[np.float32]:
     """Apply the rescaling of the file, and invert MONOCHROME1, so that bright pixels are high."""
-    image = apply_modality_lut(dataset.pixel_array, dataset)
+    image = apply_modality_lut(stored_values, dataset)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         bits = dataset.BitsStored
         stored = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -205,13 +277,21 @@ def _rescale_grey(dataset: Any) -> NDArray[np.float32]:
 
 def _open_single_image(path: Path) -> pydicom.Dataset:
     """Open a file that holds one grey or colour image."""
+    dataset = _open(path)
+    if "PixelData" not in dataset:
+        raise BadInput(
+            path,
+            "file",
+            found=f"no pixels, Modality {dataset.get('Modality')}",
+            expected=_EXPECTED_FILE,
+            mend="replace the file by an image; 3D Slicer saves contours (RTSTRUCT) as NIfTI masks",
+        )
     with files.report_read_errors(path, _EXPECTED_FILE):
-        dataset = pydicom.dcmread(path)
         frames = int(dataset.get("NumberOfFrames") or 1)
         photometric = str(dataset.PhotometricInterpretation)
         bits = int(dataset.BitsAllocated)
     if frames != 1:
-        raise BadInput(path, "frames", found=frames, expected=1, mend="store one image per file")
+        raise BadInput(path, "frames", found=frames, expected=1, mend=_SINGLE)
     if not (
         photometric in _GREY_PHOTOMETRIC or (bits == 8 and photometric.startswith(("RGB", "YBR")))
     ):
@@ -222,6 +302,7 @@ def _open_single_image(path: Path) -> pydicom.Dataset:
             expected="grey, or RGB or YBR of 8 bits",
             mend="export the image as grey or as RGB",
         )
+    _check_transfer_syntax(path, dataset)
     return dataset
 
 
@@ -240,15 +321,18 @@ def read_image(path: Path) -> tuple[NDArray[Any], tuple[float, float]]:
         The file cannot be read, or does not hold one such image.
     """
     dataset = _open_single_image(path)
-    with files.report_read_errors(path, _EXPECTED_FILE):
-        grey = dataset.PhotometricInterpretation in _GREY_PHOTOMETRIC
-        # pydicom converts YBR to RGB.
-        image = _rescale_grey(dataset) if grey else np.asarray(dataset.pixel_array)
+    # pydicom converts YBR to RGB.
+    image = _decode(path, dataset)
+    if dataset.PhotometricInterpretation in _GREY_PHOTOMETRIC:
+        with files.report_read_errors(path, _EXPECTED_FILE):
+            image = _rescale_grey(dataset, image)
     return image, _read_spacing(path, dataset)
 
 
-def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Read the mask of an image of `shape` (height, width): see `files.foreground_mask`.
+def read_mask(
+    path: Path, shape: tuple[int, int], labels: Labels | None = None
+) -> NDArray[np.bool_]:
+    """Read the mask of an image of `shape` (height, width): see `labels.foreground_mask`.
 
     Only the stored values count: rescaling and MONOCHROME1 change the display, not the foreground.
 
@@ -262,9 +346,8 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
         The file cannot be read, is not a mask, or does not have the size of the image.
     """
     dataset = _open_single_image(path)
-    with files.report_read_errors(path, _EXPECTED_FILE):
-        levels = np.asarray(dataset.pixel_array)
+    levels = _decode(path, dataset)
     files.check_mask_size(path, levels.shape[:2], shape)
     if levels.ndim != 2:
         raise BadInput(path, "mask", found="colours", expected="grey", mend="save the mask as grey")
-    return files.foreground_mask(path, levels)
+    return foreground_mask(path, levels, labels)

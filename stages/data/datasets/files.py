@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from stages.core.cli import BadInput
+from stages.data.datasets.labels import Labels, foreground_mask
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 # Many cameras add a preview to a JPEG, which Pillow calls MPO. The first picture is the image.
@@ -69,7 +70,8 @@ def _read_properties(image: ImageFile.ImageFile) -> tuple[int, int, bool, bool]:
 
 def _open_picture(path: Path) -> Image.Image:
     """Load the picture of a file, and check that there is only one, upright and opaque."""
-    with report_read_errors(path, "a readable PNG, JPEG, TIFF or BMP file"):
+    mend = "replace the file, or save it again as PNG with a program that shows it"
+    with report_read_errors(path, "a readable PNG, JPEG, TIFF or BMP file", mend):
         with Image.open(path, formats=_FORMATS) as image:
             frames, orientation, has_16_bit_colours, inverted = _read_properties(image)
             image.load()
@@ -137,37 +139,6 @@ def read_image(path: Path) -> NDArray[Any]:
         return np.asarray(image.convert("RGB"))
 
 
-def _name_levels(values: NDArray[Any]) -> str:
-    levels = np.unique(values).tolist()
-    shown = ", ".join(f"{level:g}" for level in levels[:8])
-    return f"{len(levels)} levels: {shown}" + (", …" if len(levels) > 8 else "")
-
-
-def foreground_mask(path: Path, values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return the foreground of a mask from the file `path`, which was stored without loss.
-
-    Parameters
-    ----------
-    values
-        Numbers of any shape: 0, and at most one other level, which is the foreground. A mask that
-        has one level only is empty if that level is 0, else full.
-
-    Raises
-    ------
-    BadInput
-        There are more than two levels, or the lower of two is not 0.
-    """
-    if not ((values == 0) | (values == values.max())).all():
-        raise BadInput(
-            path,
-            "mask",
-            found=_name_levels(values),
-            expected="two levels: 0 and one other",
-            mend="save the mask with 0 outside and 255 inside",
-        )
-    return np.asarray(values != 0)
-
-
 def _jpeg_foreground_mask(path: Path, grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     lowest, highest = _JPEG_UNCLEAR_LEVELS
     unclear_share = float(((grey >= lowest) & (grey <= highest)).mean())
@@ -216,12 +187,15 @@ def check_mask_size(path: Path, mask_size: tuple[int, ...], image_size: tuple[in
         )
 
 
-def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def read_mask(
+    path: Path, shape: tuple[int, int], labels: Labels | None = None
+) -> NDArray[np.bool_]:
     """Read the mask of an image of `shape` (height, width).
 
-    For PNG, TIFF and BMP see `foreground_mask`. In a JPEG the foreground is 128 and more, and at
-    most 5 % of the pixels may be from 64 to 191, as ringing leaves them at edges. The colours
-    must be grey; those of a palette count, not its indices. `read_image` lists further conditions.
+    For PNG, TIFF and BMP see `labels.foreground_mask`. A JPEG cannot hold `labels`: its foreground
+    is 128 and more, and at most 5 % of the pixels may be from 64 to 191, as ringing leaves them at
+    edges. The colours must be grey; those of a palette count, not its indices. `read_image` lists
+    further conditions.
 
     Returns
     -------
@@ -235,8 +209,16 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
     image = _open_picture(path)
     check_mask_size(path, (image.height, image.width), shape)
     if image.format in _JPEG_FORMATS:
+        if labels is not None:
+            raise BadInput(
+                path,
+                "mask",
+                found="a JPEG, whose compression changes labels",
+                expected="a PNG, TIFF or BMP, from which `prepare.foreground` chooses labels",
+                mend="save the mask as PNG from its source, or remove `prepare.foreground`",
+            )
         # Ringing also changes the colours of a grey JPEG.
         return _jpeg_foreground_mask(
             path, _grey_levels(path, image, tolerance=_JPEG_UNCLEAR_LEVELS[0])
         )
-    return foreground_mask(path, _grey_levels(path, image, tolerance=0))
+    return foreground_mask(path, _grey_levels(path, image, tolerance=0), labels)

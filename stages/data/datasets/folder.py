@@ -1,27 +1,25 @@
 """Your own images: pictures, DICOM files and NIfTI volumes, with or without masks."""
 
+from collections import Counter
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.cli import BadInput, Problems
+from stages.core.cli import BadInput, Problems, list_names
 from stages.data.datasets import RawSample, Record, dicom, files, listing, published, volumes
+from stages.data.datasets.labels import Labels, foreground_mask
 
 FileKind = Literal["picture", "DICOM", "NIfTI"]
 # The first match counts, so longer endings come first.
-_KIND_BY_ENDING: dict[str, FileKind] = {
+KIND_BY_ENDING: dict[str, FileKind] = {
     ".nii.gz": "NIfTI", ".nii": "NIfTI", ".dcm": "DICOM", ".png": "picture", ".jpg": "picture",
     ".jpeg": "picture", ".tif": "picture", ".tiff": "picture", ".bmp": "picture",
 }  # fmt: skip
 _MEND = "export the volume again as NIfTI"
-
-
-def _is_dicom(path: Path) -> bool:
-    with files.report_read_errors(path, "a readable file"), path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def classify_file(path: Path) -> tuple[str, FileKind]:
@@ -35,16 +33,16 @@ def classify_file(path: Path) -> tuple[str, FileKind]:
     BadInput
         The file is of no known kind.
     """
-    for ending, kind in _KIND_BY_ENDING.items():
+    for ending, kind in KIND_BY_ENDING.items():
         if path.name.lower().endswith(ending):
             return path.name[: -len(ending)], kind
-    if path.is_file() and _is_dicom(path):
+    if path.is_file() and dicom.has_prefix(path):
         return path.name, "DICOM"
     raise BadInput(
         path,
         "file",
         found="another kind of file" if path.is_file() else "a folder",
-        expected=f"an image: {', '.join(_KIND_BY_ENDING)}, or DICOM without an ending",
+        expected=f"an image: {', '.join(KIND_BY_ENDING)}, or DICOM without an ending",
         mend="convert the file, or remove it",
     )
 
@@ -56,8 +54,17 @@ def _find_images(folder: Path, problems: Problems) -> dict[str, Path]:
     )
 
 
-def _list_file(stem: str, image: Path, mask: Path | None) -> list[Record]:
-    """List the samples of an image file: one for a single image, one for each slice of a volume."""
+def list_file(stem: str, image: Path, mask: Path | None) -> list[Record]:
+    """List the samples of an image file: one for a single image, one for each slice of a volume.
+
+    The id of a single image is `stem`; for a slice `_` and its number follow, from 1 at the feet,
+    unless the volume has only one slice. `mask` is the file of its mask.
+
+    Raises
+    ------
+    BadInput
+        A file cannot be read or is of no known kind, or the mask does not belong to the image.
+    """
     kind = classify_file(image)[1]
     if mask is not None and (kind == "NIfTI") != (classify_file(mask)[1] == "NIfTI"):
         raise BadInput(
@@ -83,12 +90,51 @@ def _list_file(stem: str, image: Path, mask: Path | None) -> list[Record]:
 
 
 def list_images(images: Path, problems: Problems) -> list[Record]:
-    """List the samples of a folder that holds only images, as `list_records` does."""
+    """List the samples of a folder that holds only images, as `list_records` does.
+
+    `problems` also receives ids that occur twice; the list omits their samples.
+    """
     records = []
     for stem, image in _find_images(images, problems).items():
         with problems.collect():
-            records += _list_file(stem, image, None)
-    return records
+            records += list_file(stem, image, None)
+    counts = Counter(record.sample_id for record in records)
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        problems.append(
+            BadInput(
+                images,
+                "ids",
+                found=f"more than once: {list_names(repeated, published.MAX_NAMED)}",
+                expected="each once: a slice of a volume may have the name of another file",
+                mend="rename one of the files",
+            )
+        )
+    return [record for record in records if counts[record.sample_id] == 1]
+
+
+def apply_splits(
+    root: Path, records_by_name: dict[str, list[Record]], expected_image: str, problems: Problems
+) -> list[Record] | None:
+    """List the samples in the order of the split files of `root`; None if there are none.
+
+    Parameters
+    ----------
+    records_by_name
+        The samples of each image file by its stem, also of one that cannot be read. A line of a
+        split file is a stem, or the id of a sample.
+    expected_image
+        The path of an image, for messages.
+    problems
+        Receives lines that mean no image.
+    """
+    if (split_ids := published.read_splits(root, problems)) is None:
+        return None
+    by_id = {r.sample_id: [r] for records in records_by_name.values() for r in records}
+    by_id |= records_by_name
+    published.check_split_ids(root, split_ids, by_id, (expected_image, KIND_BY_ENDING), problems)
+    return [
+        replace(record, split=split) for name, split in split_ids for record in by_id.get(name, [])
+    ]
 
 
 def list_records(root: Path, problems: Problems) -> list[Record]:
@@ -112,39 +158,28 @@ def list_records(root: Path, problems: Problems) -> list[Record]:
             published.masks_without_image(root / "masks", without_image, expected_image)
         )
     records_by_name: dict[str, list[Record]] = {}
-    records = []
     for stem, image in images.items():
         # Also for a file that cannot be read, so that a split file may list it.
         records_by_name[stem] = []
         with problems.collect():
-            records_by_name[stem] = _list_file(stem, image, masks.get(stem))
-        records += records_by_name[stem]
-    if (split_ids := published.read_splits(root, problems)) is None:
-        return records
-    records_by_name = {record.sample_id: [record] for record in records} | records_by_name
-    published.check_split_ids(
-        root, split_ids, records_by_name, (expected_image, _KIND_BY_ENDING), problems
-    )
-    return [
-        replace(record, split=split)
-        for name, split in split_ids
-        for record in records_by_name.get(name, [])
-    ]
+            records_by_name[stem] = list_file(stem, image, masks.get(stem))
+    in_splits = apply_splits(root, records_by_name, expected_image, problems)
+    return [*chain(*records_by_name.values())] if in_splits is None else in_splits
 
 
 @volumes.cache_last_two
-def _read_volume_mask(path: Path) -> NDArray[np.bool_]:
-    return files.foreground_mask(path, volumes.read_voxels(path, _MEND))
+def _read_volume_mask(path: Path, labels: Labels | None) -> NDArray[np.bool_]:
+    return foreground_mask(path, volumes.read_voxels(path, _MEND), labels)
 
 
 def _read_mask(record: Record, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
     if record.mask is None:
         return None
     if record.slice is not None:
-        return np.asarray(_read_volume_mask(record.mask)[record.slice])
+        return np.asarray(_read_volume_mask(record.mask, record.labels)[record.slice])
     if classify_file(record.mask)[1] == "picture":
-        return files.read_mask(record.mask, shape)
-    return dicom.read_mask(record.mask, shape)
+        return files.read_mask(record.mask, shape, record.labels)
+    return dicom.read_mask(record.mask, shape, record.labels)
 
 
 def read(record: Record) -> RawSample:

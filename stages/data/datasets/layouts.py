@@ -98,6 +98,21 @@ LAYOUTS = {
         _SPLITS,
         {"masks": "the same ids, in a format of the same kind as the image"} | _VALIDATION,
     ),
+    "nnunet": Layout(
+        {
+            "dataset.json": "channel_names, labels and file_ending",
+            "imagesTr": "<case>_0000.nii.gz, a file of each channel",
+            "labelsTr": "<case>.nii.gz, masks",
+        },
+        "a raw data set of nnU-Net, "
+        "https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md",
+        optional={
+            "imagesTs": "<case>_0000.nii.gz, images for test",
+            "labelsTs": "<case>.nii.gz, their masks",
+        }
+        | _SPLITS
+        | _VALIDATION,
+    ),
     "lesions": Layout(
         {
             f"{volume}_{part}.nrrd": f"{part} of the volume {volume}"

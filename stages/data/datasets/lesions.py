@@ -42,4 +42,5 @@ def read(record: Record) -> RawSample:
     mend = _fetch_again(record.image)
     _, y, x = volumes.read_grid(record.image, mend).spacing
     image = volumes.read_slice(record.image, record.slice, mend)
-    return RawSample(image, volumes.read_label_mask(record.mask, mend)[record.slice], (y, x))
+    mask = volumes.read_label_mask(record.mask, mend, record.labels)[record.slice]
+    return RawSample(image, mask, (y, x))

@@ -92,5 +92,7 @@ def list_records(root: Path, problems: Problems) -> list[Record]:
 def read(record: Record) -> RawSample:
     """Read a slice, its mask and its pixel spacing."""
     image, spacing = dicom.read_image(record.image)
-    mask = None if record.mask is None else files.read_mask(record.mask, image.shape[:2])
+    mask = None
+    if record.mask is not None:
+        mask = files.read_mask(record.mask, image.shape[:2], record.labels)
     return RawSample(image, mask, spacing)

@@ -15,6 +15,7 @@ from stages.core.cli import BadInput, Problems
 from stages.core.contents import is_hidden
 from stages.data.datasets import RawSample, Record, Split, dicom, files, listing, volumes
 from stages.data.datasets.dicom import SliceGeometry
+from stages.data.datasets.labels import Labels
 
 PARTS: dict[Split, str] = {"train": "Training", "val": "Leaderboard", "test": "Test"}
 _COLUMNS = ("Subject ID", "Modality", "Number of Images", "File Location")
@@ -142,8 +143,10 @@ def _describe_geometry(geometry: SliceGeometry) -> str:
     return f"{geometry.shape} pixels, steps {steps}"
 
 
-def extract_mask_slice(mask: Path, geometry: SliceGeometry) -> NDArray[np.bool_] | None:
-    """Read the prostate from an NRRD mask at the position of a slice.
+def extract_mask_slice(
+    mask: Path, geometry: SliceGeometry, labels: Labels | None = None
+) -> NDArray[np.bool_] | None:
+    """Read the prostate, or the zones `labels`, from an NRRD mask at the position of a slice.
 
     Returns
     -------
@@ -187,7 +190,7 @@ def extract_mask_slice(mask: Path, geometry: SliceGeometry) -> NDArray[np.bool_]
     if not 0 <= number < grid.shape[slice_axis]:
         return None
     # The prostate is peripheral zone (1) and central gland (2).
-    inside = volumes.read_label_mask(mask, _MEND_MASK).take(number, axis=slice_axis)
+    inside = volumes.read_label_mask(mask, _MEND_MASK, labels).take(number, axis=slice_axis)
     if down > right:
         inside = inside.T
     return np.flip(inside, tuple(i for i in (0, 1) if backwards[i]))
@@ -298,6 +301,5 @@ def read(record: Record) -> RawSample:
     """Read a slice, its pixel spacing and the mask of the prostate."""
     assert record.mask is not None
     image, spacing = dicom.read_image(record.image)
-    return RawSample(
-        image, extract_mask_slice(record.mask, dicom.read_slice_geometry(record.image)), spacing
-    )
+    geometry = dicom.read_slice_geometry(record.image)
+    return RawSample(image, extract_mask_slice(record.mask, geometry, record.labels), spacing)

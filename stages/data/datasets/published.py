@@ -222,5 +222,7 @@ def list_records(
 def read(record: Record) -> RawSample:
     """Read a picture and its mask; the pixel spacing is unknown."""
     image = files.read_image(record.image)
-    mask = None if record.mask is None else files.read_mask(record.mask, image.shape[:2])
+    mask = None
+    if record.mask is not None:
+        mask = files.read_mask(record.mask, image.shape[:2], record.labels)
     return RawSample(image, mask, (float("nan"), float("nan")))

@@ -1,6 +1,6 @@
 """Read NRRD and NIfTI volumes as axial slices, in the orientation that radiologists use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from itertools import product
@@ -11,37 +11,58 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import nibabel
 import nrrd
 import numpy as np
+from nibabel import imageglobals
 from numpy.typing import NDArray
 
 from stages.core.cli import BadInput
 from stages.data.datasets import files
+from stages.data.datasets.labels import Labels
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _NRRD_SPACE = "left-posterior-superior"
 # NIfTI axes point right and anterior; those of DICOM and of these NRRD files left and posterior.
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# mm per unit of length, by the spellings in headers: singular, lower case. Without a unit both
+# formats mean mm.
+_MM_PER_UNIT = {
+    name: mm
+    for mm, names in {
+        1e3: ("m", "meter", "metre"),
+        10.0: ("cm", "centimeter", "centimetre"),
+        1.0: ("mm", "millimeter", "millimetre", "", "unknown", "???"),
+        1e-3: ("um", "\N{GREEK SMALL LETTER MU}m", "micron", "micrometer", "micrometre"),
+        1e-6: ("nm", "nanometer", "nanometre"),
+    }.items()
+    for name in names
+}
+_NIFTI_UNITS = {0: "unknown", 1: "m", 2: "mm", 3: "um"}
+_NIFTI_VERSIONS = (nibabel.Nifti1Image, nibabel.Nifti2Image)
+# nibabel prints a line for each unusual header, without the name of the file. What matters here is
+# checked below, with a message of ours.
+imageglobals.logger.disabled = True
 
 
 def cache_last_two(read: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
-    """Cache the results of `read` for the last two files, as callers read slice after slice.
+    """Cache the results of `read` for the last two calls, as callers read slice after slice.
 
     There are two because some threads still read the last slices of a volume while others read the
     first ones of the next. One thread decodes at a time, and the others wait for its result:
     otherwise each of them would decode and hold the volume.
     """
-    cached: dict[Path, T] = {}
+    cached: dict[tuple[Any, ...], T] = {}
     lock = Lock()
 
     @wraps(read)
     def read_cached(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (path, *args, *kwargs.items())
         with lock:
-            if path not in cached:
+            if key not in cached:
                 # Delete one before reading the next, so that there are never three in memory.
                 if len(cached) == 2:
                     del cached[next(iter(cached))]
-                cached[path] = read(path, *args, **kwargs)
-            return cached[path]
+                cached[key] = read(path, *args, **kwargs)
+            return cached[key]
 
     return read_cached
 
@@ -114,9 +135,32 @@ def _make_grid(path: Path, stored: tuple[int, ...], to_mm: NDArray[np.float64], 
     return Grid((shape[0], shape[1], shape[2]), turned, axis_order, flipped_axes)
 
 
+def _mm_per_unit(path: Path, units: Iterable[str], mend: str) -> float:
+    """Return the mm per unit of length, which a header may state once for each axis."""
+    stated = [unit.strip() for unit in units]
+    # Lower case also unites the two characters for micro.
+    factors = {
+        _MM_PER_UNIT.get(name, _MM_PER_UNIT.get(name.removesuffix("s")))
+        for name in map(str.casefold, stated)
+    }
+    if len(factors) == 1 and (factor := factors.pop()) is not None:
+        return factor
+    raise BadInput(
+        path,
+        "unit of length",
+        found=", ".join(map(repr, stated)),
+        expected="one unit for all axes: m, cm, mm, um or nm (or no unit, which means mm)",
+        mend=f"{mend}, in mm",
+    )
+
+
 def _nrrd_grid(path: Path, mend: str) -> Grid:
-    with files.report_read_errors(path, "a readable NRRD volume", mend):
-        header = nrrd.read_header(str(path))
+    with (
+        files.report_read_errors(path, "a readable NRRD volume", mend),
+        path.open(encoding="utf-8", errors="replace") as lines,
+    ):
+        # From a file pynrrd would drop what is not ASCII, and read µm as m.
+        header = nrrd.read_header(line for line in lines)
         stored = tuple(int(size) for size in header["sizes"])
         to_mm = np.eye(4)
         space = header.get("space")
@@ -134,12 +178,25 @@ def _nrrd_grid(path: Path, mend: str) -> Grid:
             expected=f"space {_NRRD_SPACE}, space directions and space origin",
             mend=mend,
         )
+    # Some writers state the units of the axes in place of those of the space.
+    to_mm[:3] *= _mm_per_unit(path, header.get("space units") or header.get("units") or [""], mend)
     return _make_grid(path, stored, to_mm, mend)
 
 
 def _open_nifti(path: Path, mend: str) -> Any:
+    """Open a volume of NIfTI-1 or NIfTI-2."""
     with files.report_read_errors(path, "a readable NIfTI volume", mend):
-        return nibabel.Nifti1Image.from_filename(path)
+        versions = [version for version in _NIFTI_VERSIONS if version.path_maybe_image(path)[0]]
+        # A file of neither version is opened as the first, which says what is wrong with it.
+        return (*versions, *_NIFTI_VERSIONS)[0].from_filename(path)
+
+
+def _stored_pixdim(path: Path, image: Any) -> list[float]:
+    """Read the sizes of a voxel as stored: nibabel replaces sizes of 0 by 1."""
+    header_class = type(image).header_class
+    _, (content, _) = type(image).path_maybe_image(path)
+    stored = header_class(content[: header_class.sizeof_hdr], check=False)["pixdim"]
+    return [float(size) for size in stored[1:4]]
 
 
 def _three_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -170,7 +227,17 @@ def _nifti_grid(path: Path, mend: str) -> Grid:
             mend="save the time point that the reader looked at as a separate file",
         )
     stored = _three_axes(image.shape)
-    return _make_grid(path, stored, _RAS_TO_LPS @ image.affine, mend)
+    if not image.header["sform_code"]:
+        # Only then does the position come from the qform, whose voxel sizes are the pixdim.
+        sizes = _stored_pixdim(path, image)
+        if any(size == 0 and count > 1 for size, count in zip(sizes, stored, strict=True)):
+            raise BadInput(
+                path, "header", found=f"pixdim {sizes}", expected="sizes of a voxel", mend=mend
+            )
+    unit = int(image.header["xyzt_units"]) % 8
+    to_mm = _RAS_TO_LPS @ image.affine
+    to_mm[:3] *= _mm_per_unit(path, [_NIFTI_UNITS.get(unit, f"code {unit}")], mend)
+    return _make_grid(path, stored, to_mm, mend)
 
 
 def is_nrrd(path: Path) -> bool:
@@ -178,21 +245,21 @@ def is_nrrd(path: Path) -> bool:
 
 
 def read_grid(path: Path, mend: str) -> Grid:
-    """Read the geometry of a volume, without its voxels.
+    """Read the geometry of a volume, without its voxels, in mm, whatever unit the header states.
 
     Parameters
     ----------
     path
-        NRRD (.nrrd, with the space left-posterior-superior), else NIfTI with two or three axes
-        (further axes must have length 1).
+        NRRD (.nrrd, with the space left-posterior-superior), else NIfTI-1 or NIfTI-2 with two or
+        three axes (further axes must have length 1).
     mend
         How the user can repair a file that cannot be used, for messages.
 
     Raises
     ------
     BadInput
-        The header cannot be read or does not give the position in the patient, or the volume does
-        not have three axes, each along one axis of the patient.
+        The header cannot be read, does not give the position in the patient or states an unknown
+        unit of length, or the volume does not have three axes, each along one axis of the patient.
     """
     return _nrrd_grid(path, mend) if is_nrrd(path) else _nifti_grid(path, mend)
 
@@ -231,9 +298,10 @@ _read_cached_voxels = cache_last_two(read_voxels)
 
 
 @cache_last_two
-def read_label_mask(path: Path, mend: str) -> NDArray[np.bool_]:
-    """Read a label volume with `read_voxels`; return where its values are above 0."""
-    return np.asarray(read_voxels(path, mend) > 0)
+def read_label_mask(path: Path, mend: str, labels: Labels | None = None) -> NDArray[np.bool_]:
+    """Read a label volume with `read_voxels`; return where its values are above 0, or `labels`."""
+    voxels = read_voxels(path, mend)
+    return np.asarray(voxels > 0) if labels is None else labels.choose(path, voxels)
 
 
 def read_slice(path: Path, number: int, mend: str) -> NDArray[np.float32]:

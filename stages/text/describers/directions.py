@@ -5,8 +5,7 @@ import unicodedata
 
 # A letter of any alphabet: the R of "Röntgen" is not a side.
 _LETTER = r"[^\W\d_]"
-# Anatomical directions and rotations (clockwise, at 3 o'clock) count too. L, R and compass points
-# (NE) are directions only in capital letters.
+# Anatomical directions and rotations (clockwise, at 3 o'clock) count too.
 _DIRECTION_WORD = re.compile(
     rf"""(?<!{_LETTER})(?:
         left\w*|right\w*|upper\w*|lower\w*|lowest|bottom\w*|top(?:s|most|side|left|right)?
@@ -20,13 +19,37 @@ _DIRECTION_WORD = re.compile(
     )(?!{_LETTER})|clock|quadrant""",
     re.VERBOSE,
 )
-_ABBREVIATION = re.compile(rf"(?<!{_LETTER})(?:[LR]|[NS][EW])(?!{_LETTER})")
+# Abbreviations of reports, in any case: quadrants and lobes (RUQ, RML, RUZ), quadrants of a breast
+# (UOQ, RLIQ), Rt and Lt; with a full stop also r., l., ant., post., sup. and inf., but no 5 l.
+_ABBREVIATION = re.compile(
+    rf"""(?<!{_LETTER})(?:
+        (?:[rl]\.?[uml]\.?[qlz]|(?:[rl]\.?)?[ul]\.?[oi]\.?q)s?
+        |[rl]t
+        |(?:(?<!\d)(?<!\d\s)[rl]|ant|post|sup|inf)(?=\.)
+    )(?!{_LETTER})""",
+    re.VERBOSE,
+)
+# Directions only in capital letters: sides, compass points (NE), corners (UL), limbs (RUE), iliac
+# fossae (LIF), ventricles (LVEF), coronary arteries and oblique mammograms.
+_CAPITALS = re.compile(
+    rf"""(?<!{_LETTER})(?:
+        [LR]|[NS][EW]|[UL][LR]|[LR][UL]E|[LR]IF|[LR]V(?:EF|H|OT)?|LAD|LCX|RCA|[LR]MLO
+    )(?!{_LETTER})""",
+    re.VERBOSE,
+)
+# A full stop after one of these abbreviations ends no sentence.
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?;])(?<!\b[rl]\.)(?<!\b[rl]t\.)(?<!\b(?:ant|sup|inf)\.)(?<!\bpost\.)\s+", re.IGNORECASE
+)
 
 
 def names_direction(text: str) -> bool:
     """Return whether an English text names a direction, which is wrong after a flip."""
     plain = unicodedata.normalize("NFKC", text)
-    return bool(_ABBREVIATION.search(plain) or _DIRECTION_WORD.search(plain.casefold()))
+    folded = plain.casefold()
+    return bool(
+        _CAPITALS.search(plain) or _ABBREVIATION.search(folded) or _DIRECTION_WORD.search(folded)
+    )
 
 
 def remove_directional_sentences(text: str, max_chars: int | None = None) -> str:
@@ -39,7 +62,7 @@ def remove_directional_sentences(text: str, max_chars: int | None = None) -> str
     """
     kept = ""
     # Join lines first, because a line break may split "3 o'clock".
-    for sentence in re.split(r"(?<=[.!?;])\s+", " ".join(text.split())):
+    for sentence in _SENTENCE_END.split(" ".join(text.split())):
         longer = f"{kept} {sentence}".strip()
         if not names_direction(sentence) and (max_chars is None or len(longer) <= max_chars):
             kept = longer

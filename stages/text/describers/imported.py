@@ -2,17 +2,22 @@
 
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from stages.core.cli import BadInput, log
+from stages.core import io
+from stages.core.cli import BadInput, list_names, log
 from stages.data.datasets.listing import normalise_id
 from stages.gaze.recordings.images import possible_ids, split_folder
 from stages.gaze.recordings.table import open_table
 from stages.text.describers import FIELDS, Answer, Explanation, Sample, Setup
 from stages.text.describers.directions import remove_directional_sentences
+
+# Largest number of samples in a message.
+_MAX_SHOWN = 3
 
 
 def _read_table(source: Path) -> pd.DataFrame:
@@ -55,7 +60,8 @@ def read_texts(source: Path) -> dict[str, Explanation]:
     Raises
     ------
     BadInput
-        The file is not a table, has missing columns, both `text` and fields, or an id twice.
+        The file is not a table, has missing columns, both `text` and fields, an id twice, or text
+        that no file can hold.
     """
     table = _read_table(source)
     if "sample_id" in table:
@@ -91,6 +97,9 @@ def read_texts(source: Path) -> dict[str, Explanation]:
             expected="one row per sample",
             mend="join its texts in one row",
         )
+    for _, row in table.iterrows():
+        for name in fields:
+            io.check_text(row[name], source, f"{name} of {row['sample_id']!r}", "write it again")
     return {
         row["sample_id"]: Explanation(
             **{
@@ -104,27 +113,51 @@ def read_texts(source: Path) -> dict[str, Explanation]:
 
 
 class ImportedTextDescriber:
-    """The describer that looks texts up by the sample's id."""
+    """The describer that looks texts up by the sample's id.
+
+    A row may hold the image's file name instead of the id, as a gaze recording may.
+    """
 
     revision = ""
 
     def __init__(self, source: Path) -> None:
         self.model = source.name
-        texts = read_texts(source)
-        # A row may hold the image's file name instead of the id, as a gaze recording may.
-        by_file_stem = {
-            stem: texts[name] for name in texts for stem in possible_ids(split_folder(name)[1])
-        }
-        self._texts = by_file_stem | texts
+        self._source = source
+        self._texts = read_texts(source)
+        # Sample id → the names that may mean it.
+        self._names: dict[str, list[str]] = defaultdict(list)
+        for name in self._texts:
+            for sample_id in possible_ids(split_folder(name)[1]):
+                self._names[sample_id].append(name)
 
     def describe(self, samples: Sequence[Sample]) -> list[Answer]:
-        """Look up each sample; an answer without a row or a text has a problem."""
-        return [self._look_up(sample.sample_id) for sample in samples]
+        """Look up each sample; an answer without a row or a text has a problem.
 
-    def _look_up(self, sample_id: str) -> Answer:
-        explanation = self._texts.get(sample_id)
-        if explanation is None:
+        Raises
+        ------
+        BadInput
+            Two rows mean one sample: in two folders, or with and without an ending.
+        """
+        names = {sample.sample_id: self._names.get(sample.sample_id, []) for sample in samples}
+        if ambiguous := [sample_id for sample_id in names if len(names[sample_id]) > 1]:
+            found = [
+                f"{' and '.join(map(repr, names[sample_id]))} for the sample {sample_id!r}"
+                for sample_id in ambiguous
+            ]
+            raise BadInput(
+                self._source,
+                "column sample_id",
+                found=list_names(found, _MAX_SHOWN),
+                expected="one row per sample: files of two names may be different images",
+                mend="delete the rows of the other images; if the images are the same, join their "
+                "texts in one row",
+            )
+        return [self._look_up(names[sample.sample_id]) for sample in samples]
+
+    def _look_up(self, names: list[str]) -> Answer:
+        if not names:
             return Answer(explanation=None, problem=f"{self.model} has no row for this sample")
+        explanation = self._texts[names[0]]
         if any(explanation.sentences()):
             return Answer(explanation=explanation)
         problem = f"its row in {self.model} has no text"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core import cli
-from stages.data.datasets.listing import normalise_id
+from stages.data.datasets.listing import files_by_id
 
 # How many file names an error message shows.
 _MAX_EXAMPLES = 5
@@ -94,14 +94,15 @@ def read_vectors(
     Raises
     ------
     BadInput
-        A file is missing, cannot be used, or has another shape. The message lists all problems.
+        A file is missing, cannot be used, has another shape or the id of another file. The message
+        lists all problems.
     """
-    files = {normalise_id(file.stem): file for file in source.glob("*.npy")}
+    problems = cli.Problems()
+    files = files_by_id(sorted(source.glob("*.npy")), lambda file: file.stem, problems)
     present = {name: files[name] for name in sample_ids if name in files}
     missing = [
         name for name, needed in zip(sample_ids, explained) if needed and name not in present
     ]
-    problems = cli.Problems()
     if missing or not present:
         missing_files = cli.list_names([f"{name}.npy" for name in missing], _MAX_EXAMPLES)
         problems.append(

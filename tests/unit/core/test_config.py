@@ -126,7 +126,14 @@ def test_allowed_keys_are_right_below_a_data_set_that_has_the_name_of_a_key():
             "allowed: a number of at least 32"),
         ("datasets.kvasir.prepare.layout", "kvasr", "datasets.kvasir.prepare.layout: found "
             "\"kvasr\"; allowed: 'kvasir', 'nci_isbi', 'nci_isbi_volumes', 'isic', "
-            "'isic_challenge', 'folder' or 'lesions'"),
+            "'isic_challenge', 'folder', 'nnunet' or 'lesions'"),
+        ("datasets.kvasir.prepare.foreground", [1, 0], "datasets.kvasir.prepare.foreground[1]: "
+            "found 0; allowed: a label, that is a whole number above 0, or its name in the "
+            "dataset.json of the layout nnunet"),
+        ("datasets.kvasir.prepare.foreground", ["whole"], "datasets.kvasir.prepare: foreground: "
+            "found 'whole'; allowed: numbers, as only the layout nnunet names labels"),
+        ("datasets.kvasir.prepare.channel", 1.5, "datasets.kvasir.prepare.channel: found 1.5; "
+            "allowed: text; put a number, a date, true or false in quotes"),
         ("datasets.kvasir.prepare", {"size": [64, 64]}, "datasets.kvasir.prepare.layout: missing; "
             "it has no default"),
         ("datasets.kvasir.mask_seconds", 0, "datasets.kvasir.mask_seconds: found 0; allowed: a "

@@ -1,12 +1,16 @@
 """DICOM files of one image: values, colours, spacing and the geometry of a slice."""
 
+from base64 import b64decode
+
+import gdcm
 import numpy as np
 import pydicom
 import pytest
 from conftest import write_dicom
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.uid import RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import HTJ2KLossless
 
 from stages.core.cli import BadInput
 from stages.data.datasets import dicom
@@ -52,12 +56,72 @@ def test_signed_monochrome1(path):
     np.testing.assert_array_equal(dicom.read_image(path)[0][..., 0], 5 - STORED)
 
 
-def test_a_compressed_file(path):
+# STORED as a codestream of HTJ2K; written by OpenJPH 0.26, as no package here can write it.
+HTJ2K_STORED = b64decode(
+    "/0//UQApAAAAAAAEAAAAAwAAAAAAAAAAAAAABAAAAAMAAAAAAAAAAAABDwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB"
+    "/1wAEyCIkJCQkJCQkJCQkJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAADEAAf+TwAAl9QUHdAAA"
+    "AADAABJAABKA/hdzAP4AR3QAwAAkAPwB4wD/2Q=="
+)
+
+
+def compress(path, syntax):
+    """Compress a file in place."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+
+
+# Stored values, with the tags that say so: 12 bits; 16 bits; with a sign.
+DEPTHS = {
+    "12": (
+        np.random.default_rng(0).integers(0, 2**12, (24, 31)), {"BitsStored": 12, "HighBit": 11},
+    ),
+    "16": (np.random.default_rng(1).integers(0, 2**16, (24, 31)), {}),
+    "signed": (
+        np.random.default_rng(2).integers(-(2**15), 2**15, (24, 31)), {"PixelRepresentation": 1},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize(
+    ("syntax", "uid"),
+    [("RLELossless", "5"), ("JPEGLosslessProcess14", "4.57"), ("JPEGLosslessProcess14_1", "4.70"),
+     ("JPEGLSLossless", "4.80"), ("JPEG2000Lossless", "4.90")],
+)  # fmt: skip
+def test_compression_without_loss_is_read_bit_for_bit(syntax, uid, depth, path):
+    stored, tags = DEPTHS[depth]
+    write_dicom(path, stored, (0.5, 0.75), **tags)
+    compress(path, syntax)
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == f"1.2.840.10008.1.2.{uid}"
+    image, spacing = dicom.read_image(path)
+    np.testing.assert_array_equal(image[..., 0], stored)
+    assert spacing == (0.5, 0.75)
+
+
+def test_htj2k(path):
     write_dicom(path, STORED, (1, 1))
     dataset = pydicom.dcmread(path)
-    dataset.compress(RLELossless)
+    dataset.file_meta.TransferSyntaxUID = HTJ2KLossless
+    dataset.PixelData = encapsulate([HTJ2K_STORED])
     dataset.save_as(path)
     np.testing.assert_array_equal(dicom.read_image(path)[0][..., 0], STORED)
+
+
+def test_a_compressed_mask(path):
+    inside = STORED % 5 == 0
+    write_dicom(path, inside * 1, (1, 1))
+    compress(path, "JPEGLosslessProcess14_1")
+    np.testing.assert_array_equal(dicom.read_mask(path, (3, 4)), inside)
 
 
 def write_colours(path, rgb, photometric, **tags):
@@ -120,26 +184,70 @@ def no_pixels(path):
     dataset.save_as(path)
 
 
+def without_prefix(path):
+    write_dicom(path, STORED, (1, 1))
+    path.write_bytes(path.read_bytes()[132:])
+
+
+def syntax(path, uid):
+    """State how the pixels are stored, whatever they are; with None state nothing."""
+    write_dicom(path, STORED, (1, 1))
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = uid
+    dataset.PixelData = encapsulate([b"pixels"]) if uid else dataset.PixelData
+    dataset["PixelData"].is_undefined_length = uid is not None
+    pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=True)
+
+
+DECOMPRESS = "decompress the file: `gdcmconv --raw IN OUT` (GDCM), or `dcmdjpeg IN OUT` (DCMTK)"
 BAD = {
+    "no prefix": (
+        without_prefix, "file", "found:    no DICM after the first 128 bytes", "`dcmconv IN OUT`",
+    ),
+    "no syntax": (
+        lambda path: syntax(path, None), "TransferSyntaxUID", "found:    none\n",
+        "add the tag: 1.2.840.10008.1.2.1 for pixels that are not compressed",
+    ),
+    "video": (
+        lambda path: syntax(path, "1.2.840.10008.1.2.4.100"), "TransferSyntaxUID",
+        "found:    MPEG2 Main Profile / Main Level (1.2.840.10008.1.2.4.100)\n", DECOMPRESS,
+    ),
+    "private syntax": (
+        lambda path: syntax(path, "1.2.3.4"), "TransferSyntaxUID", "found:    1.2.3.4\n",
+        DECOMPRESS,
+    ),
+    "no codestream": (
+        lambda path: syntax(path, "1.2.840.10008.1.2.4.70"), "file", "a readable DICOM image",
+        f"{DECOMPRESS}; if that fails, replace it",
+    ),
     "frames": (two_frames, "frames", "found:    2\n  expected: 1", "store one image per file"),
     "palette": (palette, "pixels", "found:    PALETTE COLOR, 16 bits", "as grey or as RGB"),
     "truncated": (truncated, "file", "expected: a readable DICOM image", "replace the file"),
-    "no pixels": (no_pixels, "file", "expected: a readable DICOM image", "replace the file"),
-    "text": (lambda path: path.write_text("x" * 200), "file", "DICM", "replace the file"),
-    "empty": (lambda path: path.touch(), "file", "a readable DICOM image", "replace the file"),
+    "no pixels": (
+        no_pixels, "file",
+        "found:    no pixels, Modality MR\n  expected: a readable DICOM image\n", "RTSTRUCT",
+    ),
+    "text": (lambda path: path.write_text("x" * 200), "file", "no DICM", "a new export"),
+    "empty": (lambda path: path.touch(), "file", "a readable DICOM", "replace the file by"),
     "absent": (lambda path: None, "file", "No such file", "replace the file"),
     "spacing 0": (
         lambda path: write_dicom(path, STORED, (0.5, 0)), "PixelSpacing", "found:    0.5, 0",
         "delete it if the spacing is not known",
     ),
     "one spacing": (
-        lambda path: write_dicom(path, STORED, (0.5,)), "file", "two numbers, mm", "replace",
+        lambda path: write_dicom(path, STORED, (0.5,)), "PixelSpacing",
+        "found:    0.5\n  expected: two distances above 0, mm: of rows, then of columns\n",
+        "delete it if the spacing is not known",
+    ),
+    "three imager spacings": (
+        lambda path: write_dicom(path, STORED, (), ImagerPixelSpacing=[1, 2, 3]),
+        "ImagerPixelSpacing", "found:    1, 2, 3\n", "correct the tag",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_an_unusable_file_is_reported(name, path):
+def test_an_unusable_file_is_reported(name, path, caplog):
     make, field, expected_text, mend = BAD[name]
     make(path)
     with pytest.raises(BadInput) as caught:
@@ -147,6 +255,8 @@ def test_an_unusable_file_is_reported(name, path):
     text = str(caught.value)
     assert text.startswith(f"{path}: {field}\n")
     assert expected_text in text and mend in text.split("to mend:")[1]
+    # Decoders log no traceback between our messages.
+    assert caplog.messages == []
 
 
 def test_the_geometry_of_a_slice(path):

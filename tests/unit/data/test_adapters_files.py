@@ -14,6 +14,7 @@ from PIL import Image
 
 from stages.core.cli import BadInput
 from stages.data.datasets import files
+from stages.data.datasets.labels import Labels, foreground_mask
 
 SIZE = (40, 50)
 MASK = disc(SIZE, (20, 18), 9)
@@ -237,12 +238,50 @@ def test_a_mask_of_other_levels_is_reported(tmp_path):
     assert bad_mask(tmp_path / "a.png", three) == (
         "  found:    3 levels: 0, 1, 2\n"
         "  expected: two levels: 0 and one other\n"
-        "  to mend:  save the mask with 0 outside and 255 inside"
+        "  to mend:  name the labels of the foreground in `prepare.foreground`, such as "
+        "`foreground: [1, 2]`; or save the mask with 0 outside and 255 inside"
     )
     lifted = np.where(MASK, 255, 10).astype(np.uint8)
     assert "found:    2 levels: 10, 255\n" in bad_mask(tmp_path / "b.png", lifted)
     many = bad_mask(tmp_path / "c.tif", GREY)
     assert "found:    256 levels: 0, 1, 2, 3, 4, 5, 6, 7, …\n" in many
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "tif"])
+@pytest.mark.parametrize("chosen", [(1,), (2,), (1, 2), (2, 7)])
+def test_chosen_labels_are_foreground_and_the_others_background(ending, chosen, tmp_path):
+    labels = MASK.astype(np.uint8) + disc(SIZE, (20, 18), 4)
+    labels[:3, :3] = 7
+    path = save(tmp_path / f"a.{ending}", labels)
+    np.testing.assert_array_equal(
+        files.read_mask(path, SIZE, Labels(chosen)), np.isin(labels, chosen)
+    )
+
+
+def test_labels_that_are_no_whole_numbers_are_reported(tmp_path):
+    path = save(tmp_path / "a.tif", (MASK * 0.5).astype(np.float32))
+    with pytest.raises(BadInput) as caught:
+        files.read_mask(path, SIZE, Labels([1]))
+    assert f"{path}: mask\n  found:    2 levels: 0, 0.5\n" in str(caught.value)
+    assert "`prepare.foreground`" in str(caught.value)
+
+
+def test_a_jpeg_cannot_hold_labels(tmp_path):
+    path = save(tmp_path / "a.jpg", (MASK * 255).astype(np.uint8))
+    with pytest.raises(BadInput) as caught:
+        files.read_mask(path, SIZE, Labels([255]))
+    assert "mask\n  found:    a JPEG, whose compression changes labels\n" in str(caught.value)
+    assert "remove `prepare.foreground`" in str(caught.value)
+
+
+@given(
+    arrays.arrays(np.int16, st.tuples(st.integers(1, 4), st.integers(1, 4)),
+                  elements=st.integers(-2, 4)),
+    st.sets(st.integers(1, 4), min_size=1),
+)  # fmt: skip
+def test_labels_divide_the_values(values, chosen):
+    inside = foreground_mask("mask", values, Labels(chosen))
+    np.testing.assert_array_equal(inside, [[value in chosen for value in row] for row in values])
 
 
 def test_a_grey_jpeg_is_not_a_mask(tmp_path):
@@ -281,10 +320,10 @@ def test_foreground_is_any_level_except_0(values):
     levels = sorted({*values.ravel().tolist()})
     good = len(levels) == 1 or (len(levels) == 2 and levels[0] == 0)
     if good:
-        np.testing.assert_array_equal(files.foreground_mask("mask", values), values != 0)
+        np.testing.assert_array_equal(foreground_mask("mask", values), values != 0)
     else:
         with pytest.raises(BadInput, match=f"{len(levels)} levels"):
-            files.foreground_mask("mask", values)
+            foreground_mask("mask", values)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -1,8 +1,10 @@
 """Own images, in the formats that labs use."""
 
 import shutil
+from dataclasses import replace
 from unicodedata import normalize
 
+import nibabel
 import numpy as np
 import pytest
 from conftest import disc, write_dicom, write_nifti
@@ -10,6 +12,7 @@ from PIL import Image
 
 from stages.core.cli import BadInput, Problems
 from stages.data.datasets import folder
+from stages.data.datasets.labels import Labels
 
 SIZE = (48, 64)
 MASK = disc(SIZE, (24, 20), 10)
@@ -243,6 +246,46 @@ def read_error(record):
     return str(caught.value)
 
 
+@pytest.mark.parametrize("chosen", [(1,), (2,), (1, 2)])
+def test_chosen_labels_of_volumes_dicom_and_pictures(empty, chosen):
+    inner = disc(SIZE, (24, 20), 4)
+    zones = MASK + inner.astype(np.uint8)
+    voxels = np.stack([zones.T, MASK.T], axis=-1).astype(np.uint8)  # the second slice has no 2
+    write_nifti(empty / "images/a.nii", voxels, AFFINE)
+    write_nifti(empty / "masks/a.nii", voxels, AFFINE)
+    for name in ("b", "c"):
+        write_dicom(empty / f"images/{name}.dcm", zones * 9, (1, 1))
+    write_dicom(empty / "masks/b.dcm", zones, (1, 1))
+    Image.fromarray(zones).save(empty / "masks/c.png")
+    records, problems = list_records(empty)
+    assert problems == []
+    for record, expected in zip(records, (zones, MASK, zones, zones), strict=True):
+        chosen_record = replace(record, labels=Labels(chosen))
+        np.testing.assert_array_equal(folder.read(chosen_record).mask, np.isin(expected, chosen))
+
+
+def test_labels_that_a_volume_stores_with_a_slope(empty):
+    labels = np.stack([MASK.T, 2 * MASK.T], axis=-1).astype(np.float32)
+    image = nibabel.Nifti1Image(labels, AFFINE)
+    image.set_data_dtype(np.int16)  # nibabel then scales 2 to the largest value
+    image.to_filename(empty / "masks/a.nii")
+    write_nifti(empty / "images/a.nii", labels.astype(np.int16), AFFINE)
+    records, _ = list_records(empty)
+    masks = [folder.read(replace(r, labels=Labels([1]))).mask for r in records]
+    np.testing.assert_array_equal(masks, [MASK, np.zeros_like(MASK)])
+
+
+def test_a_slice_and_a_picture_of_one_name(empty):
+    write_nifti(empty / "images/a.nii", np.stack([MASK.T] * 2, axis=-1).astype(np.int16), AFFINE)
+    for name in ("a_2", "b"):
+        Image.fromarray(MASK).save(empty / f"images/{name}.png")
+    problems = Problems()
+    records = folder.list_images(empty / "images", problems)
+    assert [record.sample_id for record in records] == ["a_1", "b"]
+    (problem,) = map(str, problems)
+    assert problem.startswith(f"{empty}/images: ids\n  found:    more than once: a_2\n")
+
+
 def test_masks_of_several_labels_or_colours_are_reported(empty):
     labels = np.stack([MASK.T, 2 * MASK.T], axis=-1).astype(np.uint8)
     write_nifti(empty / "images/a.nii", labels, AFFINE)
@@ -259,6 +302,8 @@ def test_masks_of_several_labels_or_colours_are_reported(empty):
     assert problems == []
     # Each slice has two levels; the volume has three.
     for record in (first, second):
-        assert "a.nii: mask\n  found:    3 levels: 0, 1, 2\n" in read_error(record)
+        message = read_error(record)
+        assert "a.nii: mask\n  found:    3 levels: 0, 1, 2\n" in message
+        assert "`prepare.foreground`" in message
     assert "b.dcm: size\n  found:    (48, 32) (height, width)" in read_error(third)
     assert "c.dcm: mask\n  found:    colours\n  expected: grey" in read_error(fourth)

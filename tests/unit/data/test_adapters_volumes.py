@@ -222,6 +222,114 @@ def test_a_nifti_must_state_its_geometry(tmp_path):
     assert "found:    neither sform nor qform" in grid_error(tmp_path / "a.nii")
 
 
+def write_qform_only(path, pixdim):
+    image = nibabel.Nifti1Image(VOXELS, None)
+    image.set_qform(np.diag([-0.5, -0.75, 6.0, 1.0]), 1)
+    image.to_filename(path)
+    # nibabel writes no size of 0; pixdim[1:4] are the bytes 80 to 91.
+    header = bytearray(path.read_bytes())
+    header[80:92] = np.array(pixdim, "<f4").tobytes()
+    path.write_bytes(header)
+
+
+def test_a_voxel_of_size_0_is_not_read_as_1_mm(tmp_path):
+    write_qform_only(tmp_path / "a.nii", (0.5, 0.75, 6))
+    assert volumes.read_grid(tmp_path / "a.nii", MEND).spacing == (6, 0.75, 0.5)
+    write_qform_only(tmp_path / "a.nii", (0.5, 0, 6))
+    assert "header\n  found:    pixdim [0.5, 0.0, 6.0]\n" in grid_error(tmp_path / "a.nii")
+
+
+# STORED is in mm; here the same numbers are of another unit. mm per unit, from the SI prefixes.
+@pytest.mark.parametrize(("unit", "mm"), [("unknown", 1), ("meter", 1000), ("micron", 1e-3)])
+@pytest.mark.parametrize("version", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_the_unit_of_a_nifti(version, unit, mm, tmp_path):
+    affine = np.diag([-0.5, -0.75, 6.0, 1.0])
+    affine[:3, 3] = [3, -5, 40]
+    image = version(VOXELS, affine)
+    # The unit of time shares the byte.
+    image.header.set_xyzt_units(unit, "msec")
+    for forms in ((1, 1), (0, 1), (1, 0)):
+        image.header["sform_code"], image.header["qform_code"] = forms
+        image.to_filename(tmp_path / "a.nii.gz")
+        grid = volumes.read_grid(tmp_path / "a.nii.gz", MEND)
+        assert grid.spacing == pytest.approx((6 * mm, 0.75 * mm, 0.5 * mm))
+        np.testing.assert_allclose(grid.to_mm[:3, 3], np.array([-3, 5, 40]) * mm, rtol=1e-5)
+        np.testing.assert_array_equal(volumes.read_voxels(tmp_path / "a.nii.gz", MEND), VOXELS.T)
+
+
+def test_an_undefined_unit_of_a_nifti_is_reported(tmp_path):
+    image = nibabel.Nifti1Image(VOXELS, np.eye(4))
+    image.header["xyzt_units"] = 5 + 16
+    image.to_filename(tmp_path / "a.nii")
+    text = grid_error(tmp_path / "a.nii")
+    assert "unit of length\n  found:    'code 5'\n  expected: one unit for all axes: m, " in text
+    assert text.endswith("to mend:  use another file, in mm")
+
+
+@pytest.mark.parametrize(
+    ("unit", "mm"),
+    [("um", 1e-3), ("microns", 1e-3), ("m", 1000), ("cm", 10), ("nm", 1e-6), ("Millimeters", 1),
+     ("", 1), ("???", 1)],
+)  # fmt: skip
+@pytest.mark.parametrize("field", ["space units", "units"])
+def test_the_unit_of_an_nrrd(field, unit, mm, tmp_path):
+    write_nrrd(tmp_path / "a.nrrd", VOXELS, STORED, ORIGIN, **{field: [unit] * 3})
+    grid = volumes.read_grid(tmp_path / "a.nrrd", MEND)
+    assert grid.spacing == pytest.approx((6 * mm, 0.75 * mm, 0.5 * mm))
+    np.testing.assert_allclose(grid.to_mm[:3, 3], ORIGIN * mm)
+
+
+@pytest.mark.parametrize("micro", ["\N{MICRO SIGN}", "\N{GREEK SMALL LETTER MU}"])
+def test_a_micrometre_with_its_sign_is_not_a_metre(micro, tmp_path):
+    path = tmp_path / "a.nrrd"
+    write_nrrd(path, VOXELS, STORED, **{"space units": ["XX"] * 3})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"XX", f"{micro}m".encode()))
+    assert volumes.read_grid(path, MEND).spacing == pytest.approx((6e-3, 0.75e-3, 0.5e-3))
+    # In Latin-1 the sign is no valid text.
+    path.write_bytes(content.replace(b"XX", b"\xb5m"))
+    assert "unit of length\n  found:    '\ufffdm', " in grid_error(path)
+
+
+@pytest.mark.parametrize("units", [["furlong"] * 3, ["mm", "mm", "um"], ["mm", "", "um"]])
+def test_an_unknown_or_mixed_unit_of_an_nrrd_is_reported(units, tmp_path):
+    write_nrrd(tmp_path / "a.nrrd", VOXELS, STORED, **{"space units": units})
+    assert f"found:    {', '.join(map(repr, units))}\n" in grid_error(tmp_path / "a.nrrd")
+
+
+def test_volumes_in_two_units_lie_on_one_grid(tmp_path):
+    for name, scale, unit in (("image", 1, "mm"), ("mask", 1000, "micron")):
+        affine = np.diag([-0.5 * scale, -0.75 * scale, 6.0 * scale, 1.0])
+        image = nibabel.Nifti1Image(VOXELS, affine)
+        image.header.set_xyzt_units(unit)
+        image.to_filename(tmp_path / f"{name}.nii")
+    grid = volumes.check_same_grid(tmp_path / "image.nii", tmp_path / "mask.nii", MEND)
+    assert grid.spacing == pytest.approx((6, 0.75, 0.5))
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz", "NII.GZ"])
+def test_nifti_2_is_read_like_nifti_1(ending, tmp_path):
+    affine = np.diag([-0.5, -0.75, 6.0, 1.0])
+    path = tmp_path / f"a.{ending}"
+    for version in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+        version(VOXELS, affine).to_filename(path)
+        np.testing.assert_array_equal(volumes.read_voxels(path, MEND), VOXELS.T)
+        assert volumes.read_grid(path, MEND).spacing == pytest.approx((6, 0.75, 0.5))
+
+
+def test_nibabel_prints_nothing_between_our_messages(tmp_path, capfd, caplog):
+    # Two problems that nibabel reports itself: one that it mends, one that it refuses.
+    nibabel.Nifti1Image(VOXELS, np.eye(4)).to_filename(tmp_path / "a.nii")
+    header = bytearray((tmp_path / "a.nii").read_bytes())
+    header[252:254] = (77).to_bytes(2, "little")  # qform_code
+    (tmp_path / "a.nii").write_bytes(header)
+    assert volumes.read_grid(tmp_path / "a.nii", MEND).shape == (5, 6, 7)
+    header[70:72] = (7777).to_bytes(2, "little")  # datatype
+    (tmp_path / "a.nii").write_bytes(header)
+    assert "expected: a readable NIfTI volume" in grid_error(tmp_path / "a.nii")
+    assert capfd.readouterr() == ("", "") and caplog.messages == []
+
+
 def test_a_nifti_of_time_or_colours(tmp_path):
     nibabel.Nifti1Image(np.zeros((3, 4, 5, 6), np.int16), np.eye(4)).to_filename(tmp_path / "a.nii")
     assert "axes\n  found:    3 × 4 × 5 × 6 voxels\n  expected: three axes" in grid_error(

@@ -1,14 +1,21 @@
+import logging
+import os
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
+from conftest import disc, write_dicom
 from PIL import Image
+from pydantic import ValidationError
 
 from stages.core import io
 from stages.core.cli import BadInput
 from stages.data.prepare import prepare
 from stages.settings.prepare import PrepareSettings
+from tests.workspace import ROOT
 
 
 def settings(layout, **changes):
@@ -171,3 +178,137 @@ def test_splits_can_be_drawn_if_the_folder_states_none(kvasir, tmp_path):
     assert sorted(strings(tmp_path / "prepared.h5", "split")) == [
         "test", "test", "train", "train", "train", "val",
     ]  # fmt: skip
+
+
+def test_a_patient_that_no_file_can_hold_is_reported(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(4):
+        write_dicom(
+            tmp_path / f"images/{i}.dcm",
+            9 * disc((8, 9), (4, 4), i),
+            (1, 1),
+            PatientID=f"P\0{i % 2}",
+        )
+    drawn = settings("folder", split="drawn")
+    with pytest.raises(BadInput) as caught:
+        prepare(tmp_path, tmp_path / "a.h5", drawn, 1)
+    assert f"{tmp_path}/images/0.dcm: subject\n  found:    'P\\x000'\n" in str(caught.value)
+    assert "prepare.subject" in str(caught.value)
+    prepare(tmp_path, tmp_path / "a.h5", drawn.model_copy(update={"subject": "(.)"}), 1)
+
+
+@pytest.fixture
+def zones(own_folder):
+    """Give the first two masks of `own_folder` the labels 1 and 2, and convert the others."""
+    for i in range(7):
+        path = own_folder / f"masks/scan {i}.png"
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(mask * np.uint8(1 + (i < 2))).save(path)
+    return own_folder
+
+
+def foreground_areas(path):
+    with h5py.File(path) as file:
+        return {name: int(mask[()].sum()) for name, mask in file["original_mask"].items()}
+
+
+def test_the_foreground_of_a_data_set(zones, tmp_path, caplog):
+    area = disc((48, 64), (24, 20), 10).sum()
+    for chosen, areas in (([2], [area, area, 0]), ([1], [0, 0, area]), ([1, 2], [area] * 3)):
+        drawn = settings("folder", split="drawn", foreground=chosen)
+        with caplog.at_level(logging.INFO):
+            prepare(zones, tmp_path / "a.h5", drawn, 2)
+        found = foreground_areas(tmp_path / "a.h5")
+        assert [found[f"scan {i}"] for i in range(3)] == areas
+        logged = [line for line in caplog.messages if "counts as background" in line]
+        assert logged == [
+            f"the label {label} counts as background in {count} masks, such as {zones}/masks/{name}"
+            for label, count, name in ((1, 5, "scan 2.png"), (2, 2, "scan 0.png"))
+            if label not in chosen
+        ]
+        caplog.clear()
+
+
+def test_a_foreground_that_no_mask_holds(zones, tmp_path, caplog):
+    some = settings("folder", split="drawn", foreground=[2, 3])
+    prepare(zones, tmp_path / "a.h5", some, 2)
+    assert f"{zones}: no mask holds the labels [3] of prepare.foreground" in caplog.text
+    none = settings("folder", split="drawn", foreground=[3, 4])
+    with pytest.raises(BadInput) as caught:
+        prepare(zones, tmp_path / "b.h5", none, 2)
+    assert str(caught.value).startswith(
+        f"{zones}: masks\n"
+        "  found:    the labels [1, 2] in all masks together\n"
+        "  expected: the labels of `prepare.foreground`, [3, 4]\n"
+    )
+    assert not (tmp_path / "b.h5").exists()
+
+
+def test_one_zone_of_the_prostate(nci_isbi_volumes, tmp_path):
+    """The inner disc of radius 4 has the label 2; the ring up to the radius 8 has 1."""
+    inner, outer = (disc((48, 64), (24, 24), radius).sum() for radius in (4, 8))
+    for chosen, area in ((None, outer), ([2], inner), ([1], outer - inner), ([1, 2], outer)):
+        prepare(
+            nci_isbi_volumes, tmp_path / "a.h5", settings("nci_isbi_volumes", foreground=chosen), 1
+        )
+        areas = foreground_areas(tmp_path / "a.h5")
+        assert len(areas) == 9 and {*areas.values()} == {area}
+
+
+def test_the_foreground_in_the_published_layouts(nci_isbi, kvasir, tmp_path):
+    prepare(nci_isbi, tmp_path / "a.h5", settings("nci_isbi", foreground=[255]), 1)
+    assert {*foreground_areas(tmp_path / "a.h5").values()} == {disc((48, 64), (24, 24), 8).sum()}
+    with pytest.raises(BadInput, match="a JPEG, whose compression changes labels"):
+        prepare(kvasir, tmp_path / "b.h5", settings("kvasir", foreground=[255]), 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"foreground": []}, "at least 1 item"), ({"foreground": [0]}, "found 0; allowed: a label"),
+     ({"foreground": [1.5]}, "found 1.5"), ({"foreground": [True]}, "found True"),
+     ({"foreground": ["whole"]}, "only the layout nnunet names labels"),
+     ({"channel": "T2"}, "only the layout nnunet has channels")],
+)  # fmt: skip
+def test_impossible_labels_and_channels_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        settings("folder", **changes)
+
+
+def test_a_channel_may_be_a_number():
+    for channel in (1, "1"):
+        given = settings("nnunet", channel=channel, foreground=[1, "whole"])
+        again = PrepareSettings.model_validate_json(given.model_dump_json())
+        assert again == given and again.channel == "1" and again.foreground == (1, "whole")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such file names")
+@pytest.mark.parametrize("layout", ["folder", "kvasir"])
+def test_file_names_that_are_not_utf_8_are_reported_with_all_other_problems(
+    layout, kvasir, tmp_path
+):
+    """As after unpacking an archive from Windows: an image with its mask, one other file."""
+    for split in ("train", "test"):
+        (kvasir / f"{split}.txt").unlink()
+    for folder in ("images", "masks"):
+        (kvasir / folder / "frame 1.jpg").rename(kvasir / folder / os.fsdecode(b"gr\xf6\xdfe.jpg"))
+    (kvasir / "images/frame 2.jpg").write_bytes(b"none")
+    with pytest.raises(BadInput) as caught:
+        prepare(kvasir, tmp_path / "prepared.h5", settings(layout, split="drawn"), 1)
+    unreadable, name = sorted(map(str, caught.value.problems))
+    assert "sample id\n  found:    'gr\\udcf6\\udcdfe'\n" in name
+    assert unreadable.startswith(f"{kvasir}/images/frame 2.jpg: file\n")
+    assert not (tmp_path / "prepared.h5").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such file names")
+@pytest.mark.parametrize("name", [b"masks/f\xfcr.jpg", b"images/notizen f\xfcr.doc"])
+def test_the_log_holds_a_message_about_a_name_that_is_not_utf_8(name, kvasir, tmp_path):
+    (kvasir / os.fsdecode(name)).write_bytes(b"none")
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "stages.data.prepare", "--raw", str(kvasir), "--threads", "1"]
+    command += ["--output", str(tmp_path / "a.h5"), "--log", str(log)]
+    command += ["--settings", settings("folder").model_dump_json()]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1
+    for text in (ended.stderr, log.read_text("utf-8")):
+        assert r"f\udcfcr" in text and "to mend:" in text and "Traceback" not in text

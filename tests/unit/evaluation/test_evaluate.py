@@ -2,13 +2,16 @@
 
 import math
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 
 from stages.core import io
 from stages.core.cli import BadInput
+from stages.data.prepare import prepare
 from stages.evaluation.evaluate import COLUMNS, evaluate
+from stages.settings.prepare import PrepareSettings
 
 SAMPLES = ["train 1", "wide", "NA", "no mask", "tall"]
 WIDE = [[0, 1, 1, 1]] * 4
@@ -35,10 +38,10 @@ def prepared(tmp_path):
     return path
 
 
-def write_predictions(path, sample_ids, **probabilities):
+def write_predictions(path, sample_ids, split=None, **probabilities):
     with io.create_h5(path, "predict", {}, {}) as file:
         io.write_strings(file, "sample_id", sample_ids)
-        io.write_strings(file, "split", ["val"] + ["test"] * (len(sample_ids) - 1))
+        io.write_strings(file, "split", split or ["val"] + ["test"] * (len(sample_ids) - 1))
         for name, maps in probabilities.items():
             file[name] = np.array(maps, np.float16)
     return path
@@ -125,3 +128,36 @@ def test_predictions_of_unknown_samples_are_refused(prepared, tmp_path):
     with pytest.raises(BadInput, match=r"predictions\.h5.*\n.*1 ids, such as 'other'"):
         evaluate(prepared, predictions, tmp_path / "metrics.csv")
     assert not (tmp_path / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("mm", 1), ("micron", 1000), ("meter", 0.001)])
+def test_distances_are_in_mm_whatever_unit_a_volume_states(unit, scale, tmp_path):
+    """The prediction is a square of 21 × 21 pixels that lies 4 columns beside that of the mask.
+
+    A column is 0.75 mm. The 21 pixels of the far edge, a quarter of each surface, are 4 columns
+    from the other surface, and no pixel is farther: HD95 is 3 mm.
+    """
+    root = tmp_path / "raw"
+    mask = np.zeros((48, 64, 1), np.uint8)
+    mask[10:31, 10:31] = 1
+    affine = np.diag([-0.75, -0.5, 4.0, 1.0 / scale]) * scale
+    for folder, voxels in (("images", 100 + 50 * mask), ("masks", mask)):
+        (root / folder).mkdir(parents=True)
+        for name in ("a", "b"):
+            # The axes of a volume are x, y and z.
+            values = voxels.transpose(1, 0, 2).astype(np.int16) + (folder == "images") * ord(name)
+            image = nibabel.Nifti1Image(values, affine)
+            image.header.set_xyzt_units(unit)
+            image.to_filename(root / folder / f"{name}.nii.gz")
+    (root / "train.txt").write_text("a")
+    (root / "test.txt").write_text("b")
+    settings = PrepareSettings(layout="folder", size=(48, 64), val_fraction=0)
+    prepare(root, tmp_path / "prepared.h5", settings, 1)
+    beside = np.roll(mask[..., 0], 4, axis=1)
+    predictions = write_predictions(
+        tmp_path / "predictions.h5", ["b"], split=["test"], probability=[beside]
+    )
+    evaluate(tmp_path / "prepared.h5", predictions, tmp_path / "metrics.csv")
+    row = read(tmp_path / "metrics.csv").iloc[0]
+    assert (row["unit"], row["hd95"]) == ("mm", pytest.approx(3, rel=1e-5))
+    assert row["diagonal"] == pytest.approx(math.hypot(48 * 0.5, 64 * 0.75), rel=1e-5)

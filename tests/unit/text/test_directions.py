@@ -15,6 +15,11 @@ from stages.text.describers.directions import names_direction, remove_directiona
         "at 3 o'clock", "at 12 o’clock", "seen clockwise", "second quadrant", "quadrants",
         "a vertical streak", "runs horizontally", "dorsal", "cranially", "the L side", "(R)",
         "\uff4c\uff45\uff46\uff54", "overlying vessels", "2left",
+        "Opacity in the RLL.", "RUQ pain", "LUQ", "rlq", "LLQ", "RUL/RML nodules", "LUL",
+        "both LLLs", "LUZ", "UOQ", "UIQ of it", "LOQ", "liq", "R.U.Q. mass", "u.o.q.", "LUOQ",
+        "Rt hilum", "Lt side", "rt. lung", "lt.", "RT", "r. hilum", "the l. lung",
+        "ant. wall", "post. part", "Sup. pole", "inf.", "UL corner", "LR", "the RUE", "LIF",
+        "dilated LV", "LVEF", "the LAD", "RMLO",
         "the lowest part", "its underside", "rostral to it", "dextral", "sinistrally", "in the NW",
     ],
 )  # fmt: skip
@@ -29,7 +34,9 @@ def test_directions_are_recognised_in_all_spellings(text):
         "near the border", "centre", "yeast", "supper", "cleft", "a 5 l tank",
         "flow", "slower", "behind a fold", "deep and superficial", "12 percent",
         "Blue-white veil", "", "Röntgen, Läsion", "Lésion rouge", "Ro\u0308ntgen", "LÉSION",
-        "topà", "nose", "we", "slowest", "rostrum",
+        "a 5 l. tank", "post biopsy", "ant", "info", "art", "alter", "pult", "small", "ill-defined",
+        "ruler", "full", "PZ", "MRI", "CT", "RNA", "ULN", "DLL", "lle", "rue", "LA grade B",
+        "0.5 l.", "topà", "nose", "we", "slowest", "rostrum",
     ],
 )  # fmt: skip
 def test_other_words_are_not_directions(text):
@@ -41,6 +48,13 @@ def test_sentences_with_a_direction_are_removed_and_others_kept():
         "Sessile polyp.  It lies on\nthe left! About 0.5 cm; pale.\nSeen at 3\no'clock. Is it wet?"
     )
     assert remove_directional_sentences(text) == "Sessile polyp. About 0.5 cm; pale. Is it wet?"
+
+
+def test_the_full_stop_of_an_abbreviation_ends_no_sentence():
+    text = "Opacity in the RLL. Small nodule in the LUL. Rt. hilum enlarged. Ant. wall thick. Pale."
+    assert remove_directional_sentences(text) == "Pale."
+    assert remove_directional_sentences("Cyst in the UOQ. Seen in the r. lung. Flat.") == "Flat."
+    assert remove_directional_sentences("Cyst of 5 l. Wet.") == "Cyst of 5 l. Wet."
 
 
 def test_sentences_beyond_the_limit_are_removed():

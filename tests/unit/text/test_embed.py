@@ -284,6 +284,14 @@ def test_a_file_name_in_another_unicode_form_matches_the_sample(texts, tmp_path,
         assert (file["embedding"][1] == vectors((2, WIDTH), 9)).all()
 
 
+def test_two_files_of_one_id_raise(texts, tmp_path, folder):
+    for form in ("NFC", "NFD"):
+        np.save(folder / f"{unicodedata.normalize(form, 'frame ä')}.npy", vectors((2, WIDTH), 9))
+    message = refusal_message(texts, tmp_path, folder)
+    assert "id 'frame ä'\n  found:    also frame" in message
+    assert "expected: one file per id\n" in message
+
+
 def test_sentences_are_kept_if_each_has_a_vector(texts, tmp_path, folder):
     with run_import(texts, tmp_path, folder) as file:
         assert file["text"].asstr()[()].tolist() == [["", ""]] * 3

@@ -299,6 +299,33 @@ def test_imported_texts_in_spreadsheet_formats(content, tmp_path):
     assert none.problem == "texts.csv has no row for this sample"
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("patient_a/im0.png", "patient_b/im0.png"), ("im0.png", "im0.jpg"), ("im0.png", "im0"),
+     ("im0", "patient_a/im0"), (r"c:\a\im0.png", "im0.NII.GZ")],
+)  # fmt: skip
+def test_two_imported_rows_for_one_image_raise(first, second, tmp_path):
+    rows = [(first, "Flat."), (second, "Raised."), ("a/im1.png", "Pale."), ("b/other.png", "Red.")]
+    pd.DataFrame(rows, columns=["sample_id", "text"]).to_csv(tmp_path / "texts.csv", index=False)
+    describer = ImportedTextDescriber(tmp_path / "texts.csv")
+    with pytest.raises(BadInput) as caught:
+        describer.describe([Sample(name, None, None, None) for name in ("im0", "im1")])
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path}/texts.csv: column sample_id\n")
+    assert f"found:    {first!r} and {second!r} for the sample 'im0'\n" in text
+    assert "delete the rows of the other images" in text
+    # Rows of images that the data set lacks do not matter.
+    (pale,) = describer.describe([Sample("im1", None, None, None)])
+    assert pale.explanation.characteristics == "Pale."
+
+
+def test_an_imported_text_that_no_file_can_hold_raises(tmp_path):
+    (tmp_path / "t.jsonl").write_text(r'{"sample_id": "a", "text": "Pale\u0000."}')
+    with pytest.raises(BadInput) as caught:
+        read_texts(tmp_path / "t.jsonl")
+    assert str(caught.value).startswith(f"{tmp_path}/t.jsonl: characteristics of 'a'\n")
+
+
 def test_an_additional_value_in_a_line_raises(tmp_path):
     (tmp_path / "texts.csv").write_text("sample_id,text\na,Pale, flat.\nb,Red, raised.\n")
     with pytest.raises(BadInput, match=r"texts\.csv: file[^$]*with quotation marks"):
