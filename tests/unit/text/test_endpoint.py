@@ -434,7 +434,8 @@ def test_a_closed_connection_is_retried(serve):
     found = make_model(stub.url, retries=1).generate([question()], 0)
     assert found == [
         Unanswered(
-            "the connection was lost: Remote end closed connection without response (tried 2 times)"
+            "the connection was lost: Server disconnected without sending a response "
+            "(tried 2 times)"
         )
     ]
     assert len(stub.requests) == 2
@@ -923,12 +924,37 @@ def test_an_unencrypted_request_goes_through_no_proxy(serve, monkeypatch):
     assert proxy.requests == []
 
 
+@pytest.mark.parametrize("proxy", ["socks5://proxy:1080", "ftp://proxy", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_is_named_without_its_value(monkeypatch, proxy):
+    monkeypatch.setenv("https_proxy", f"{proxy}/{KEY}")
+    with pytest.raises(BadInput) as caught:
+        make_model("https://api.example.org/v1")
+    assert str(caught.value) == (
+        "environment variables https_proxy, all_proxy and no_proxy: value\n"
+        "  found:    a proxy that cannot be used (the value is not shown)\n"
+        "  expected: an HTTP proxy, such as http://proxy:3128\n"
+        "  to mend:  correct or unset them where the job runs"
+    )
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("listed", ["*", "127.0.0.1", "localhost,127.0.0.1"])
+def test_a_host_of_no_proxy_is_reached_directly(serve, monkeypatch, certificate, listed):
+    proxy = serve(lambda asked: completion("caught"))
+    monkeypatch.setenv("https_proxy", proxy.url.removesuffix("/v1"))
+    monkeypatch.setenv("no_proxy", listed)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    stub = serve(lambda asked: completion("directly"), certificate)
+    assert make_model(stub.url).generate([question()], 0) == ["directly"]
+    assert proxy.requests == []
+
+
 def test_a_proxy_for_https_sees_the_host_and_no_key(serve, monkeypatch):
     monkeypatch.setenv(VARIABLE, KEY)
     proxy = serve(lambda asked: completion("caught"))
     monkeypatch.setenv("https_proxy", proxy.url.removesuffix("/v1"))
     message = error_message(make_model("https://api.example.org/v1", retries=0))
-    assert "found:    no connection: Tunnel connection failed: 403 Forbidden" in message
+    assert "found:    no connection through the proxy: 403 Forbidden" in message
     (asked,) = proxy.requests
     assert asked.path == "api.example.org:443"
     assert "Authorization" not in asked.headers
