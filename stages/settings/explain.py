@@ -1,6 +1,6 @@
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, model_validator
 
 from stages.settings.base import InputPath, Settings, is_partial
 
@@ -23,6 +23,31 @@ class ViewSettings(Settings):
         return set() if self.show == "crop" else {"margin"}
 
 
+FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]*$", max_length=60)]
+
+
+class NameSettings(Settings):
+    """Names of the request's fields at an endpoint (explain.backend: openai); "" leaves one out.
+
+    A field that the endpoint refuses by name is left out without a setting, too.
+    """
+
+    max_tokens: FieldName = Field(
+        default="max_tokens", description='such as max_completion_tokens; "": no limit'
+    )
+    temperature: FieldName = Field(
+        default="temperature", description='"": the endpoint\'s own temperature'
+    )
+    seed: FieldName = Field(default="seed", description='"": sampled answers cannot be repeated')
+
+    @model_validator(mode="after")
+    def _check_unique(self) -> "NameSettings":
+        names = ["model", "messages", "response_format", *filter(None, dict(self).values())]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"explain.names: the field {twice[0]} would occur twice in a request")
+        return self
+
+
 # Settings that each backend or encoder uses, among those that only some of them use.
 _LANGUAGE_MODEL_FIELDS = {
     "model", "prompt", "view", "batch_size", "max_tokens", "temperature", "seed", "attempts",
@@ -30,7 +55,7 @@ _LANGUAGE_MODEL_FIELDS = {
 _BACKEND_FIELDS = {
     "measured": set[str](),
     "transformers": _LANGUAGE_MODEL_FIELDS | {"revision", "dtype", "trust_remote_code"},
-    "openai": _LANGUAGE_MODEL_FIELDS | {"url"},
+    "openai": _LANGUAGE_MODEL_FIELDS | {"url", "names", "json_schema"},
     "import": {"source"},
 }
 _ENCODER_FIELDS = {
@@ -78,6 +103,12 @@ class ExplainSettings(Settings):
         default=False, description="transformers: run code from the model's files"
     )
     url: str = Field(default="", description="openai: base URL, such as http://localhost:8000/v1")
+    names: NameSettings = NameSettings()
+    json_schema: bool = Field(
+        default=False,
+        description="openai: the endpoint forces the answer into the prompt's JSON schema "
+        "(response_format); not every endpoint can",
+    )
     prompt: InputPath = Field(
         default="workflow/prompts/generic.yaml",
         description="transformers, openai: file with the question to the model and the words "
