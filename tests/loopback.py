@@ -1,8 +1,6 @@
 """An endpoint on loopback that answers as a test says, and counts the requests."""
 
 import json
-import ssl
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 

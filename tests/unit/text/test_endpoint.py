@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import socket
-import ssl
 import threading
 import time
 import traceback

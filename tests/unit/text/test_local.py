@@ -138,14 +138,18 @@ def test_an_answer_that_max_tokens_cuts_is_none(answering, several_ends):
     assert model.generate(QUESTIONS[:2], 0) == [ANSWER] * 2
 
     model._generation_config.max_new_tokens = 1
-    assert model.generate(QUESTIONS[:2], 0) == [
-        Unanswered(
-            "the answer was cut short, because all 16 tokens of explain.max_tokens were spent "
-            "before its end",
-            ANSWER,
-            ask_again=True,
-        )
-    ] * 2
+    assert (
+        model.generate(QUESTIONS[:2], 0)
+        == [
+            Unanswered(
+                "the answer was cut short, because all 16 tokens of explain.max_tokens were spent "
+                "before its end",
+                ANSWER,
+                ask_again=True,
+            )
+        ]
+        * 2
+    )
 
 
 def test_an_answer_has_at_most_max_tokens(folders):
