@@ -10,7 +10,15 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 # The folder of this workflow, wherever it runs, also as a module of another workflow.
-ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve().parent
+basedir = workflow.current_basedir.get_path_or_uri(secret_free=True)
+ROOT = Path(basedir).resolve().parent
+for folder in (basedir, str(ROOT)):
+    # Snakemake reads braces in a path as the name of a variable; PYTHONPATH ends a path at a colon.
+    if set(folder) & set("{}:"):
+        raise WorkflowError(
+            f"the workflow is in {folder!r}; allowed: a folder without {{, }} and : in its path. "
+            "Rename or move it"
+        )
 sys.path.insert(0, str(ROOT))
 # Jobs import the stages from any working directory.
 search_path = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
