@@ -1,6 +1,7 @@
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from stages.settings.base import InputPath, Settings, is_partial
 
@@ -23,7 +24,13 @@ class ViewSettings(Settings):
         return set() if self.show == "crop" else {"margin"}
 
 
-FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]*$", max_length=60)]
+def _check_field_name(name: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_-]*", name):
+        raise ValueError(f"found {name!r}; allowed: letters, digits, _ and -, or an empty text")
+    return name
+
+
+FieldName = Annotated[str, AfterValidator(_check_field_name)]
 
 
 class NameSettings(Settings):
@@ -41,10 +48,14 @@ class NameSettings(Settings):
     seed: FieldName = Field(default="seed", description='"": sampled answers cannot be repeated')
 
     @model_validator(mode="after")
-    def _check_unique(self) -> "NameSettings":
+    def _check_unique(self, info: ValidationInfo[Any]) -> "NameSettings":
         names = ["model", "messages", "response_format", *filter(None, dict(self).values())]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"explain.names: the field {twice[0]} would occur twice in a request")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice and not is_partial(info):
+            raise ValueError(
+                f"the request would have two fields {twice[0]}; allowed: different names, and none "
+                "of model, messages and response_format"
+            )
         return self
 
 

@@ -159,13 +159,6 @@ def _read_body(response: httpx2.Response, deadline: float) -> bytes:
     return body
 
 
-def _find_certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
-    cause: BaseException | None = error
-    while cause and not isinstance(cause, ssl.SSLCertVerificationError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
-
-
 class Connection:
     """Sends requests to one address; several threads may use it at the same time.
 
@@ -217,8 +210,8 @@ class Connection:
             with self._client.stream("POST", self.address, content=body) as response:
                 answer = _read_body(response, deadline)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
-            if certificate_error := _find_certificate_error(error):
-                raise self._certificate_error(certificate_error) from None
+            if match := re.search(r"certificate verify failed: (.+?)(?: \(_ssl|$)", str(error)):
+                raise self._certificate_error(match[1]) from None
             via = " through the proxy" if isinstance(error, httpx2.ProxyError) else ""
             reason = f"no connection{via}: {self.clean_message(str(error))}"
             raise RetryableError(reason, connected=False) from None
@@ -235,11 +228,11 @@ class Connection:
             response.headers.get("Location", ""),
         )
 
-    def _certificate_error(self, error: ssl.SSLCertVerificationError) -> BadInput:
+    def _certificate_error(self, found: str) -> BadInput:
         return BadInput(
             self.address,
             "certificate",
-            found=error.verify_message,
+            found=found,
             expected="a certificate of a trusted authority for this host",
             mend="set the environment variable SSL_CERT_FILE to a PEM file with your "
             "authority's certificate, or correct explain.url",

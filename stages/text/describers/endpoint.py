@@ -256,7 +256,8 @@ class EndpointModel:
             "seed": self._settings.seed + attempt,
             "response_format": {"type": "json_schema", "json_schema": json_schema},
         }
-        fields = {"model": self.name, "messages": [{"role": "user", "content": content}]}
+        messages = [{"role": "user", "content": content}]
+        fields: dict[str, Any] = {"model": self.name, "messages": messages}
         fields |= {names[field]: value for field, value in values.items() if names[field]}
         return json.dumps(fields).encode()
 
