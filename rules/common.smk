@@ -12,11 +12,11 @@ from snakemake.exceptions import WorkflowError
 # The folder of this workflow, wherever it runs, also as a module of another workflow.
 basedir = workflow.current_basedir.get_path_or_uri(secret_free=True)
 ROOT = Path(basedir).resolve().parent
-for folder in (basedir, str(ROOT)):
+for path in (basedir, str(ROOT)):
     # Snakemake reads braces in a path as the name of a variable; PYTHONPATH ends a path at a colon.
-    if set(folder) & set("{}:"):
+    if set(path) & set("{}:"):
         raise WorkflowError(
-            f"the workflow is in {folder!r}; allowed: a folder without {{, }} and : in its path. "
+            f"the workflow is in {path!r}; allowed: a folder without {{, }} and : in its path. "
             "Rename or move it"
         )
 sys.path.insert(0, str(ROOT))

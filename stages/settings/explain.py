@@ -36,7 +36,7 @@ FieldName = Annotated[str, AfterValidator(_check_field_name)]
 class NameSettings(Settings):
     """Names of the request's fields at an endpoint (explain.backend: openai); "" leaves one out.
 
-    A field that the endpoint refuses by name is left out without a setting, too.
+    Without a setting, a field that the endpoint refuses by name is renamed or left out.
     """
 
     max_tokens: FieldName = Field(

@@ -77,7 +77,7 @@ class Completion(BaseModel):
     model: Any = None
     system_fingerprint: Any = None
 
-    def answer(self, max_tokens: int) -> str | Unanswered:
+    def answer(self, max_tokens: int | None) -> str | Unanswered:
         """Return the text, unless the answer is refused, withheld, cut short or empty.
 
         The text is the content, or its parts of type text one after the other.
@@ -85,7 +85,7 @@ class Completion(BaseModel):
         Parameters
         ----------
         max_tokens
-            The largest number of tokens that was asked for.
+            The largest number of tokens that was asked for; None: no limit.
         """
         message, reason = self.choices[0].message, self.choices[0].finish_reason
         parts = message.parts()
@@ -95,11 +95,13 @@ class Completion(BaseModel):
             return Unanswered("the endpoint's content filter withheld the answer")
         if refusal := message.refusal or "".join(part.refusal or "" for part in parts):
             return Unanswered(f"the model declines to answer: {refusal}")
-        if (not end and self._n_tokens() >= max_tokens) or (
-            end not in _COMPLETE and _CUT.search(end)
-        ):
-            return spent_max_tokens(text, max_tokens)
-        if end not in _COMPLETE:
+        complete = end in _COMPLETE
+        if max_tokens is not None:
+            # Without a reason, only the number of tokens shows a cut.
+            cut = not complete and _CUT.search(end) if end else self._n_tokens() >= max_tokens
+            if cut:
+                return spent_max_tokens(text, max_tokens)
+        if not complete:
             reason = f"the endpoint broke the answer off (finish_reason {reason})"
             return Unanswered(reason, text, ask_again=True)
         if not text.strip():

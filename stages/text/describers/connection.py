@@ -9,7 +9,6 @@ import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import groupby
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
@@ -21,7 +20,7 @@ from stages.core.cli import BadInput, log
 MAX_ANSWER_BYTES = 10_000_000  # bytes
 # Shorter keys are not secret: local servers ask for a placeholder such as "ollama".
 _MIN_SECRET_CHARS = 8
-# They would log each request, and words of the endpoint that can contain the key.
+# The client's own log names each request, and words of the endpoint that may contain the key.
 for _name in ("httpx2", "httpcore2"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
@@ -41,23 +40,6 @@ class RetryableError(Exception):
         super().__init__(reason)
         self.retry_after = retry_after
         self.connected = connected
-
-
-class Reply(NamedTuple):
-    """The endpoint's reply to a request.
-
-    Attributes
-    ----------
-    retry_after
-        How long the endpoint asks the client to wait (Retry-After), s; 0 if it does not.
-    location
-        The target of a redirect; empty if there is none.
-    """
-
-    status: int
-    body: bytes
-    retry_after: float
-    location: str
 
 
 def _check_url(url: str) -> str:
@@ -129,7 +111,7 @@ def _make_client(headers: dict[str, str], timeout_s: float, encrypted: bool) -> 
         ) from None
 
 
-def _parse_retry_after(header: str | None) -> float:
+def parse_retry_after(header: str | None) -> float:
     """Return the seconds that the header Retry-After asks to wait, 0 if it cannot be parsed.
 
     The header is a number of seconds or a date (RFC 9110, section 10.2.3).
@@ -194,8 +176,8 @@ class Connection:
             headers["Authorization"] = f"Bearer {self._key}"
         self._client = _make_client(headers, timeout_s, urlsplit(url).scheme == "https")
 
-    def post(self, body: bytes) -> Reply:
-        """Send JSON and return the reply, whatever its status.
+    def post(self, body: bytes) -> httpx2.Response:
+        """Send JSON and return the complete reply, whatever its status.
 
         Raises
         ------
@@ -221,12 +203,9 @@ class Connection:
             raise RetryableError(
                 f"the connection was lost: {self.clean_message(str(error))}"
             ) from None
-        return Reply(
-            response.status_code,
-            answer,
-            _parse_retry_after(response.headers.get("Retry-After")),
-            response.headers.get("Location", ""),
-        )
+        # The content is decoded already.
+        response.headers.pop("Content-Encoding", None)
+        return httpx2.Response(response.status_code, headers=response.headers, content=answer)
 
     def _certificate_error(self, found: str) -> BadInput:
         return BadInput(

@@ -1,8 +1,5 @@
 """The backend for HTTP endpoints with OpenAI's chat protocol: vLLM, Ollama, GPT-4o, Doubao."""
 
-import base64
-import io
-import json
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -10,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any
 
+import httpx2
 import numpy as np
-from PIL import Image
 from pydantic import ValidationError
 
 from stages.core.cli import BadInput, log
@@ -19,9 +16,15 @@ from stages.settings.explain import EndpointSettings, ExplainSettings
 from stages.text.describers import BatchRefused, Setup
 from stages.text.describers.asking import ModelDescriber, Question, Unanswered
 from stages.text.describers.completions import Completion
-from stages.text.describers.connection import Connection, Reply, RetryableError
-from stages.text.describers.fields import Names, avoid_names, find_refused_words
+from stages.text.describers.connection import Connection, RetryableError, parse_retry_after
 from stages.text.describers.prompts import load_prompt
+from stages.text.describers.request import (
+    Names,
+    avoid_names,
+    find_refused_words,
+    make_body,
+    make_names,
+)
 
 # Pauses before a request is sent again, s: they double from the first to the maximum.
 FIRST_PAUSE_S, MAX_PAUSE_S = 1, 60
@@ -87,8 +90,7 @@ class EndpointModel:
     Parameters
     ----------
     schema
-        JSON schema into which the endpoint forces the answers (`response_format`); None: it is not
-        asked to.
+        JSON schema of the answers, which is sent if `settings.json_schema` says so.
     pause
         Waits for a number of seconds, or until an event is set.
     rng
@@ -105,8 +107,8 @@ class EndpointModel:
         self,
         settings: ExplainSettings,
         endpoint: EndpointSettings,
+        schema: dict[str, Any],
         *,
-        schema: dict[str, Any] | None = None,
         pause: Callable[[threading.Event, float], object] = threading.Event.wait,
         rng: np.random.Generator | None = None,
     ) -> None:
@@ -120,9 +122,7 @@ class EndpointModel:
         self._rng = rng or np.random.default_rng()
         self._revisions: set[str] = set()
         self._schema = schema
-        self._names: Names = settings.names.model_dump() | {
-            "response_format": "response_format" if schema else ""
-        }
+        self._names = make_names(settings)
         self._names_lock = threading.Lock()
 
     def generate(self, questions: Sequence[Question], attempt: int) -> list[str | Unanswered]:
@@ -216,7 +216,7 @@ class EndpointModel:
         first_refusal = None
         names = avoid_names(self._names, refused)
         while names is not None:
-            body = self._make_body(question, attempt, names)
+            body = make_body(question, self._settings, attempt, self._schema, names)
             outcome = self._handle_reply(self._connection.post(body))
             if not isinstance(outcome, _RefusedQuestion):
                 if refused:
@@ -235,39 +235,22 @@ class EndpointModel:
             for field, name in names.items():
                 if name != (before := self._names[field]):
                     log.warning(
-                        "the endpoint refuses the field %s of a request: it is %s (explain.names)",
+                        "the endpoint refuses the field %s of a request: it is %s (%s)",
                         before,
                         f"sent as {name}" if name else "left out",
+                        "explain.json_schema"
+                        if field == "response_format"
+                        else f"explain.names.{field}",
                     )
             self._names = names
 
-    def _make_body(self, question: Question, attempt: int, names: Names) -> bytes:
-        png = io.BytesIO()
-        Image.fromarray(question.picture).save(png, "PNG")
-        url = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")
-        content = [
-            {"type": "text", "text": question.text},
-            {"type": "image_url", "image_url": {"url": url}},
-        ]
-        json_schema = {"name": "explanation", "strict": True, "schema": self._schema}
-        values = {
-            "temperature": self._settings.temperature,
-            "max_tokens": self._settings.max_tokens,
-            "seed": self._settings.seed + attempt,
-            "response_format": {"type": "json_schema", "json_schema": json_schema},
-        }
-        messages = [{"role": "user", "content": content}]
-        fields: dict[str, Any] = {"model": self.name, "messages": messages}
-        fields |= {names[field]: value for field, value in values.items() if names[field]}
-        return json.dumps(fields).encode()
-
-    def _handle_reply(self, reply: Reply) -> str | Unanswered | _RefusedQuestion:
-        raw = reply.body[:2000].decode("utf-8", "replace")
+    def _handle_reply(self, reply: httpx2.Response) -> str | Unanswered | _RefusedQuestion:
+        raw = reply.content[:2000].decode("utf-8", "replace")
         detail = self._connection.clean_message(raw)
-        status = reply.status
-        if 200 <= status < 300:
+        status = reply.status_code
+        if reply.is_success:
             try:
-                content = json.loads(reply.body)
+                content = reply.json()
             except (ValueError, RecursionError):
                 raise RetryableError(f"the answer is not JSON: {detail}") from None
             if (error_status := _find_error_status(content)) is None:
@@ -276,13 +259,15 @@ class EndpointModel:
         # A used up quota has the status of too many requests, but waiting does not help.
         may_pass = status in _RETRYABLE_STATUSES or status >= 500
         if may_pass and "insufficient_quota" not in raw:
-            raise RetryableError(f"HTTP {status}: {detail}", retry_after=reply.retry_after)
+            retry_after = parse_retry_after(reply.headers.get("Retry-After"))
+            raise RetryableError(f"HTTP {status}: {detail}", retry_after=retry_after)
         if status in _QUESTION_STATUSES:
             if any(code in raw.lower() for code in _CONTENT_FILTER_CODES):
                 return Unanswered(f"the endpoint's content filter refuses the request: {detail}")
-            return _RefusedQuestion(status, detail, find_refused_words(reply.body))
+            return _RefusedQuestion(status, detail, find_refused_words(reply.content))
         if 300 <= status < 400:
-            detail = f"a redirect to {self._connection.clean_message(reply.location)}"
+            target = self._connection.clean_message(reply.headers.get("Location", ""))
+            detail = f"a redirect to {target}"
         raise self._make_http_error(status, detail)
 
     def _read_completion(self, content: Any, detail: str) -> str | Unanswered:
@@ -295,7 +280,9 @@ class EndpointModel:
         self._revisions.update(
             self._connection.redact(word) for word in reported if isinstance(word, str)
         )
-        answer = completion.answer(self._settings.max_tokens)
+        # Another name may be in use, but no limit only if the settings say so.
+        limit = self._settings.max_tokens if self._settings.names.max_tokens else None
+        answer = completion.answer(limit)
         if isinstance(answer, str):
             return self._connection.redact(answer)
         return replace(
@@ -341,10 +328,5 @@ def make(setup: Setup) -> ModelDescriber:
     assert setup.prompt is not None
     settings = setup.settings
     prompt = load_prompt(setup.prompt)
-    schema = prompt.json_schema() if settings.json_schema else None
-    return ModelDescriber(
-        EndpointModel(settings, setup.endpoint, schema=schema),
-        prompt,
-        settings.view,
-        settings.attempts,
-    )
+    model = EndpointModel(settings, setup.endpoint, prompt.json_schema())
+    return ModelDescriber(model, prompt, settings.view, settings.attempts)

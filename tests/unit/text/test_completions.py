@@ -8,9 +8,9 @@ from stages.text.describers.completions import Completion
 ANSWER = '{"Location": "middle centre"}'
 
 
-def read(content, *, end="stop", usage=None, **message):
+def read(content, *, end="stop", usage=None, max_tokens=400, **message):
     choice = {"message": {"role": "assistant", "content": content} | message, "finish_reason": end}
-    return Completion.model_validate({"choices": [choice], "usage": usage}).answer(400)
+    return Completion.model_validate({"choices": [choice], "usage": usage}).answer(max_tokens)
 
 
 def text_part(text):
@@ -71,6 +71,12 @@ def test_without_a_reason_the_number_of_tokens_shows_a_cut():
     assert read(ANSWER, end="stop", usage={"completion_tokens": 400}) == ANSWER
     for usage in ({}, [], 3, {"completion_tokens": "400"}):
         assert read(ANSWER, end=None, usage=usage) == ANSWER
+
+
+def test_without_a_limit_no_answer_spends_it():
+    assert read(ANSWER, end=None, usage={"completion_tokens": 900}, max_tokens=None) == ANSWER
+    reason = "the endpoint broke the answer off (finish_reason length)"
+    assert read(ANSWER, end="length", max_tokens=None) == Unanswered(reason, ANSWER, True)
 
 
 @pytest.mark.parametrize("end", ["error", "abort", "insufficient_system_resource", "unheard_of"])

@@ -1,5 +1,6 @@
 import base64
 import datetime
+import gzip
 import io
 import ipaddress
 import json
@@ -50,6 +51,7 @@ def make_model(url, pauses=None, **changes):
     return EndpointModel(
         ExplainSettings(backend="openai", **{"model": "tiny-vlm", "url": url, **changes}),
         EndpointSettings(**reached),
+        {},
         pause=lambda halt, seconds: kept.append(seconds),
         rng=np.random.default_rng(7),
     )
@@ -263,7 +265,7 @@ def test_the_retry_after_header_sets_the_pause(serve, stated, least, most):
 @example("1e999")
 @example("Wed, 1 Jan 2025 0:3000000000:0 GMT")
 def test_any_retry_after_header_gives_a_finite_time(header):
-    seconds = connection._parse_retry_after(header)
+    seconds = connection.parse_retry_after(header)
     assert 0 <= seconds < float("inf")
 
 
@@ -335,6 +337,16 @@ def test_a_closed_connection_is_retried(serve):
         )
     ]
     assert len(stub.requests) == 2
+
+
+def test_a_compressed_answer_is_read(serve):
+    body = gzip.compress(json.dumps(completion("A polyp.")).encode())
+    stub = serve(lambda asked: (200, {"Content-Encoding": "gzip"}, body))
+    assert make_model(stub.url).generate([question()], 0) == ["A polyp."]
+    assert stub.requests[0].headers["Accept-Encoding"] == "identity"
+    stub.answer = lambda asked: (200, {"Content-Encoding": "gzip"}, body[:9] + b"x")
+    (found,) = make_model(stub.url, retries=0).generate([question()], 0)
+    assert found.reason.startswith("the connection was lost: ")
 
 
 def test_a_too_large_answer_fails(serve, monkeypatch):
@@ -588,7 +600,7 @@ def test_an_error_for_all_questions_stops_them_at_once(serve):
     stub = serve(answer)
     stated = {"backend": "openai", "model": "m", "url": stub.url}
     reached = EndpointSettings(key_variable=VARIABLE, concurrency=2)
-    model = EndpointModel(ExplainSettings(**stated), reached)
+    model = EndpointModel(ExplainSettings(**stated), reached, {})
     start = time.monotonic()
     message = error_message(model, [question(str(i)) for i in range(40)])
     assert time.monotonic() - start < 5

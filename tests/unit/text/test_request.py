@@ -12,8 +12,8 @@ from stages.core.cli import BadInput
 from stages.settings.explain import EndpointSettings, ExplainSettings, NameSettings
 from stages.text.describers.asking import Question, Unanswered
 from stages.text.describers.endpoint import EndpointModel
-from stages.text.describers.fields import avoid_names, find_refused_words
 from stages.text.describers.prompts import load_prompt
+from stages.text.describers.request import avoid_names, find_refused_words
 from tests.loopback import completion
 from tests.workspace import ROOT
 
@@ -31,15 +31,15 @@ def refusal(status, error):
 
 def forbid(field, status=422):
     """Return the refusal of FastAPI, which repeats what was sent."""
-    where = {"type": "extra_forbidden", "loc": ["body", field], "input": 0}
+    where = {"type": "extra_forbidden", "loc": ["body", field], "input": "seed, at least"}
     return refusal(status, {"detail": [where | {"msg": "Extra inputs are not permitted"}]})
 
 
-def make_model(url, schema=None, concurrency=1, retries=0, **settings):
+def make_model(url, concurrency=1, retries=0, **settings):
     return EndpointModel(
         ExplainSettings(backend="openai", model="tiny-vlm", url=url, **settings),
         EndpointSettings(concurrency=concurrency, retries=retries),
-        schema=schema,
+        {"type": "object"},
         pause=lambda halt, seconds: None,
     )
 
@@ -77,7 +77,7 @@ def test_a_refused_field_is_sent_under_its_other_name_or_left_out(
     serve, caplog, field, refused, sent_as
 ):
     stub = serve(refuse(**{field: refused}))
-    model = make_model(stub.url, {"type": "object"})
+    model = make_model(stub.url, json_schema=True)
     assert model.generate([QUESTION] * 5, 0) == [f"without {field}"] * 5
     # The first question costs one more request; the others are sent so from the start.
     first, *others = [asked.fields for asked in stub.requests]
@@ -86,8 +86,9 @@ def test_a_refused_field_is_sent_under_its_other_name_or_left_out(
         changed = {k: v for k, v in first.items() if k != field}
         assert fields == changed | ({sent_as: first[field]} if sent_as else {})
     fate = f"sent as {sent_as}" if sent_as else "left out"
+    setting = "json_schema" if field == "response_format" else f"names.{field}"
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
-        f"the endpoint refuses the field {field} of a request: it is {fate} (explain.names)"
+        f"the endpoint refuses the field {field} of a request: it is {fate} (explain.{setting})"
     ]
 
 
@@ -186,7 +187,7 @@ def test_names_that_cannot_be_sent_are_refused(names, found):
 
 def test_a_schema_is_sent_as_response_format(serve):
     stub = serve(lambda asked: completion("{}"))
-    make_model(stub.url, {"type": "object"}).generate([QUESTION], 0)
+    make_model(stub.url, json_schema=True).generate([QUESTION], 0)
     assert stub.requests[0].fields["response_format"] == {
         "type": "json_schema",
         "json_schema": {"name": "explanation", "strict": True, "schema": {"type": "object"}},
