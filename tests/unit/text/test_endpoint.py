@@ -344,9 +344,6 @@ def test_a_compressed_answer_is_read(serve):
     stub = serve(lambda asked: (200, {"Content-Encoding": "gzip"}, body))
     assert make_model(stub.url).generate([question()], 0) == ["A polyp."]
     assert stub.requests[0].headers["Accept-Encoding"] == "identity"
-    stub.answer = lambda asked: (200, {"Content-Encoding": "gzip"}, body[:9] + b"x")
-    (found,) = make_model(stub.url, retries=0).generate([question()], 0)
-    assert found.reason.startswith("the connection was lost: ")
 
 
 def test_a_too_large_answer_fails(serve, monkeypatch):
