@@ -10,13 +10,14 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 # The folder of this workflow, wherever it runs, also as a module of another workflow.
-ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve().parent
+RULES = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+ROOT = RULES.resolve().parent
 sys.path.insert(0, str(ROOT))
 # Jobs import the stages from any working directory.
 search_path = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
 os.environ.update(PYTHONPATH=os.pathsep.join(search_path))
 
-from rules.paths import PlanError
+from rules.paths import PlanError, check_workflow_folder
 
 # All includes share one namespace, in which Snakemake has a `parse` of its own.
 from stages.core.config import (
@@ -29,12 +30,13 @@ from stages.core.contents import describe_os_error
 from stages.core.fingerprint import fingerprint
 
 try:
+    check_workflow_folder(RULES, ROOT)
     # A job has the configuration as the main process read it.
     for file in workflow.configfiles if workflow.is_main_process else []:
         if faults := list(duplicate_keys(yaml.compose(Path(file).read_text("utf-8")))):
             raise ConfigError(faults)
     CONFIG: Config = parse_config(config)
-except ConfigError as error:
+except (ConfigError, PlanError) as error:
     raise WorkflowError(str(error)) from None
 
 # On a cluster SLURM counts GPUs and cores; the default profile's limits are those of one machine.

@@ -25,6 +25,24 @@ class Training(NamedTuple):
     seed: int
 
 
+def check_workflow_folder(*paths: Path) -> None:
+    """Check the paths of the workflow's own folder, as it is named and as it is.
+
+    Snakemake reads braces in a path as the name of a variable; PYTHONPATH ends a path at a colon.
+
+    Raises
+    ------
+    PlanError
+        A path has one of these characters.
+    """
+    for path in map(str, paths):
+        if set(path) & set("{}:"):
+            raise PlanError(
+                f"the workflow is in {path!r}; allowed: a folder without {{, }} and : in its path. "
+                "Rename or move it"
+            )
+
+
 def require_path(setting: str, path: str) -> str:
     """Return `path`, which `setting` names.
 

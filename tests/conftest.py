@@ -2,7 +2,10 @@
 
 import csv
 import json
+import ssl
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import nrrd
@@ -13,6 +16,8 @@ from hypothesis import settings
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from tests.loopback import Handler, Server
 
 # There is no deadline, as a busy machine is slow. Tests use the same examples in each run, so that
 # only a change of the code can break them; `make test-random` tries new examples.
@@ -298,3 +303,32 @@ def nnunet(tmp_path):
     }  # fmt: skip
     (root / "dataset.json").write_text(json.dumps(description))
     return root
+
+
+@pytest.fixture
+def serve():
+    """Return a function that starts an endpoint on loopback with the function of its answers."""
+    servers = []
+
+    def start(answer, certificate=None, quiet=False):
+        server = Server(("127.0.0.1", 0), Handler)
+        scheme = "http"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            scheme = "https"
+        server.stub = SimpleNamespace(
+            answer=answer, requests=[], running=0, most=0, lock=threading.Lock(), quiet=quiet
+        )
+        server.stub.url = f"{scheme}://127.0.0.1:{server.server_port}/v1"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        return server.stub
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()

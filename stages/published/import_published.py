@@ -28,6 +28,8 @@ _SAFE_GLOBALS: list[Any] = [
     np.dtypes.Float32DType,
     np.dtypes.Float64DType,
 ]
+# What DataParallel and torch.compile call the network that they wrap.
+_WRAPPERS = {"module", "_orig_mod"}
 _MEND = "use a complete checkpoint (.pth) that the authors' training wrote"
 
 
@@ -72,7 +74,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         isinstance(networks, list)
         and len(networks) == 2
         and all(isinstance(state, dict) for state in networks)
-        and all(isinstance(value, Tensor) for state in networks for value in state.values())
+        and all(
+            isinstance(name, str) and isinstance(value, Tensor)
+            for state in networks
+            for name, value in state.items()
+        )
     ):
         raise _BadCheckpoint(
             path,
@@ -86,9 +92,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return contents
 
 
+def remove_wrappers(state: State, where: str) -> State:
+    """Take off what wrappers of a network add to the names of its tensors.
+
+    DataParallel and torch.compile add `module` and `_orig_mod`, wherever they wrap a part. A model
+    that holds the network adds one more name before all of them. A published network has several
+    parts, so a name before all tensors is none of it.
+
+    Raises
+    ------
+    BadInput
+        Two tensors would have the same name.
+    """
+    bare: State = {}
+    for name, tensor in state.items():
+        parts = [part for part in name.split(".") if part not in _WRAPPERS]
+        if (key := ".".join(parts)) in bare:
+            raise _BadCheckpoint(where, key, "two tensors, in wrappers", "one tensor of this name")
+        bare[key] = tensor
+    while len({name.partition(".")[0] for name in bare}) == 1 and all("." in name for name in bare):
+        bare = {name.partition(".")[2]: tensor for name, tensor in bare.items()}
+    return bare
+
+
 def _require_shape(state: State, key: str, axes: int, where: str) -> tuple[int, ...]:
     if key not in state:
-        raise _BadCheckpoint(where, key, "nothing", f"a tensor of {axes} axes")
+        found = f"nothing, among {cli.list_names(list(state), 3) or 'no tensors'}"
+        raise _BadCheckpoint(where, key, found, f"a tensor of {axes} axes")
     shape = tuple(state[key].shape)
     if len(shape) != axes:
         raise _BadCheckpoint(where, key, f"shape {shape}", f"a tensor of {axes} axes")
@@ -213,8 +243,11 @@ def import_published(checkpoint: Path, teacher: Path, student: Path) -> None:
         The checkpoint cannot be used: see `read_checkpoint` and `convert_network`.
     """
     contents = read_checkpoint(checkpoint)
-    teacher_state, student_state = contents["model_state_dicts"]
     teacher_source, student_source = f"{checkpoint}, teacher", f"{checkpoint}, student"
+    teacher_state, student_state = (
+        remove_wrappers(state, source)
+        for state, source in zip(contents["model_state_dicts"], (teacher_source, student_source))
+    )
     size = training_image_size(teacher_state, teacher_source)
     networks = (
         convert_network(

@@ -1,6 +1,7 @@
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from stages.settings.base import InputPath, Settings, is_partial
 
@@ -23,6 +24,41 @@ class ViewSettings(Settings):
         return set() if self.show == "crop" else {"margin"}
 
 
+def _check_field_name(name: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_-]*", name):
+        raise ValueError(f"found {name!r}; allowed: letters, digits, _ and -, or an empty text")
+    return name
+
+
+FieldName = Annotated[str, AfterValidator(_check_field_name)]
+
+
+class NameSettings(Settings):
+    """Names of the request's fields at an endpoint (explain.backend: openai); "" leaves one out.
+
+    Without a setting, a field that the endpoint refuses by name is renamed or left out.
+    """
+
+    max_tokens: FieldName = Field(
+        default="max_tokens", description='such as max_completion_tokens; "": no limit'
+    )
+    temperature: FieldName = Field(
+        default="temperature", description='"": the endpoint\'s own temperature'
+    )
+    seed: FieldName = Field(default="seed", description='"": sampled answers cannot be repeated')
+
+    @model_validator(mode="after")
+    def _check_unique(self, info: ValidationInfo[Any]) -> "NameSettings":
+        names = ["model", "messages", "response_format", *filter(None, dict(self).values())]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice and not is_partial(info):
+            raise ValueError(
+                f"the request would have two fields {twice[0]}; allowed: different names, and none "
+                "of model, messages and response_format"
+            )
+        return self
+
+
 # Settings that each backend or encoder uses, among those that only some of them use.
 _LANGUAGE_MODEL_FIELDS = {
     "model", "prompt", "view", "batch_size", "max_tokens", "temperature", "seed", "attempts",
@@ -30,7 +66,7 @@ _LANGUAGE_MODEL_FIELDS = {
 _BACKEND_FIELDS = {
     "measured": set[str](),
     "transformers": _LANGUAGE_MODEL_FIELDS | {"revision", "dtype", "trust_remote_code"},
-    "openai": _LANGUAGE_MODEL_FIELDS | {"url"},
+    "openai": _LANGUAGE_MODEL_FIELDS | {"url", "names", "json_schema"},
     "import": {"source"},
 }
 _ENCODER_FIELDS = {
@@ -78,6 +114,12 @@ class ExplainSettings(Settings):
         default=False, description="transformers: run code from the model's files"
     )
     url: str = Field(default="", description="openai: base URL, such as http://localhost:8000/v1")
+    names: NameSettings = NameSettings()
+    json_schema: bool = Field(
+        default=False,
+        description="openai: the endpoint forces the answer into the prompt's JSON schema "
+        "(response_format); not every endpoint can",
+    )
     prompt: InputPath = Field(
         default="workflow/prompts/generic.yaml",
         description="transformers, openai: file with the question to the model and the words "

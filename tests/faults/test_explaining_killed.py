@@ -7,77 +7,66 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 
+import h5py
 import numpy as np
 import pytest
 
 from stages.core import io
 from stages.settings.explain import EndpointSettings, ExplainSettings
+from tests.loopback import completion, error
 from tests.workspace import ROOT
 
 N, SIZE, BATCH, KILLS = 200, (32, 32), 8, 10
 
 
-class Handler(BaseHTTPRequestHandler):
-    """An endpoint that counts its answers; an answer depends only on the picture."""
+class Endpoint:
+    """An endpoint that counts its valid answers; an answer depends only on the picture."""
 
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        picture = json.loads(body)["messages"][0]["content"]
-        with self.server.lock:
-            self.server.running += 1
-            self.server.most_parallel = max(self.server.most_parallel, self.server.running)
-            request_number = self.server.request_number = self.server.request_number + 1
-        time.sleep(0.3 if self.server.faulty and request_number % 7 == 0 else 0.02)
+    def __init__(self):
+        self.calls, self.n_requests, self.faulty = 0, 0, False
+        self.lock = threading.Lock()
+
+    def __call__(self, asked):
+        with self.lock:
+            number = self.n_requests = self.n_requests + 1
+        time.sleep(0.3 if self.faulty and number % 7 == 0 else 0.02)
         # Of ten requests three fail, and the answer to another one is cut short.
-        if self.server.faulty and request_number % 10 in (0, 3, 6):
-            self.reply(503, b"busy")
-        elif self.server.faulty and request_number % 10 == 8:
-            self.reply(200, b'{"choices": [{"mess')
-        else:
-            self.reply(200, self.answer(picture))
-        with self.server.lock:
-            self.server.running -= 1
+        if self.faulty and number % 10 in (0, 3, 6):
+            return 503, {}, b"busy"
+        if self.faulty and number % 10 == 8:
+            return 200, {}, b'{"choices": [{"mess'
+        with self.lock:
+            self.calls += 1
+        return completion(valid_text(area_of(asked)), system_fingerprint="fp1")
 
-    def answer(self, picture):
-        area = sum(json.dumps(picture).encode()) % 100
-        text = json.dumps(
-            {
-                "Location": "upper left",
-                "Boundary": "lost in the surroundings",
-                "Characteristics": "round, homogeneous",
-                "Area Percentage": area,
-                "Confidence": "high",
-                "Remarks": "Nothing else.",
-            }
-        )
-        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        with self.server.lock:
-            self.server.calls += 1
-        return json.dumps({"choices": [choice], "system_fingerprint": "fp1"}).encode()
 
-    def reply(self, status, body):
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+def picture_of(asked):
+    return asked.fields["messages"][0]["content"][1]["image_url"]["url"]
 
-    def log_message(self, *_):
-        pass
+
+def area_of(asked):
+    """Return a number from 0 to 98 that depends on the picture."""
+    return sum(picture_of(asked).encode()) % 99
+
+
+def valid_text(area):
+    return json.dumps(
+        {
+            "Location": "upper left",
+            "Boundary": "lost in the surroundings",
+            "Characteristics": "round, homogeneous",
+            "Area Percentage": area,
+            "Confidence": "high",
+            "Remarks": "Nothing else.",
+        }
+    )
 
 
 @pytest.fixture
-def server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.lock, server.calls, server.faulty = threading.Lock(), 0, False
-    server.running = server.most_parallel = server.request_number = 0
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+def server(serve):
+    return serve(Endpoint())
 
 
 def make_inputs(folder, n):
@@ -97,8 +86,7 @@ def make_inputs(folder, n):
 
 
 def start_explaining(folder, server, name):
-    url = f"http://127.0.0.1:{server.server_port}/v1"
-    settings = ExplainSettings(backend="openai", model="scripted", url=url, batch_size=BATCH)
+    settings = ExplainSettings(backend="openai", model="m", url=server.url, batch_size=BATCH)
     options = {
         "prepared": folder / "prepared.h5", "gaze": folder / "gaze.h5",
         "prompt": ROOT / "workflow/prompts/generic.yaml", "output": folder / f"{name}.jsonl",
@@ -133,14 +121,14 @@ def finish(process):
 def test_a_kill_repeats_at_most_one_batch_and_changes_no_answer(tmp_path, server):
     folder = make_inputs(tmp_path, N)
     finish(start_explaining(folder, server, "undisturbed"))
-    assert server.calls == N
-    server.calls = 0
+    assert server.answer.calls == N
+    server.answer.calls = 0
 
     rng = np.random.default_rng(0)
     for _ in range(KILLS):
-        until = server.calls + int(rng.integers(1, 20))
+        until = server.answer.calls + int(rng.integers(1, 20))
         process = start_explaining(folder, server, "killed")
-        while server.calls < until and process.poll() is None:
+        while server.answer.calls < until and process.poll() is None:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.05))
         os.kill(process.pid, signal.SIGKILL)
@@ -148,15 +136,83 @@ def test_a_kill_repeats_at_most_one_batch_and_changes_no_answer(tmp_path, server
         assert process.returncode == -signal.SIGKILL
         assert not (folder / "killed.jsonl").exists()
     finish(start_explaining(folder, server, "killed"))
-    assert N <= server.calls <= N + KILLS * BATCH
+    assert N <= server.answer.calls <= N + KILLS * BATCH
     assert merge(folder, "killed") == merge(folder, "undisturbed")
 
 
 def test_a_faulty_endpoint_loses_and_repeats_no_answer(tmp_path, server):
     folder = make_inputs(tmp_path, 40)
     finish(start_explaining(folder, server, "calm"))
-    server.faulty, server.calls, server.most_parallel = True, 0, 0
+    server.answer.faulty, server.answer.calls, server.most = True, 0, 0
     finish(start_explaining(folder, server, "faulty"))
-    assert server.calls == 40
-    assert 2 <= server.most_parallel <= 4  # endpoint.concurrency
+    assert server.answer.calls == 40
+    assert 2 <= server.most <= 4  # endpoint.concurrency
     assert merge(folder, "faulty") == merge(folder, "calm")
+
+
+def draft(text, *, end="stop", **message):
+    """Return an answer whose area, 99 percent, belongs to no picture."""
+    answer = completion(text.replace("DRAFT", valid_text(99)), end=end)
+    answer["choices"][0]["message"] |= message
+    return answer
+
+
+def forms(text):
+    """Return, for each form of answers, all that an endpoint says about one picture."""
+    valid, part = completion(text), {"type": "text", "text": text}
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": valid_text(99)}]}
+    return [
+        [valid],
+        [completion([part])],
+        [completion([thinking, part])],
+        [completion([{"type": "text", "text": text[:20]}, {"type": "text", "text": text[20:]}])],
+        [completion(f"<think>{valid_text(99)}</think>{text}")],
+        [completion(f"```json\n{text}\n```", end="eos_token")],
+        [draft("<think>DRAFT but", end="length"), valid],
+        [draft("DRAFT But", end="length"), valid],
+        [draft("<reasoning>DRAFT hmm", end="length"), valid],
+        [draft("<think>x</think><think>DRAFT but", end="length"), valid],
+        [draft("<reflection>DRAFT"), draft("DRAFT", end="max_tokens"), valid],
+        [draft("", reasoning_content=valid_text(99)), valid],
+        [completion(None), valid],
+        [draft("DRAFT", end="error"), valid],
+        [(503, {}, b"busy"), valid],
+        [{"error": {"message": "busy", "code": 429}}, valid],
+        [(200, {}, b'{"choices": [{"mess'), valid],
+    ]
+
+
+def test_an_answer_in_any_form_is_read_with_no_more_requests_than_needed(tmp_path, serve):
+    """The endpoint also has another name for max_tokens, and no seed."""
+    n_forms = len(forms(""))
+    numbers, said, lock = cycle(range(n_forms)), {}, threading.Lock()
+    refusals = []
+
+    def answer(asked):
+        time.sleep(0.01)
+        with lock:
+            for field in ("max_tokens", "seed"):
+                if field in asked.fields:
+                    refusals.append(field)
+                    return 400, {}, error(f"no {field}", param=field)
+            picture = picture_of(asked)
+            if picture not in said:
+                said[picture] = forms(valid_text(area_of(asked)))[next(numbers)]
+            return said[picture].pop(0)
+
+    server = serve(answer)
+    folder = make_inputs(tmp_path, 2 * n_forms)
+    finish(start_explaining(folder, server, "forms"))
+    merge(folder, "forms")
+
+    assert len(said) == 2 * n_forms and not any(said.values())
+    n_needed = 2 * sum(map(len, forms("")))
+    assert len(server.requests) == n_needed + len(refusals)
+    # Each of the first four questions, which are asked at once, may meet both refusals.
+    assert 2 <= len(refusals) <= 2 * 4
+    assert 2 <= server.most <= 4  # endpoint.concurrency
+    areas = {picture_of(asked): area_of(asked) / 100 for asked in server.requests}
+    with h5py.File(folder / "forms.h5") as file:
+        assert not file["failed"][()].any()
+        found = [json.loads(values)["area"] for values in file["attributes"].asstr()]
+    assert sorted(found) == pytest.approx(sorted(areas.values()))

@@ -61,6 +61,22 @@ def test_a_missing_data_set_does_not_stop_another(workspace):
     assert "demo_data" in workspace.must_run("-n", "demo_kvasir")
 
 
+@pytest.mark.parametrize("name", ["a{b}c", "a}c", "a:c"])
+def test_message_names_a_clone_whose_path_snakemake_or_python_would_misread(tmp_path, name):
+    folder = tmp_path / name
+    status, printed = Workspace(folder, tiny_config()).run("-n", "demo")
+    assert status != 0
+    (line,) = (line for line in printed.splitlines() if "allowed" in line)
+    allowed = "allowed: a folder without {, } and : in its path. Rename or move it"
+    assert re.fullmatch(rf"the workflow is in '{re.escape(str(folder))}.*'; {allowed}", line)
+    assert "Traceback (most recent call last)" not in printed
+
+
+def test_a_clone_in_a_folder_with_other_characters_is_planned(tmp_path):
+    folder = tmp_path / "a b'c\"d%e$f[g]*ü"
+    assert "demo_data" in Workspace(folder, tiny_config()).must_run("-n", "demo")
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

@@ -15,6 +15,18 @@ _PERCENT = re.compile(
     r"\s*(?:%|percent|per cent)?\.?",
     re.ASCII,
 )
+# Tags around a model's reasoning: <think>, <reasoning>, <|begin_of_thought|>, [THINK], ◁think▷,
+# MedGemma's <unused94> … <unused95>, and gpt-oss's <|channel|>analysis … <|channel|>final.
+_REASONING = (
+    r"(?:think|thought|reason|reflect|analy[sz]|rationale|scratch|monologue|deliberat|draft)\w*"
+)
+_REASONING_TAG = re.compile(
+    rf"(?P<closes><\|?(?:/|end_(?:of_)?)(?:\w+[:_])?{_REASONING}\s*\|?>"
+    r"|\[/THINK\]|◁/think▷|<unused95>|<\|channel\|>\s*final)"
+    rf"|<\|?(?:(?:begin|start)_(?:of_)?)?(?:\w+[:_])?{_REASONING}[^<>/]*>"
+    r"|\[THINK\]|◁think▷|<unused94>|<\|channel\|>\s*(?:analysis|commentary)",
+    re.IGNORECASE,
+)
 
 
 def normalise_spelling(text: str) -> str:
@@ -33,10 +45,36 @@ def _quote(value: object) -> str:
     return "empty" if value is None else f"a {type(value).__name__}"
 
 
+def _remove_reasoning(text: str) -> str:
+    """Remove a model's reasoning, which may hold drafts of the answer.
+
+    What precedes an end without a beginning is reasoning, too: the beginning may be in the prompt.
+
+    Raises
+    ------
+    ValueError
+        A reasoning has no end.
+    """
+    kept, start = "", 0
+    opened: list[str] = []
+    for tag in _REASONING_TAG.finditer(text):
+        kept += "" if opened else text[start : tag.start()]
+        start = tag.end()
+        name = "".join(re.findall(_REASONING, tag[0].casefold()))
+        if not tag["closes"]:
+            opened.append(name)
+        elif name in opened:
+            del opened[opened.index(name) :]
+        else:
+            kept, opened = "", []
+    if opened:
+        raise ValueError("it ends within its reasoning, before the answer")
+    return kept + text[start:]
+
+
 def _find_json_object(raw: str) -> dict[str, Any]:
-    """Find the one JSON object in a text."""
-    # The reasoning part of an answer may hold drafts.
-    text = raw.rpartition("</think>")[2]
+    """Find the one JSON object in a text, outside of its reasoning."""
+    text = _remove_reasoning(raw)
     found: list[dict[str, Any]] = []
     decoder = json.JSONDecoder()
     start = text.find("{")

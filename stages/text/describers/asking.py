@@ -30,15 +30,31 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Unanswered:
-    """A question that the model cannot answer, for example because an endpoint refuses it.
+    """A question without an answer, for example because an endpoint refuses it.
 
     Attributes
     ----------
     reason
-        The reason, for the user, without a full stop.
+        The reason, without a full stop: for the user, and for the model if it is asked again.
+    text
+        What the model wrote nevertheless, for example the beginning of an answer.
+    ask_again
+        Whether the model may answer if it is asked again.
     """
 
     reason: str
+    text: str = ""
+    ask_again: bool = False
+
+
+def spent_max_tokens(text: str, max_tokens: int) -> Unanswered:
+    """Return the outcome of a question whose answer `max_tokens` cut short: `text`."""
+    return Unanswered(
+        f"the answer was cut short, because all {max_tokens} tokens of explain.max_tokens were "
+        "spent before its end",
+        text,
+        ask_again=True,
+    )
 
 
 class VisionLanguageModel(Protocol):
@@ -64,14 +80,19 @@ class VisionLanguageModel(Protocol):
 
         Returns
         -------
-        One item per question: the complete text, unchanged, or `Unanswered` if asking again cannot
-        help; the caller does not repeat such a question.
+        One item per question: the complete text, unchanged, or `Unanswered`. The caller repeats a
+        question if its text cannot be used, or if `Unanswered` says so.
 
         Raises
         ------
         BadInput
             An error that concerns all questions: no model, no network, a wrong key.
         """
+
+
+def _encodable(text: str) -> str:
+    """Replace halves of surrogate pairs, which an endpoint can send and UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _append_error(question: Question, reason: str) -> Question:
@@ -129,13 +150,16 @@ class ModelDescriber:
             replies = self._model.generate(list(pending.values()), attempt)
             retry = {}
             for i, reply in zip(pending, replies, strict=True):
-                if isinstance(reply, Unanswered):
+                raw = answers[i].raw
+                if isinstance(reply, str):
+                    answers[i] = self._parse_answer((*raw, _encodable(reply)))
+                elif reply.ask_again:
+                    raw = (*raw, _encodable(reply.text))
+                    answers[i] = Answer(explanation=None, problem=reply.reason, raw=raw)
+                else:
                     problem = f"the model gave no answer: {reply.reason}"
-                    answers[i] = answers[i].model_copy(update={"problem": problem})
+                    answers[i] = Answer(explanation=None, problem=problem, raw=raw)
                     continue
-                # An endpoint can send half of a surrogate pair, which UTF-8 cannot encode.
-                text = reply.encode("utf-8", "replace").decode()
-                answers[i] = self._parse_answer((*answers[i].raw, text))
                 if reason := answers[i].problem:
                     retry[i] = _append_error(questions[i], reason)
             pending = retry

@@ -1,6 +1,6 @@
 """The connection to an HTTP endpoint: its address, its key, and its errors."""
 
-import http.client
+import logging
 import math
 import os
 import re
@@ -9,11 +9,9 @@ import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import groupby
-from typing import NamedTuple
-from urllib import request
-from urllib.error import URLError
 from urllib.parse import urlsplit
 
+import httpx2
 import numpy as np
 
 from stages.core.cli import BadInput, log
@@ -22,6 +20,9 @@ from stages.core.cli import BadInput, log
 MAX_ANSWER_BYTES = 10_000_000  # bytes
 # Shorter keys are not secret: local servers ask for a placeholder such as "ollama".
 _MIN_SECRET_CHARS = 8
+# The client's own log names each request, and words of the endpoint that may contain the key.
+for _name in ("httpx2", "httpcore2"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 class RetryableError(Exception):
@@ -39,23 +40,6 @@ class RetryableError(Exception):
         super().__init__(reason)
         self.retry_after = retry_after
         self.connected = connected
-
-
-class Reply(NamedTuple):
-    """The endpoint's reply to a request.
-
-    Attributes
-    ----------
-    retry_after
-        How long the endpoint asks the client to wait (Retry-After), s; 0 if it does not.
-    location
-        The target of a redirect; empty if there is none.
-    """
-
-    status: int
-    body: bytes
-    retry_after: float
-    location: str
 
 
 def _check_url(url: str) -> str:
@@ -102,21 +86,32 @@ def _read_key(variable: str) -> str:
     return key
 
 
-def _make_opener() -> request.OpenerDirector:
+def _make_client(headers: dict[str, str], timeout_s: float, encrypted: bool) -> httpx2.Client:
     """Return a client that checks certificates and follows no redirect.
 
     For https it uses the proxy of the environment (https_proxy, no_proxy), which cannot read the
     encrypted data. For http it uses no proxy, because the proxy would see the key and the images.
     """
-    proxies = {name: proxy for name, proxy in request.getproxies().items() if name == "https"}
-    opener = request.OpenerDirector()
-    opener.add_handler(request.ProxyHandler(proxies))
-    opener.add_handler(request.HTTPHandler())
-    opener.add_handler(request.HTTPSHandler(context=ssl.create_default_context()))
-    return opener
+    try:
+        return httpx2.Client(
+            headers=headers,
+            timeout=timeout_s,
+            # The caller limits the requests at a time.
+            limits=httpx2.Limits(max_connections=None),
+            verify=ssl.create_default_context(),
+            trust_env=encrypted,
+        )
+    except (ValueError, ImportError, httpx2.InvalidURL):
+        raise BadInput(
+            "environment variables https_proxy, all_proxy and no_proxy",
+            "value",
+            found="a proxy that cannot be used (the value is not shown)",
+            expected="an HTTP proxy, such as http://proxy:3128",
+            mend="correct or unset them where the job runs",
+        ) from None
 
 
-def _parse_retry_after(header: str | None) -> float:
+def parse_retry_after(header: str | None) -> float:
     """Return the seconds that the header Retry-After asks to wait, 0 if it cannot be parsed.
 
     The header is a number of seconds or a date (RFC 9110, section 10.2.3).
@@ -134,13 +129,13 @@ def _parse_retry_after(header: str | None) -> float:
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0
 
 
-def _read_body(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """Read the body in pieces, because the socket's time-out restarts with each byte."""
+def _read_body(response: httpx2.Response, deadline: float) -> bytes:
+    """Read the body in pieces, because the client's time-out restarts with each of them."""
     body = b""
-    while piece := response.read1(1 << 16):
+    for piece in response.iter_bytes():
         body += piece
         if time.monotonic() > deadline:
-            raise TimeoutError
+            raise httpx2.ReadTimeout("")
         if len(body) > MAX_ANSWER_BYTES:
             raise RetryableError(f"the answer is larger than {MAX_ANSWER_BYTES // 1_000_000} MB")
     return body
@@ -170,11 +165,19 @@ class Connection:
         self.address = _check_url(url) + path
         self._key = _read_key(key_variable)
         self.has_key = bool(self._key)
-        self._opener = _make_opener()
         self._timeout_s = timeout_s
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            # A small compressed answer may become an endless one.
+            "Accept-Encoding": "identity",
+        }
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        self._client = _make_client(headers, timeout_s, urlsplit(url).scheme == "https")
 
-    def post(self, body: bytes) -> Reply:
-        """Send JSON and return the reply, whatever its status.
+    def post(self, body: bytes) -> httpx2.Response:
+        """Send JSON and return the complete reply, whatever its status.
 
         Raises
         ------
@@ -184,38 +187,31 @@ class Connection:
         BadInput
             The certificate is not trusted.
         """
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
         deadline = time.monotonic() + self._timeout_s
         try:
-            post_request = request.Request(self.address, body, headers)
-            with self._opener.open(post_request, timeout=self._timeout_s) as response:
+            with self._client.stream("POST", self.address, content=body) as response:
                 answer = _read_body(response, deadline)
-        except URLError as error:
-            if isinstance(error.reason, ssl.SSLCertVerificationError):
-                raise self._certificate_error(error.reason) from None
-            # In these cases the server accepted the connection and closed it during the request.
-            connected = isinstance(error.reason, ConnectionResetError | BrokenPipeError)
-            reason = f"no connection: {self.clean_message(str(error.reason))}"
-            raise RetryableError(reason, connected=connected) from None
-        except TimeoutError:
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
+            if match := re.search(r"certificate verify failed: (.+?)(?: \(_ssl|$)", str(error)):
+                raise self._certificate_error(match[1]) from None
+            via = " through the proxy" if isinstance(error, httpx2.ProxyError) else ""
+            reason = f"no connection{via}: {self.clean_message(str(error))}"
+            raise RetryableError(reason, connected=False) from None
+        except httpx2.TimeoutException:
             raise RetryableError(f"no answer within {self._timeout_s:g} s") from None
-        except (OSError, http.client.HTTPException) as error:
+        except httpx2.RequestError as error:
             raise RetryableError(
                 f"the connection was lost: {self.clean_message(str(error))}"
             ) from None
-        reply_headers = response.headers
-        location = reply_headers["Location"] or ""
-        return Reply(
-            response.status, answer, _parse_retry_after(reply_headers["Retry-After"]), location
-        )
+        # The content is decoded already.
+        response.headers.pop("Content-Encoding", None)
+        return httpx2.Response(response.status_code, headers=response.headers, content=answer)
 
-    def _certificate_error(self, error: ssl.SSLCertVerificationError) -> BadInput:
+    def _certificate_error(self, found: str) -> BadInput:
         return BadInput(
             self.address,
             "certificate",
-            found=error.verify_message,
+            found=found,
             expected="a certificate of a trusted authority for this host",
             mend="set the environment variable SSL_CERT_FILE to a PEM file with your "
             "authority's certificate, or correct explain.url",

@@ -1,23 +1,30 @@
 """The backend for HTTP endpoints with OpenAI's chat protocol: vLLM, Ollama, GPT-4o, Doubao."""
 
-import base64
-import io
-import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import httpx2
 import numpy as np
-from PIL import Image
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from stages.core.cli import BadInput, log
 from stages.settings.explain import EndpointSettings, ExplainSettings
 from stages.text.describers import BatchRefused, Setup
 from stages.text.describers.asking import ModelDescriber, Question, Unanswered
-from stages.text.describers.connection import Connection, Reply, RetryableError
+from stages.text.describers.completions import Completion
+from stages.text.describers.connection import Connection, RetryableError, parse_retry_after
 from stages.text.describers.prompts import load_prompt
+from stages.text.describers.request import (
+    Names,
+    avoid_names,
+    find_refused_words,
+    make_body,
+    make_names,
+)
 
 # Pauses before a request is sent again, s: they double from the first to the maximum.
 FIRST_PAUSE_S, MAX_PAUSE_S = 1, 60
@@ -32,28 +39,28 @@ _QUESTION_STATUSES = {400, 413, 422}
 _CONTENT_FILTER_CODES = ("content_filter", "content_policy", "sensitivecontent", "riskdetection")
 
 
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Completion(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
-    model: str | None = None
-    system_fingerprint: str | None = None
-
-
 @dataclass(frozen=True)
 class _RefusedQuestion:
-    """The endpoint refused one question; `detail` is the endpoint's message."""
+    """The endpoint refused one question.
+
+    Attributes
+    ----------
+    detail
+        The endpoint's message.
+    words
+        The words of the message that may name a field of the request.
+    """
 
     status: int
     detail: str
+    words: set[str]
+
+
+def _find_error_status(content: Any) -> int | None:
+    """Return the HTTP status that a body without an answer holds as `error.code`, if any."""
+    error = content.get("error") if isinstance(content, dict) else None
+    code = str(error.get("code")) if isinstance(error, dict) else ""
+    return int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
 
 
 class EndpointModel:
@@ -62,9 +69,13 @@ class EndpointModel:
     A picture is sent as PNG in a data URL, with the text in the same user message. Up to
     `concurrency` requests run at a time, each for at most `timeout_s` (see `Connection`). After a
     temporary error (HTTP 408, 409, 425, 429 and from 500 on, time-outs, lost connections, answers
-    that are not a chat completion) a request is sent again, up to `retries` times. The limits of
-    the pauses double; each pause is drawn from the upper half of its limit, and is at least as long
-    as the endpoint asks for.
+    that are not JSON) a request is sent again, up to `retries` times. The limits of the pauses
+    double; each pause is drawn from the upper half of its limit, and is at least as long as the
+    endpoint asks for.
+
+    If the endpoint refuses a request and names one of its fields (HTTP 400, 422), the request is
+    sent again at once, with the field's other name or without it. If it is then accepted, later
+    requests are sent so from the start, and a warning is logged.
 
     Attributes
     ----------
@@ -78,6 +89,8 @@ class EndpointModel:
 
     Parameters
     ----------
+    schema
+        JSON schema of the answers, which is sent if `settings.json_schema` says so.
     pause
         Waits for a number of seconds, or until an event is set.
     rng
@@ -94,6 +107,7 @@ class EndpointModel:
         self,
         settings: ExplainSettings,
         endpoint: EndpointSettings,
+        schema: dict[str, Any],
         *,
         pause: Callable[[threading.Event, float], object] = threading.Event.wait,
         rng: np.random.Generator | None = None,
@@ -107,18 +121,21 @@ class EndpointModel:
         self._pause = pause
         self._rng = rng or np.random.default_rng()
         self._revisions: set[str] = set()
+        self._schema = schema
+        self._names = make_names(settings)
+        self._names_lock = threading.Lock()
 
     def generate(self, questions: Sequence[Question], attempt: int) -> list[str | Unanswered]:
         """Answer each question, in their order; see `asking.VisionLanguageModel`.
 
-        The request's seed is `settings.seed` + `attempt`. A text that is empty, or that
-        `max_tokens` cut short, is returned as it is: the caller cannot parse it, and asks again.
+        The request's seed is `settings.seed` + `attempt`.
 
         Returns
         -------
         One item per question. It is `Unanswered` if the retries failed, if the endpoint refuses
         this question but not others (HTTP 400, 413, 422), if its content filter or the model
-        declines, or if the model used up `max_tokens` before the first word.
+        declines, if its JSON is not a chat completion, or if the answer is empty or cut short; the
+        last two can be asked again.
 
         Raises
         ------
@@ -159,10 +176,10 @@ class EndpointModel:
     def _ask_with_retries(
         self, question: Question, attempt: int, rng: np.random.Generator, stop: threading.Event
     ) -> str | Unanswered | _RefusedQuestion:
-        body = self._make_body(question, attempt)
+        refused: set[str] = set()
         for n_retries in range(self._endpoint.retries + 1):
             try:
-                return self._handle_reply(self._connection.post(body))
+                return self._ask(question, attempt, refused)
             except RetryableError as failure:
                 last = failure
             if last.retry_after > MAX_RETRY_AFTER_S:
@@ -189,62 +206,90 @@ class EndpointModel:
             )
         return Unanswered(f"{last} (tried {n_retries + 1} times)")
 
-    def _make_body(self, question: Question, attempt: int) -> bytes:
-        png = io.BytesIO()
-        Image.fromarray(question.picture).save(png, "PNG")
-        url = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")
-        content = [
-            {"type": "text", "text": question.text},
-            {"type": "image_url", "image_url": {"url": url}},
-        ]
-        fields = {
-            "model": self.name,
-            "messages": [{"role": "user", "content": content}],
-            "temperature": self._settings.temperature,
-            "max_tokens": self._settings.max_tokens,
-            "seed": self._settings.seed + attempt,
-        }
-        return json.dumps(fields).encode()
+    def _ask(
+        self, question: Question, attempt: int, refused: set[str]
+    ) -> str | Unanswered | _RefusedQuestion:
+        """Send a request, and again without each field that a refusal names.
 
-    def _handle_reply(self, reply: Reply) -> str | Unanswered | _RefusedQuestion:
-        if 200 <= reply.status < 300:
-            return self._read_completion(reply.body)
-        raw = reply.body[:2000].decode("utf-8", "replace")
+        `refused` holds the names of these fields; they are added to it.
+        """
+        first_refusal = None
+        names = avoid_names(self._names, refused)
+        while names is not None:
+            body = make_body(question, self._settings, attempt, self._schema, names)
+            outcome = self._handle_reply(self._connection.post(body))
+            if not isinstance(outcome, _RefusedQuestion):
+                if refused:
+                    self._keep_names(names)
+                return outcome
+            # What the user can correct is the request that the settings ask for.
+            first_refusal = first_refusal or outcome
+            named = outcome.words & set(names.values())
+            refused |= named
+            names = avoid_names(names, refused) if named else None
+        assert first_refusal is not None
+        return first_refusal
+
+    def _keep_names(self, names: Names) -> None:
+        with self._names_lock:
+            for field, name in names.items():
+                if name != (before := self._names[field]):
+                    log.warning(
+                        "the endpoint refuses the field %s of a request: it is %s (%s)",
+                        before,
+                        f"sent as {name}" if name else "left out",
+                        "explain.json_schema"
+                        if field == "response_format"
+                        else f"explain.names.{field}",
+                    )
+            self._names = names
+
+    def _handle_reply(self, reply: httpx2.Response) -> str | Unanswered | _RefusedQuestion:
+        raw = reply.content[:2000].decode("utf-8", "replace")
         detail = self._connection.clean_message(raw)
+        status = reply.status_code
+        if reply.is_success:
+            try:
+                content = reply.json()
+            except (ValueError, RecursionError):
+                raise RetryableError(f"the answer is not JSON: {detail}") from None
+            if (error_status := _find_error_status(content)) is None:
+                return self._read_completion(content, detail)
+            status = error_status
         # A used up quota has the status of too many requests, but waiting does not help.
-        may_pass = reply.status in _RETRYABLE_STATUSES or reply.status >= 500
+        may_pass = status in _RETRYABLE_STATUSES or status >= 500
         if may_pass and "insufficient_quota" not in raw:
-            raise RetryableError(f"HTTP {reply.status}: {detail}", retry_after=reply.retry_after)
-        if reply.status in _QUESTION_STATUSES:
+            retry_after = parse_retry_after(reply.headers.get("Retry-After"))
+            raise RetryableError(f"HTTP {status}: {detail}", retry_after=retry_after)
+        if status in _QUESTION_STATUSES:
             if any(code in raw.lower() for code in _CONTENT_FILTER_CODES):
                 return Unanswered(f"the endpoint's content filter refuses the request: {detail}")
-            return _RefusedQuestion(reply.status, detail)
-        if 300 <= reply.status < 400:
-            detail = f"a redirect to {self._connection.clean_message(reply.location)}"
-        raise self._make_http_error(reply.status, detail)
+            return _RefusedQuestion(status, detail, find_refused_words(reply.content))
+        if 300 <= status < 400:
+            target = self._connection.clean_message(reply.headers.get("Location", ""))
+            detail = f"a redirect to {target}"
+        raise self._make_http_error(status, detail)
 
-    def _read_completion(self, body: bytes) -> str | Unanswered:
+    def _read_completion(self, content: Any, detail: str) -> str | Unanswered:
         try:
-            completion = _Completion.model_validate_json(body)
+            completion = Completion.model_validate(content)
         except ValidationError:
-            detail = self._connection.clean_message(body[:2000].decode("utf-8", "replace"))
-            raise RetryableError(f"the answer is not a chat completion: {detail}") from None
+            return Unanswered(f"the answer is not a chat completion: {detail}")
         reported_model = completion.model if completion.model != self.name else ""
-        reported = (reported_model or "", completion.system_fingerprint or "")
-        self._revisions.update(self._connection.redact(word) for word in reported)
-        message, finish_reason = completion.choices[0].message, completion.choices[0].finish_reason
-        text = message.content or ""
-        if finish_reason == "content_filter":
-            return Unanswered("the endpoint's content filter withheld the answer")
-        if message.refusal:
-            refusal = self._connection.clean_message(message.refusal)
-            return Unanswered(f"the model declines to answer: {refusal}")
-        if finish_reason == "length" and not text.strip():
-            return Unanswered(
-                f"the model used all explain.max_tokens ({self._settings.max_tokens}) before the "
-                "first word of the answer; a model that reasons at length needs more"
-            )
-        return self._connection.redact(text)
+        reported = (reported_model, completion.system_fingerprint, "")
+        self._revisions.update(
+            self._connection.redact(word) for word in reported if isinstance(word, str)
+        )
+        # Another name may be in use, but no limit only if the settings say so.
+        limit = self._settings.max_tokens if self._settings.names.max_tokens else None
+        answer = completion.answer(limit)
+        if isinstance(answer, str):
+            return self._connection.redact(answer)
+        return replace(
+            answer,
+            reason=self._connection.clean_message(answer.reason),
+            text=self._connection.redact(answer.text),
+        )
 
     def _make_http_error(
         self, status: int, detail: str, error_type: type[BadInput] = BadInput
@@ -269,7 +314,10 @@ class EndpointModel:
             )
         else:
             expected = f"an endpoint that accepts the request for the model {self.name!r}"
-            mend = "follow the endpoint's message, and correct the settings under explain"
+            mend = (
+                "follow the endpoint's message, and correct the settings under explain; names "
+                "renames fields of the request or leaves them out"
+            )
         return error_type(
             self._connection.address, f"HTTP {status}", found=found, expected=expected, mend=mend
         )
@@ -280,6 +328,5 @@ def make(setup: Setup) -> ModelDescriber:
     assert setup.prompt is not None
     settings = setup.settings
     prompt = load_prompt(setup.prompt)
-    return ModelDescriber(
-        EndpointModel(settings, setup.endpoint), prompt, settings.view, settings.attempts
-    )
+    model = EndpointModel(settings, setup.endpoint, prompt.json_schema())
+    return ModelDescriber(model, prompt, settings.view, settings.attempts)

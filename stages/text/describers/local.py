@@ -15,7 +15,12 @@ from stages.core.device import choose_device
 from stages.settings.explain import ExplainSettings
 from stages.text import pretrained
 from stages.text.describers import Setup
-from stages.text.describers.asking import ModelDescriber, Question, Unanswered
+from stages.text.describers.asking import (
+    ModelDescriber,
+    Question,
+    Unanswered,
+    spent_max_tokens,
+)
 from stages.text.describers.prompts import load_prompt
 
 
@@ -238,6 +243,9 @@ class LocalModel:
     def generate(self, questions: Sequence[Question], attempt: int) -> list[str | Unanswered]:
         """Answer each question, in their order; see `asking.VisionLanguageModel`.
 
+        An answer without the model's end token was cut by `max_tokens`: it is `Unanswered`, and can
+        be asked for again.
+
         Raises
         ------
         BadInput
@@ -270,11 +278,16 @@ class LocalModel:
             raise _unsupported_architecture(
                 self.name, found, "a model whose output is the question and then the answer"
             )
-        return list(
-            self._processor.tokenizer.batch_decode(
-                tokens[:, question_tokens.shape[1] :], skip_special_tokens=True
-            )
-        )
+        answers = tokens[:, question_tokens.shape[1] :]
+        texts = self._processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        # A row that ends before the longest one has the end token, and then padding.
+        end_tokens = self._generation_config.eos_token_id
+        end_tokens = torch.tensor([] if end_tokens is None else end_tokens, device=answers.device)
+        ended = torch.isin(answers, end_tokens).any(dim=1).tolist()
+        return [
+            text if end else spent_max_tokens(text, settings.max_tokens)
+            for text, end in zip(texts, ended, strict=True)
+        ]
 
 
 def make(setup: Setup) -> ModelDescriber:

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import (
@@ -154,6 +154,24 @@ class Prompt(BaseModel):
         }
         question = _PLACEHOLDER_PATTERN.sub(lambda match: words[match[1]], self.question)
         return f"{question.strip()}\n\n{_ANSWER_FORMAT}"
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the answers that `parse` accepts in the given spelling."""
+        words = [word for group in self.characteristics.values() for word in group]
+        values: tuple[dict[str, Any], ...] = (
+            {"type": "string", "enum": list(PLACES)},
+            {"type": "string", "enum": list(self.boundary)},
+            {"type": "array", "items": {"type": "string", "enum": words}},
+            {"type": "number"},
+            {"type": "string", "enum": list(self.confidence)},
+            {"type": "string"},
+        )
+        return {
+            "type": "object",
+            "properties": dict(zip(_ANSWER_KEYS, values, strict=True)),
+            "required": list(_ANSWER_KEYS),
+            "additionalProperties": False,
+        }
 
     def parse(self, raw: str) -> Explanation:
         """Read a model's answer.

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from stages.core import cli, io
 from stages.networks import models
-from stages.published.import_published import import_published, read_checkpoint
+from stages.published.import_published import import_published, read_checkpoint, remove_wrappers
 from tests.workspace import ROOT
 
 PUBLISHED = json.loads((ROOT / "tests/data/published_networks.json").read_text("utf-8"))
@@ -248,9 +248,11 @@ def error_message(tmp_path, contents):
 MEND = "  to mend:  use a complete checkpoint (.pth) that the authors' training wrote"
 
 
-def test_a_small_file_of_the_published_shapes_is_imported(zeros, tmp_path):
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_small_file_of_the_published_shapes_is_imported(zeros, tmp_path, prefix):
     """The tests below change one thing of this file, which is then the reason for the error."""
-    torch.save(checkpoint(**zeros), tmp_path / "best.pth")
+    networks = {role: wrap(state, prefix) for role, state in zeros.items()}
+    torch.save(checkpoint(**networks), tmp_path / "best.pth")
     import_published(tmp_path / "best.pth", tmp_path / "teacher", tmp_path / "student")
 
 
@@ -268,8 +270,43 @@ def test_a_small_file_of_the_published_shapes_is_imported(zeros, tmp_path):
 )
 def test_a_tensor_is_missing(zeros, tmp_path, role, name, expected):
     short = {key: value for key, value in zeros[role].items() if key != name}
+    first, second, third, *others = short
+    names = f", among {first}, {second}, {third} and {len(others)} more"
+    found = "nothing" + (names if "axes" in expected else "")
     assert error_message(tmp_path, checkpoint(**zeros | {role: short})) == (
-        f"best.pth, {role}: {name}\n  found:    nothing\n  expected: {expected}\n{MEND}"
+        f"best.pth, {role}: {name}\n  found:    {found}\n  expected: {expected}\n{MEND}"
+    )
+
+
+def wrap(state, prefix, part=""):
+    """Put a prefix before the names of a part, by default of all."""
+    return {
+        f"{prefix}{name}" if not part else name.replace(part, f"{part}{prefix}"): tensor
+        for name, tensor in state.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("prefix", "part"),
+    [("module.", ""), ("_orig_mod.", ""), ("model.", ""), ("net.", ""), ("module._orig_mod.", ""),
+     ("_orig_mod.module.", ""), ("model.module.", ""), ("model.network.", ""),
+     ("module.", "encoder."), ("_orig_mod.", "encoder.")],
+)  # fmt: skip
+def test_the_prefix_of_a_wrapper_is_taken_off(zeros, prefix, part):
+    for state in zeros.values():
+        assert remove_wrappers(wrap(state, prefix, part), "best.pth") == state
+
+
+def test_a_prefix_that_not_all_names_have_is_shown(zeros, tmp_path):
+    mixed = wrap(zeros["teacher"], "model.") | {"step": torch.zeros(1)}
+    found = error_message(tmp_path, checkpoint(mixed, zeros["student"]))
+    assert "fusion_x1.pos_embedding\n  found:    nothing, among model." in found
+
+
+def test_two_tensors_of_one_name_are_refused(zeros, tmp_path):
+    twice = zeros["teacher"] | {"module.head.2.bias": torch.zeros(1)}
+    assert "best.pth, teacher: head.2.bias\n  found:    two tensors" in error_message(
+        tmp_path, checkpoint(twice, zeros["student"])
     )
 
 

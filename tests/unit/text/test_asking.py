@@ -136,6 +136,22 @@ def test_an_unanswered_question_is_not_asked_again():
     assert len(model.asked) == 2
 
 
+def test_an_unusable_answer_is_asked_for_again_with_its_reason():
+    cut = Unanswered("the answer was cut short", answer(99)[:-1] + "\ud800", ask_again=True)
+    model = Scripted(s1=[cut, answer(5)], s2=[cut, cut, cut])
+    found, failed = ask(model, [sample(1), sample(2)])
+    assert found.explanation.values["area"] == 0.05
+    assert found.raw == (answer(99)[:-1] + "?", answer(5))
+    first, second = (questions[0] for _, questions in model.asked[:2])
+    assert second.text == (
+        f"{first.text}\n\nAn earlier answer of yours could not be used: the answer was cut short. "
+        "Answer again, as it is asked for above."
+    )
+    assert failed.explanation is None
+    assert failed.problem == "no valid answer in 3 attempts: the answer was cut short"
+    assert failed.raw == (answer(99)[:-1] + "?",) * 3
+
+
 def test_a_lone_surrogate_in_an_answer_is_replaced():
     model = Scripted(s1=["\ud800" + answer()])
     (found,) = ask(model, [sample(1)])

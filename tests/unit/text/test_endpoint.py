@@ -1,17 +1,16 @@
 import base64
 import datetime
+import gzip
 import io
 import ipaddress
 import json
 import logging
 import re
 import socket
-import ssl
 import threading
 import time
 import traceback
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,6 +27,7 @@ from stages.settings.explain import EndpointSettings, ExplainSettings
 from stages.text.describers import Sample, Setup, connection, endpoint
 from stages.text.describers.asking import Question, Unanswered
 from stages.text.describers.endpoint import EndpointModel
+from tests.loopback import Handler, Server, completion, error, scripted
 from tests.workspace import ROOT
 
 VARIABLE = "ENDPOINT_TEST_KEY"
@@ -42,99 +42,6 @@ def environment(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
 
 
-def completion(text, *, end="stop", **beside):
-    message = {"role": "assistant", "content": text}
-    return {"choices": [{"index": 0, "message": message, "finish_reason": end}], **beside}
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        stub = self.server.stub
-        with stub.lock:
-            stub.running += 1
-            stub.most = max(stub.most, stub.running)
-        try:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            asked = SimpleNamespace(
-                path=self.path, headers=dict(self.headers), fields=json.loads(body)
-            )
-            asked.text = asked.fields["messages"][0]["content"][0]["text"]
-            with stub.lock:
-                stub.requests.append(asked)
-            answer = stub.answer(asked)
-        finally:
-            with stub.lock:
-                stub.running -= 1
-        self.send(answer)
-
-    def do_CONNECT(self):
-        self.server.stub.requests.append(
-            SimpleNamespace(path=self.path, headers=dict(self.headers))
-        )
-        self.send((403, {}, b""))
-
-    def send(self, answer):
-        """Send the fields of a completion, a tuple (status, headers, body), or raw bytes."""
-        if isinstance(answer, dict):
-            answer = 200, {}, json.dumps(answer).encode()
-        try:
-            if isinstance(answer, bytes):
-                self.wfile.write(answer)
-                self.close_connection = True
-                return
-            status, headers, body = answer
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-        except OSError:
-            # The client gave up, as some tests want.
-            self.close_connection = True
-
-    def log_message(self, *_):
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def handle_error(self, request, client_address):
-        if not self.stub.quiet:
-            super().handle_error(request, client_address)
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(answer, certificate=None, quiet=False):
-        server = Server(("127.0.0.1", 0), Handler)
-        scheme = "http"
-        if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-            scheme = "https"
-        server.stub = SimpleNamespace(
-            answer=answer, requests=[], running=0, most=0, lock=threading.Lock(), quiet=quiet
-        )
-        server.stub.url = f"{scheme}://127.0.0.1:{server.server_port}/v1"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        servers.append((server, thread))
-        return server.stub
-
-    yield start
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def make_model(url, pauses=None, **changes):
     """Make an endpoint model that records its pauses and does not wait."""
     reached = {"key_variable": VARIABLE, "timeout_s": 5} | {
@@ -144,6 +51,7 @@ def make_model(url, pauses=None, **changes):
     return EndpointModel(
         ExplainSettings(backend="openai", **{"model": "tiny-vlm", "url": url, **changes}),
         EndpointSettings(**reached),
+        {},
         pause=lambda halt, seconds: kept.append(seconds),
         rng=np.random.default_rng(7),
     )
@@ -157,16 +65,6 @@ def error_message(model, questions=None):
     with pytest.raises(BadInput) as caught:
         model.generate(questions or [question()], 0)
     return str(caught.value)
-
-
-def scripted(*answers):
-    """Answer the requests with `answers` in turn, and all further requests with the last."""
-    left = list(answers)
-    return lambda asked: left.pop(0) if len(left) > 1 else left[0]
-
-
-def error(message, **beside):
-    return json.dumps({"error": {"message": message, **beside}}).encode()
 
 
 # The request
@@ -367,7 +265,7 @@ def test_the_retry_after_header_sets_the_pause(serve, stated, least, most):
 @example("1e999")
 @example("Wed, 1 Jan 2025 0:3000000000:0 GMT")
 def test_any_retry_after_header_gives_a_finite_time(header):
-    seconds = connection._parse_retry_after(header)
+    seconds = connection.parse_retry_after(header)
     assert 0 <= seconds < float("inf")
 
 
@@ -434,10 +332,18 @@ def test_a_closed_connection_is_retried(serve):
     found = make_model(stub.url, retries=1).generate([question()], 0)
     assert found == [
         Unanswered(
-            "the connection was lost: Remote end closed connection without response (tried 2 times)"
+            "the connection was lost: Server disconnected without sending a response "
+            "(tried 2 times)"
         )
     ]
     assert len(stub.requests) == 2
+
+
+def test_a_compressed_answer_is_read(serve):
+    body = gzip.compress(json.dumps(completion("A polyp.")).encode())
+    stub = serve(lambda asked: (200, {"Content-Encoding": "gzip"}, body))
+    assert make_model(stub.url).generate([question()], 0) == ["A polyp."]
+    assert stub.requests[0].headers["Accept-Encoding"] == "identity"
 
 
 def test_a_too_large_answer_fails(serve, monkeypatch):
@@ -455,57 +361,72 @@ def test_a_too_large_answer_fails(serve, monkeypatch):
     [
         (b"", "(empty)"),
         (b"{", "{"),
+        (b'{"choices": [{"mess', '{"choices": [{"mess'),
+        (b"[" * 100_000, "[" * 300),
         (b"<html>\n  <b>Gateway</b>\n</html>", "<html> <b>Gateway</b> </html>"),
-        (b"[]", "[]"),
-        (b"{}", "{}"),
-        (b'{"choices": []}', '{"choices": []}'),
-        (b'{"choices": [{}]}', '{"choices": [{}]}'),
-        (b'{"choices": "none"}', '{"choices": "none"}'),
         (b'{"error": "no\x1b[31m memory"}', '{"error": "no [31m memory"}'),
         (b"\xff\xfe", "\ufffd\ufffd"),
         (b"x" * 5000, "x" * 300),
-        (b'{"choices": [{"message": {"content": "\\ud800"}}]}', None),
     ],
 )
-def test_an_answer_that_is_not_a_chat_completion_is_retried(serve, body, said):
-    said = body.decode() if said is None else said
+def test_an_answer_that_is_not_json_is_retried(serve, body, said):
     stub = serve(lambda asked: (200, {}, body))
     found = make_model(stub.url, retries=1).generate([question()], 0)
-    assert found == [Unanswered(f"the answer is not a chat completion: {said} (tried 2 times)")]
+    assert found == [Unanswered(f"the answer is not JSON: {said} (tried 2 times)")]
     assert len(stub.requests) == 2
     stub.answer = lambda asked: completion("now")
     assert make_model(stub.url, retries=1).generate([question()], 0) == ["now"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    "body",
     [
-        (completion(" a\n"), " a\n"),
-        # Truncated or empty texts are returned: parsing them fails, and the caller asks again.
-        (completion('{"Location": "upp', end="length"), '{"Location": "upp'),
-        (completion(""), ""),
-        (completion(None), ""),
-        (completion("a", end=None), "a"),
-        (
-            completion(" ", end="length"),
-            Unanswered(
-                "the model used all explain.max_tokens (400) before the first word of the answer; "
-                "a model that reasons at length needs more"
-            ),
-        ),
-        (
-            completion("half of", end="content_filter"),
-            Unanswered("the endpoint's content filter withheld the answer"),
-        ),
-        (
-            {"choices": [{"message": {"content": None, "refusal": "I can't help with that."}}]},
-            Unanswered("the model declines to answer: I can't help with that"),
-        ),
+        "null",
+        "[]",
+        "{}",
+        '"text"',
+        '{"choices": []}',
+        '{"choices": [{}]}',
+        '{"choices": "none"}',
+        '{"choices": [{"message": {"content": 12}}]}',
+        '{"choices": [{"message": {"content": {"Location": "upper left"}}}]}',
+        '{"choices": [{"message": {"content": [{"type": "text"}]}}]}',
+        '{"error": {"message": "no memory"}}',
+        '{"error": "no memory"}',
     ],
 )
-def test_the_text_of_a_completion_is_returned_or_unanswered(serve, answer, expected):
-    stub = serve(lambda asked: answer)
-    assert make_model(stub.url).generate([question()], 0) == [expected]
+def test_json_that_is_not_a_chat_completion_is_not_sent_again(serve, body):
+    stub = serve(lambda asked: (200, {}, body.encode()))
+    found = make_model(stub.url).generate([question()], 0)
+    assert found == [Unanswered(f"the answer is not a chat completion: {body}")]
+    assert len(stub.requests) == 1
+
+
+@pytest.mark.parametrize("code", [429, "503", 502])
+def test_an_error_that_came_with_status_200_is_treated_by_its_own_status(serve, code):
+    failed = {"error": {"message": "Provider busy", "code": code}}
+    stub = serve(scripted(failed, completion("now")))
+    assert make_model(stub.url).generate([question()], 0) == ["now"]
+    assert len(stub.requests) == 2
+    stub = serve(lambda asked: {"error": {"message": "no credit", "code": 402}})
+    assert f"{stub.url}/chat/completions: HTTP 402\n" in error_message(make_model(stub.url))
+
+
+def test_a_text_that_cannot_be_encoded_is_returned(serve):
+    stub = serve(lambda asked: completion("\ud800"))
+    assert make_model(stub.url).generate([question()], 0) == ["\ud800"]
+
+
+def test_reasons_and_texts_of_unusable_answers_are_cleaned(serve, monkeypatch):
+    monkeypatch.setenv(VARIABLE, KEY)
+    stub = serve(lambda asked: completion(f"Half {KEY}", end=f"error\n{KEY}"))
+    assert make_model(stub.url).generate([question()], 0) == [
+        Unanswered(
+            "the endpoint broke the answer off (finish_reason error [key])",
+            "Half [key]",
+            ask_again=True,
+        )
+    ]
     assert len(stub.requests) == 1
 
 
@@ -594,7 +515,8 @@ REFUSALS = {
         (status, True): (
             "not so",
             "an endpoint that accepts the request for the model 'tiny-vlm'",
-            "follow the endpoint's message, and correct the settings under explain",
+            "follow the endpoint's message, and correct the settings under explain; names "
+            "renames fields of the request or leaves them out",
         )
         for status in (400, 402, 405, 413, 415, 422)
     },
@@ -675,7 +597,7 @@ def test_an_error_for_all_questions_stops_them_at_once(serve):
     stub = serve(answer)
     stated = {"backend": "openai", "model": "m", "url": stub.url}
     reached = EndpointSettings(key_variable=VARIABLE, concurrency=2)
-    model = EndpointModel(ExplainSettings(**stated), reached)
+    model = EndpointModel(ExplainSettings(**stated), reached, {})
     start = time.monotonic()
     message = error_message(model, [question(str(i)) for i in range(40)])
     assert time.monotonic() - start < 5
@@ -923,12 +845,37 @@ def test_an_unencrypted_request_goes_through_no_proxy(serve, monkeypatch):
     assert proxy.requests == []
 
 
+@pytest.mark.parametrize("proxy", ["socks5://proxy:1080", "ftp://proxy", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_is_named_without_its_value(monkeypatch, proxy):
+    monkeypatch.setenv("https_proxy", f"{proxy}/{KEY}")
+    with pytest.raises(BadInput) as caught:
+        make_model("https://api.example.org/v1")
+    assert str(caught.value) == (
+        "environment variables https_proxy, all_proxy and no_proxy: value\n"
+        "  found:    a proxy that cannot be used (the value is not shown)\n"
+        "  expected: an HTTP proxy, such as http://proxy:3128\n"
+        "  to mend:  correct or unset them where the job runs"
+    )
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("listed", ["*", "127.0.0.1", "localhost,127.0.0.1"])
+def test_a_host_of_no_proxy_is_reached_directly(serve, monkeypatch, certificate, listed):
+    proxy = serve(lambda asked: completion("caught"))
+    monkeypatch.setenv("https_proxy", proxy.url.removesuffix("/v1"))
+    monkeypatch.setenv("no_proxy", listed)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    stub = serve(lambda asked: completion("directly"), certificate)
+    assert make_model(stub.url).generate([question()], 0) == ["directly"]
+    assert proxy.requests == []
+
+
 def test_a_proxy_for_https_sees_the_host_and_no_key(serve, monkeypatch):
     monkeypatch.setenv(VARIABLE, KEY)
     proxy = serve(lambda asked: completion("caught"))
     monkeypatch.setenv("https_proxy", proxy.url.removesuffix("/v1"))
     message = error_message(make_model("https://api.example.org/v1", retries=0))
-    assert "found:    no connection: Tunnel connection failed: 403 Forbidden" in message
+    assert "found:    no connection through the proxy: 403 Forbidden" in message
     (asked,) = proxy.requests
     assert asked.path == "api.example.org:443"
     assert "Authorization" not in asked.headers

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from stages.core.cli import BadInput
 from stages.settings.explain import EndpointSettings, ExplainSettings
 from stages.text.describers import Sample, Setup
-from stages.text.describers.asking import Question
+from stages.text.describers.asking import Question, Unanswered
 from stages.text.describers.local import LocalModel, _make_gumbel_sampler, _make_seed, make
 from stages.text.describers.prompts import load_prompt
 from tests.models_on_disk import edit_json, write_paligemma, write_qwen, write_vlm
@@ -84,8 +84,9 @@ def message(model, **changes):
 def test_answers_are_texts_and_reproducible(folders, name):
     model = local(folders[name])
     answers = model.generate(QUESTIONS, 0)
-    assert [type(answer) for answer in answers] == [str] * 3
-    assert len(set(answers)) == 3
+    # They say nonsense without an end.
+    assert [type(answer) for answer in answers] == [Unanswered] * 3
+    assert len({answer.text for answer in answers}) == 3
     assert model.generate(QUESTIONS, 0) == answers
     assert local(folders[name]).generate(QUESTIONS, 0) == answers
 
@@ -126,6 +127,29 @@ def test_picture_and_text_both_matter(folders, name):
 def test_only_the_answer_is_returned(answering):
     """Neither the question nor the end token is part of the answer."""
     assert local(answering).generate(QUESTIONS, 0) == [ANSWER] * 3
+
+
+@pytest.mark.parametrize("several_ends", [False, True])
+def test_an_answer_that_max_tokens_cuts_is_none(answering, several_ends):
+    """The answer is one token, and the end is the second."""
+    model = local(answering)
+    if several_ends:
+        model._generation_config.eos_token_id = [0, model._generation_config.eos_token_id]
+    assert model.generate(QUESTIONS[:2], 0) == [ANSWER] * 2
+
+    model._generation_config.max_new_tokens = 1
+    assert (
+        model.generate(QUESTIONS[:2], 0)
+        == [
+            Unanswered(
+                "the answer was cut short, because all 16 tokens of explain.max_tokens were spent "
+                "before its end",
+                ANSWER,
+                ask_again=True,
+            )
+        ]
+        * 2
+    )
 
 
 def test_an_answer_has_at_most_max_tokens(folders):

@@ -112,12 +112,37 @@ def test_an_answer_becomes_sentences_and_values():
     }
 
 
+REASONING_TAGS = [
+    ("<think>", "</think>"),
+    ("<THINK>\n", "</THINK >"),
+    ("<thinking budget=9>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<inner_monologue>", "</inner_monologue>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<unused94>thought\n", "<unused95>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+]
+
+
 @pytest.mark.parametrize(
     "raw",
     [
         f"```json\n{answer()}\n```",
         f"Here is the answer {{as asked}}:\n{answer()}\nI hope that it helps {{:-)}}.",
-        f"<think>A draft: {answer(Location='lower left')}</think>\n{answer()}",
+        *[
+            f"{opens}A draft: {answer(Location='lower left')}{closes}\n{answer()}"
+            for opens, closes in [*REASONING_TAGS, ("", "</think>"), ("", "</reasoning>")]
+        ],
+        f"{answer()}<think>It is done.</think>",
+        f"<think>a</think><think>{answer(Location='lower left')}</think>{answer()}",
+        f"<think>I write in <think>: {answer(Location='lower left')}</think>{answer()}",
+        f"<think>{answer(Location='lower left')}</thinking>{answer()}",
+        f"<answer>{answer()}</answer>",
+        f"Between <words> and <number from 0 to 100>: {answer()}",
         json.dumps({key.lower().replace(" ", "_"): value for key, value in ANSWER.items()}),
         json.dumps({key.upper().replace(" ", "-"): value for key, value in ANSWER.items()}),
         json.dumps(ANSWER, indent=2) + "\n",
@@ -173,6 +198,14 @@ def test_the_area_is_a_percentage(area, value, sentence):
         ('{"a":' * 5000, "it holds no valid JSON object"),
         ('{"a": ' + "[" * 5000 + "]" * 5000 + "}", "it holds no valid JSON object"),
         (f"[{answer()}, {answer()}]", "it holds 2 JSON objects, and one is wanted"),
+        *[(f"{opens}A draft: {answer()} but", "it ends within its reasoning, before the answer")
+          for opens, _ in REASONING_TAGS],
+        (f"<think>a</think><think>{answer()} but", "it ends within its reasoning, before the "
+         "answer"),
+        (f"<think><reasoning>a</reasoning>{answer()} but", "it ends within its reasoning, before "
+         "the answer"),
+        (f"{answer()}<think>but", "it ends within its reasoning, before the answer"),
+        (f"{answer()}</think>I cannot.", "it holds no valid JSON object"),
         ("{}", "keys are missing: Location, Boundary, Characteristics, Area Percentage, "
          "Confidence, Remarks"),
         (json.dumps({"answer": ANSWER}), "keys are missing: Location, Boundary, Characteristics, "
