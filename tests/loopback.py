@@ -1,8 +1,20 @@
-"""An endpoint on loopback that answers as a test says, and counts the requests."""
+"""Answers of a model, and an endpoint on loopback that sends them and counts the requests."""
 
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
+
+
+def valid_answer(prompt):
+    """Return the fields of an answer that a prompt allows."""
+    return {
+        "Location": "upper left",
+        "Boundary": prompt.boundary[0],
+        "Characteristics": [words[0] for words in prompt.characteristics.values()],
+        "Area Percentage": 12,
+        "Confidence": prompt.confidence[0],
+        "Remarks": "It stands out.",
+    }
 
 
 def completion(text, *, end="stop", **beside):

@@ -5,6 +5,7 @@ or because the export was appended to itself. Readers are told apart by their na
 another reading of the image begins where the time falls back.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,9 @@ def count_once(file: Path, fixations: pd.DataFrame) -> pd.DataFrame:
     return fixations.drop(columns="reading")
 
 
-def _name_lines(lines: pd.Index) -> str:
-    return f"line{'s' * (len(lines) > 1)} {list_names(lines.tolist(), _MAX_LINES)}"
+def name_lines(lines: Collection[int]) -> str:
+    """Name lines of a file for a message, the first five by their numbers."""
+    return f"line{'s' * (len(lines) > 1)} {list_names([*lines], _MAX_LINES)}"
 
 
 def _check_without_starts(file: Path, fixations: pd.DataFrame) -> None:
@@ -93,7 +95,7 @@ def _check_without_starts(file: Path, fixations: pd.DataFrame) -> None:
         return
     raise BadInput(
         file,
-        _name_lines(fixations.index[wrong]),
+        name_lines(fixations.index[wrong]),
         found=f"{wrong.sum()} of {len(wrong)} rows repeat a fixation, or continue that of the row "
         "above",
         expected="each fixation once",
@@ -110,7 +112,7 @@ def _drop_copies(file: Path, fixations: pd.DataFrame) -> pd.DataFrame:
         log.warning(
             "%s: %d of %d fixations have the image, place, duration and start of another one, and "
             "do not count (%s): did you append an export to an existing file?",
-            file, copies.sum(), len(fixations), _name_lines(fixations.index[copies]),
+            file, copies.sum(), len(fixations), name_lines(fixations.index[copies]),
         )  # fmt: skip
     return fixations[~copies]
 
@@ -141,7 +143,7 @@ def _join(file: Path, fixations: pd.DataFrame) -> pd.DataFrame:
         row = int(apart.argmax())
         raise BadInput(
             file,
-            _name_lines(ordered.index[row : row + 2].sort_values()),
+            name_lines(ordered.index[row : row + 2].sort_values()),
             found=f"{apart.sum()} of {len(fixations)} fixations of one image at the time of "
             "another one, but at another place",
             expected="one fixation of each reader at a time",
@@ -164,7 +166,7 @@ def _join(file: Path, fixations: pd.DataFrame) -> pd.DataFrame:
             "or a row for each sample? Of two at one place the longer one counts; otherwise the "
             "earlier one ends where the later one begins. To choose: recording.rows (one eye), "
             "recording.columns.index (rows of one fixation); %s",
-            file, changed, len(fixations), _name_lines(lines), _READERS,
+            file, changed, len(fixations), name_lines(lines), _READERS,
         )  # fmt: skip
     ordered = ordered.assign(duration_ms=np.where(late, end - start, ordered["duration_ms"]))
     ordered = ordered.iloc[np.argsort(order[kept])]
@@ -217,5 +219,5 @@ def _warn_of_readings(file: Path, fixations: pd.DataFrame) -> None:
             "%s: the fixations of a reader on an image (on %d) last longer than the time from the "
             "first to the last: where the start falls back (%s), another reader or trial begins. "
             "If not, delete these rows; %s",
-            file, longer.sum(), _name_lines(fixations.index[again]), _READERS,
+            file, longer.sum(), name_lines(fixations.index[again]), _READERS,
         )  # fmt: skip

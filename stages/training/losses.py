@@ -94,6 +94,17 @@ def soft_dice(logits: Tensor, target: Tensor, trusted: Tensor) -> Tensor:
     return (difference / (total + 1)).mean()
 
 
+def label_loss(
+    logits: Tensor, target: Tensor, trusted: Tensor, *, dice_weight: float, balance: float = 0
+) -> Tensor:
+    """Partial cross-entropy, and with a `dice_weight` the Dice loss times this weight.
+
+    The parameters are those of `partial_cross_entropy`.
+    """
+    loss = partial_cross_entropy(logits, target, trusted, balance=balance)
+    return loss + dice_weight * soft_dice(logits, target, trusted) if dice_weight else loss
+
+
 def feature_alignment(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
     """AFC: mean over scales and pixels of 1 − cos(student, teacher) along the channels.
 

@@ -11,7 +11,7 @@ from stages.networks import models
 from stages.settings.training import TeacherSettings
 from stages.training import augment, loop, samples
 from stages.training.encoder import load_encoder
-from stages.training.losses import partial_cross_entropy, soft_dice
+from stages.training.losses import label_loss
 from stages.training.samples import Batch, Column, Samples, normalise
 
 
@@ -37,10 +37,13 @@ def make_teacher_step(model: models.Teacher, settings: TeacherSettings) -> loop.
         if settings.background is not None:
             background = local_batch(batch["refined"]) < settings.background
         logits = model(local_batch(batch["image"]), text).logits
-        trusted = precise | background
-        loss = partial_cross_entropy(logits, precise, trusted, balance=settings.class_balance)
-        if settings.dice_weight:
-            loss = loss + settings.dice_weight * soft_dice(logits, precise, trusted)
+        loss = label_loss(
+            logits,
+            precise,
+            precise | background,
+            dice_weight=settings.dice_weight,
+            balance=settings.class_balance,
+        )
         return {"loss": loss}
 
     return step

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.core.cli import BadInput, Problems, list_names, log
-from stages.gaze.overlaps import MAX_LATE_MS
+from stages.core.cli import BadInput, Problems, log
+from stages.gaze.overlaps import MAX_LATE_MS, name_lines
 from stages.gaze.recordings import fixations as fixation_tables
 from stages.gaze.recordings.columns import (
     as_row_values,
@@ -365,9 +365,9 @@ class _Falls:
         if late:
             log.warning(
                 "%s: in %d rows the time is less than in the row above of the same recording "
-                "(line%s %s): rows are in the wrong order, or twice. All rows of one fixation "
+                "(%s): rows are in the wrong order, or twice. All rows of one fixation "
                 "count once",
-                file, len(late), "s" * (len(late) > 1), list_names(late, 5),
+                file, len(late), name_lines(late),
             )  # fmt: skip
 
 

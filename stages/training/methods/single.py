@@ -10,7 +10,7 @@ from stages.core.processes import local_batch
 from stages.networks import models
 from stages.settings.training import StudentSettings
 from stages.training import augment, loop
-from stages.training.losses import partial_cross_entropy, soft_dice
+from stages.training.losses import label_loss
 from stages.training.methods import pixel_labels
 from stages.training.samples import Batch
 
@@ -32,9 +32,6 @@ def make_model_and_step(
         target = local_batch(pixel_labels(batch, settings))
         logits = student(local_batch(batch["image"])).logits
         everywhere = torch.ones_like(target, dtype=torch.bool)
-        loss = partial_cross_entropy(logits, target, everywhere)
-        if settings.dice_weight:
-            loss = loss + settings.dice_weight * soft_dice(logits, target, everywhere)
-        return {"loss": loss}
+        return {"loss": label_loss(logits, target, everywhere, dice_weight=settings.dice_weight)}
 
     return nn.ModuleDict({"student": student}), step

@@ -15,6 +15,7 @@ from stages.text.describers import Sample, Setup
 from stages.text.describers.asking import Question, Unanswered
 from stages.text.describers.local import LocalModel, _make_gumbel_sampler, _make_seed, make
 from stages.text.describers.prompts import load_prompt
+from tests.loopback import valid_answer
 from tests.models_on_disk import edit_json, write_paligemma, write_qwen, write_vlm
 from tests.workspace import ROOT
 
@@ -448,17 +449,6 @@ def test_a_model_that_does_not_fit_into_memory_raises(folders, monkeypatch):
 
 
 # The backend
-
-
-def valid_answer(prompt):
-    return {
-        "Location": "upper left",
-        "Boundary": prompt.boundary[0],
-        "Characteristics": [words[0] for words in prompt.characteristics.values()],
-        "Area Percentage": 12,
-        "Confidence": prompt.confidence[0],
-        "Remarks": "It stands out.",
-    }
 
 
 def test_a_sample_is_explained(tmp_path):

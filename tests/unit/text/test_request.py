@@ -14,7 +14,7 @@ from stages.text.describers.asking import Question, Unanswered
 from stages.text.describers.endpoint import EndpointModel
 from stages.text.describers.prompts import load_prompt
 from stages.text.describers.request import avoid_names, find_refused_words
-from tests.loopback import completion
+from tests.loopback import completion, valid_answer
 from tests.workspace import ROOT
 
 QUESTION = Question(np.zeros((2, 3, 3), np.uint8), "What is it?")
@@ -198,14 +198,7 @@ def test_the_schema_of_a_prompt_describes_its_answers():
     prompt = load_prompt(ROOT / "workflow/prompts/generic.yaml")
     schema = prompt.json_schema()
     assert schema["required"] == list(schema["properties"])
-    answer = {
-        "Location": "upper left",
-        "Boundary": prompt.boundary[0],
-        "Characteristics": [words[0] for words in prompt.characteristics.values()],
-        "Area Percentage": 12,
-        "Confidence": prompt.confidence[0],
-        "Remarks": "It stands out.",
-    }
+    answer = valid_answer(prompt)
     jsonschema.validate(answer, schema)
     assert prompt.parse(json.dumps(answer)).values["area"] == 0.12
     for change in ({"Location": "top"}, {"Boundary": "no word"}, {"More": 1}):

@@ -120,11 +120,11 @@ def test_pseudolabels_change_the_student_and_the_seed_determines_it(files, teach
 def test_the_gaze_loss_excludes_pixels_that_the_pseudolabels_contradict(teacher, monkeypatch):
     recorded = []
 
-    def record(logits, target, trusted):
+    def record(logits, target, trusted, *, dice_weight):
         recorded.append((target.bool(), trusted))
         return logits.mean()
 
-    monkeypatch.setattr(distilled, "partial_cross_entropy", record)
+    monkeypatch.setattr(distilled, "label_loss", record)
     settings = StudentSettings(**TINY | {"darm_ratio": 0, "target_crf": CRF})
     architecture = models.Architecture(
         role="student", channels=3, size=SIZE, widths=(8,) * 6, head_width=8
