@@ -58,14 +58,14 @@ class StageFiles(NamedTuple):
     explanations: Path
 
 
-def write_fixations(prepared: Path, table: Path) -> None:
+def write_fixations(prepared: Path, table: Path, reader: ScanSettings) -> None:
     """Simulate gaze on the images of all splits, in the columns of the published export."""
     rows = []
     with io.open_h5(prepared, "mask", "original_size") as file:
         for i, name in enumerate(io.read_strings(file, "sample_id")):
             rng, (height, width) = np.random.default_rng([0, i]), file["original_size"][i]
             x, y, duration, start = simulate_fixations(
-                file["mask"][i] > 0, settings=ScanSettings(), rng=rng
+                file["mask"][i] > 0, settings=reader, rng=rng
             ).T
             columns = {
                 "IMAGE": f"{name}.jpg",
@@ -87,7 +87,9 @@ def make_stage_files(dataset: DatasetSettings, folder: Path) -> StageFiles:
     files = StageFiles(*(folder / f"{stage}.h5" for stage in ("prepared", "gaze", "explanations")))
     make_demo_data(folder / "raw", dataset.demo)
     prepare(folder / "raw", files.prepared, dataset.prepare, threads=1)
-    write_fixations(files.prepared, folder / "fixations.csv")
+    write_fixations(
+        files.prepared, folder / "fixations.csv", dataset.gaze.simulate or dataset.demo.scan
+    )
     make_pseudomasks(files.prepared, files.gaze, dataset.gaze, 1, 0, folder / "fixations.csv")
     answers, texts = folder / "answers.jsonl", folder / "texts.h5"
     explain(

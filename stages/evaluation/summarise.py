@@ -18,7 +18,7 @@ COLUMNS = [
     "dataset", "experiment", "model", "split", "seeds", "n",
     "dice_mean", "dice_std", "iou_mean", "iou_std",
     "hd95_mean", "hd95_std", "asd_mean", "asd_std",
-    "unit", "undefined", "hd95_penalised", "annotation_seconds_per_image", "gaze",
+    "unit", "undefined", "hd95_penalised", "asd_penalised", "annotation_seconds_per_image", "gaze",
     "dice_patient_mean", "dice_patient_std",
 ]  # fmt: skip
 
@@ -30,7 +30,7 @@ def aggregate(rows: pd.DataFrame, seeds: int) -> dict[str, object]:
     `dice_patient_…` are over subjects: each has the mean of its images and seeds. Rows without
     numbers (no mask) are ignored. An undefined distance (one of the two masks is empty) counts in
     `undefined`, is ignored in the means of the distances, and counts as the diagonal of its image
-    in `hd95_penalised`.
+    in `hd95_penalised` and `asd_penalised`.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def aggregate(rows: pd.DataFrame, seeds: int) -> dict[str, object]:
 
     Returns
     -------
-    The columns of summary.csv from `seeds` to `hd95_penalised`, and `dice_patient_…`. `n` is the
+    The columns of summary.csv from `seeds` to `asd_penalised`, and `dice_patient_…`. `n` is the
     number of images with a mask, per seed. A mean of no value or a deviation of one value is NaN.
     If some images are in mm and some in px, `unit` is "mixed" and the distances are NaN.
     """
@@ -59,6 +59,7 @@ def aggregate(rows: pd.DataFrame, seeds: int) -> dict[str, object]:
         "unit": units[0] if len(units) == 1 else "mixed",
         "undefined": undefined,
         "hd95_penalised": scored["hd95"].fillna(scored["diagonal"]).mean(),
+        "asd_penalised": scored["asd"].fillna(scored["diagonal"]).mean(),
         "dice_patient_mean": patient_dice.mean(),
         "dice_patient_std": patient_dice.std(),
     }

@@ -1,5 +1,7 @@
 """A model of how a reader looks at an image: search, then the target, then its border."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -19,10 +21,26 @@ def _draw_pixels(region: NDArray[np.bool_], count: int, rng: np.random.Generator
     return np.stack([x[chosen] + 0.5, y[chosen] + 0.5], axis=1) / region.shape[::-1]
 
 
-def _draw_search(count: int, rng: np.random.Generator) -> Points:
-    """Draw a random walk with long steps that starts near the image's centre."""
-    steps = rng.normal(0, 0.17, (count, 2))
+def _draw_search(count: int, step: float, rng: np.random.Generator) -> Points:
+    """Draw a random walk that starts near the image's centre."""
+    steps = rng.normal(0, step, (count, 2))
     return np.clip(0.5 + np.cumsum(steps, axis=0), 0.02, 0.98)
+
+
+def _draw_inside(
+    region: NDArray[np.bool_], count: int, settings: ScanSettings, rng: np.random.Generator
+) -> Points:
+    """Draw fixations that cover a region evenly, and order them so that the eye moves little."""
+    choices = _draw_pixels(region, count * settings.even, rng).reshape(count, settings.even, 2)
+    places = [choices[0, 0]]
+    for choice in choices[1:]:
+        to_nearest = np.linalg.norm(choice[:, None] - np.stack(places), axis=2).min(axis=1)
+        places.append(choice[to_nearest.argmax()])
+    path = [places.pop(0)]
+    while places:
+        distance = [math.dist(place, path[-1]) for place in places[: settings.nearest]]
+        path.append(places.pop(int(np.argmin(distance))))
+    return np.stack(path)
 
 
 def _draw_target_visit(
@@ -35,16 +53,20 @@ def _draw_target_visit(
     Positions inside and on the border, x, y in [0, 1]; and the median duration of each, ms.
     """
     depth = ndimage.distance_transform_edt(np.pad(target, 1))[1:-1, 1:-1]
-    core = depth >= 0.5 * depth.max()
+    core = target & (depth >= settings.core * depth.max())
     rim = target & (depth <= max(1.5, 0.12 * depth.max()))
-    inside_count = int(rng.integers(settings.target[0], settings.target[1] + 1))
-    border_count = int(rng.integers(settings.border[0], settings.border[1] + 1))
+    # People look longer at a large target.
+    growth = 1 + settings.growth * math.sqrt(target.mean())
+    inside_count, border_count = (
+        round(growth * int(rng.integers(low, high + 1)))
+        for low, high in (settings.target, settings.border)
+    )
     border = _draw_pixels(rim, border_count, rng)
-    centre = border.mean(axis=0)
     # The eye follows the border; it does not jump across the target.
-    border = border[np.argsort(np.arctan2(border[:, 1] - centre[1], border[:, 0] - centre[0]))]
+    around = border - border.mean(axis=0) if border_count else border
+    border = border[np.argsort(np.arctan2(around[:, 1], around[:, 0]))]
     return (
-        [_draw_pixels(core, inside_count, rng), border],
+        [_draw_inside(core, inside_count, settings, rng), border],
         [np.full(inside_count, settings.target_ms), np.full(border_count, settings.border_ms)],
     )
 
@@ -74,7 +96,10 @@ def simulate_fixations(
     (F, 4) float64: x, y in [0, 1]; duration and start in ms.
     """
     count = int(rng.integers(settings.search[0], settings.search[1] + 1))
-    points, medians = [_draw_search(count, rng)], [np.full(count, settings.search_ms)]
+    points, medians = (
+        [_draw_search(count, settings.search_step, rng)],
+        [np.full(count, settings.search_ms)],
+    )
     parts, n = ndimage.label(mask)
     sizes = np.bincount(parts.ravel())[1:]
     for part in np.argsort(-sizes, kind="stable")[:n]:

@@ -130,11 +130,11 @@ class Page(NamedTuple):
     settings: str
 
 
-HEADLINE_COLUMNS = ["Experiment", "Dice", "IoU", "HD95", "ASD", "n", "Undefined",
+HEADLINE_COLUMNS = ["Experiment", "Dice", "IoU", "HD95", "ASD", "n", "Misses",
                     "Annotation, s/image", "Gaze"]  # fmt: skip
 ALL_COLUMNS = ["Data set", "Experiment", "Model", "Split", "Seeds", "n", "Dice", "IoU", "HD95",
-               "ASD", "Undefined", "HD95 penalised", "Dice per patient", "Annotation, s/image",
-               "Gaze"]  # fmt: skip
+               "ASD", "Undefined", "HD95 penalised", "ASD penalised", "Dice per patient",
+               "Annotation, s/image", "Gaze"]  # fmt: skip
 PROVENANCE_COLUMNS = ["Result", "Code", "Commit", "Seconds", "Peak memory, MB", "Host", "Device",
                       "Versions", "SHA-256"]  # fmt: skip
 
@@ -274,8 +274,9 @@ teacher (gaze only, lower bound) and on full masks (supervised, upper bound).</p
 {% endfor %}
 </table></div>
 <p class="small" style="margin-top:.7rem">Mean ± standard deviation over images and seeds, at full
-resolution. Dice, IoU: higher is better. HD95, ASD: distances between outlines, lower is better;
-they are undefined if one of the two masks is empty, and <em>Undefined</em> counts these cases.
+resolution. Dice, IoU: higher is better. HD95, ASD: distances between outlines, lower is better. If
+one of the two masks is empty, the image counts as a miss, with its diagonal as the distance; the
+table of all models also has the distances without misses.
 Annotation: mean dwell time of the reader, or the stated time to draw a mask. Gaze –: trained on
 masks. n: number of images with a mask. –: missing value.</p>
 {% for note, titles in notes %}

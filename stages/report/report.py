@@ -62,14 +62,18 @@ def _read_summary(file: Path, datasets: tuple[ReportDataset, ...]) -> pd.DataFra
     return summary
 
 
-def _format_scores(row: dict[str, Any]) -> list[str]:
-    """Format Dice, IoU, HD95 and ASD of a summary row."""
-    unit = row["unit"]
+def _format_overlaps(row: dict[str, Any]) -> list[str]:
+    """Format Dice and IoU of a summary row."""
     return [
-        format_mean_std(row["dice_mean"], row["dice_std"], (3, 2)),
-        format_mean_std(row["iou_mean"], row["iou_std"], (3, 2)),
-        format_mean_std(row["hd95_mean"], row["hd95_std"], (1, 1), unit),
-        format_mean_std(row["asd_mean"], row["asd_std"], (2, 2), unit),
+        format_mean_std(row[f"{name}_mean"], row[f"{name}_std"], (3, 2)) for name in ("dice", "iou")
+    ]
+
+
+def _format_penalised(row: dict[str, Any]) -> list[str]:
+    """Format HD95 and ASD of a summary row, with the image's diagonal where they are undefined."""
+    return [
+        format_number(row[f"{name}_penalised"], digits, row["unit"])
+        for name, digits in (("hd95", 1), ("asd", 2))
     ]
 
 
@@ -83,7 +87,8 @@ def headline_rows(summary: pd.DataFrame) -> list[list[str]]:
     cells = {
         row["experiment"]: [
             row["experiment"],
-            *_format_scores(row),
+            *_format_overlaps(row),
+            *_format_penalised(row),
             format_number(row["n"]),
             format_number(row["undefined"]),
             format_number(row["annotation_seconds_per_image"], 1),
@@ -104,9 +109,11 @@ def all_rows(summary: pd.DataFrame, titles: dict[str, str]) -> list[list[str]]:
             row["split"],
             format_number(row["seeds"]),
             format_number(row["n"]),
-            *_format_scores(row),
+            *_format_overlaps(row),
+            format_mean_std(row["hd95_mean"], row["hd95_std"], (1, 1), row["unit"]),
+            format_mean_std(row["asd_mean"], row["asd_std"], (2, 2), row["unit"]),
             format_number(row["undefined"]),
-            format_number(row["hd95_penalised"], 1, row["unit"]),
+            *_format_penalised(row),
             format_mean_std(row["dice_patient_mean"], row["dice_patient_std"], (3, 2)),
             format_number(row["annotation_seconds_per_image"], 1),
             row["gaze"] or MISSING,

@@ -47,6 +47,7 @@ def test_two_seeds_of_three_images_of_two_patients():
     # 0.09 + 0.01 + 0.01 + 0.01 + 0.01 + 0.09 = 0.22, std √(0.22 / 5).
     # Patient p: (0.4 + 0.6 + 0.6 + 0.8) / 4 = 0.6, q: (0.8 + 1) / 2 = 0.9: mean 0.75 (not 0.7),
     # std √(2 · 0.15²) = 0.15 √2. HD95 2, 4, –, 0, 2, 2: mean 10 / 5, with diagonal 10: 20 / 6.
+    # ASD is half of HD95: (5 + 10) / 6.
     table = frame(
         row("1", "p", 0.4, 2), row("2", "p", 0.6, 4), row("3", "q", 0.8, NAN),
         row("1", "p", 0.6, 0), row("2", "p", 0.8, 2), row("3", "q", 1.0, 2),
@@ -59,7 +60,7 @@ def test_two_seeds_of_three_images_of_two_patients():
             "iou_mean": 0.35, "iou_std": math.sqrt(0.22 / 5) / 2,
             "hd95_mean": 2, "hd95_std": math.sqrt(8 / 4),
             "asd_mean": 1, "asd_std": math.sqrt(8 / 4) / 2,
-            "unit": "px", "undefined": 1, "hd95_penalised": 20 / 6,
+            "unit": "px", "undefined": 1, "hd95_penalised": 20 / 6, "asd_penalised": 15 / 6,
             "dice_patient_mean": 0.75, "dice_patient_std": 0.15 * math.sqrt(2),
         }
     )  # fmt: skip

@@ -9,8 +9,9 @@ from hypothesis.extra.numpy import arrays
 from stages.gaze.scanpath import MIN_FIXATION_MS, simulate_fixations
 from stages.settings.scanpath import ScanSettings
 
-# No noise and no distraction: positions are exact, and durations equal the medians.
-EXACT = {"jitter": 0, "drift": 0, "distraction": 0, "spread": 0}
+# No noise and no distraction: positions are exact, and durations equal the medians. No growth:
+# counts are those of the settings.
+EXACT = {"jitter": 0, "drift": 0, "distraction": 0, "spread": 0, "growth": 0}
 
 masks = st.tuples(st.integers(1, 24), st.integers(1, 24)).flatmap(lambda s: arrays(bool, s))
 seeds = st.integers(0, 2**32)
@@ -61,15 +62,16 @@ def test_mask_is_not_modified_and_seeds_differ():
 def test_without_noise_most_dwell_is_on_a_large_target(seed):
     fixations = scan(disc(), seed, jitter=0, drift=0, distraction=0)
     on_target = inside(fixations, disc())
-    # By the default counts, at least 4 + 4 fixations on the target and at most 3 of the search.
-    assert on_target.sum() >= 8 - 1  # one may be too short to be reported
+    # By the default counts, one of the search, and at least round(5 (1 + 5.7 √0.196)) = 18 inside.
+    assert on_target.sum() >= 18 - 1  # one may be too short to be reported
     assert fixations[on_target, 2].sum() > 0.7 * fixations[:, 2].sum()
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_order_is_search_then_inside_then_border(seed):
     counts = {"search": (2, 2), "target": (5, 5), "border": (9, 9)}
-    fixations = scan(disc(), seed, **EXACT, **counts)
+    medians = {"search_ms": 180, "target_ms": 400, "border_ms": 250}
+    fixations = scan(disc(), seed, **EXACT, **counts, **medians, core=0.5)
     assert fixations[:, 2].tolist() == [180] * 2 + [400] * 5 + [250] * 9
     # Each fixation starts 40 ms (a saccade) after the end of the previous one.
     assert fixations[:4, 3].tolist() == [40, 260, 480, 920]
@@ -94,18 +96,40 @@ def test_largest_part_first_and_specks_are_ignored():
 @given(seeds, st.integers(1, 30), st.integers(1, 30))
 def test_an_empty_mask_is_only_searched(seed, height, width):
     fixations = scan(np.zeros((height, width), bool), seed, **EXACT)
-    assert 1 <= len(fixations) <= 3
-    assert (fixations[:, 2] == 180).all()
+    assert fixations[:, 2].tolist() == [250]
 
 
 def test_distraction_1_adds_a_glance_after_each_fixation():
     counts = {"search": (1, 1), "target": (6, 6), "border": (6, 6)}
     fixations = scan(disc(radius=5), 0, **EXACT | {"distraction": 1.0}, **counts)
     assert len(fixations) == 2 * 13
-    assert (fixations[1::2, 2] == 180).all()
+    assert (fixations[1::2, 2] == 250).all()
     # The target covers less than 1 % of the image, so random glances rarely hit it.
     assert inside(fixations[1::2], disc(radius=5)).sum() <= 2
     assert inside(fixations[2::2], disc(radius=5)).all()
+
+
+@pytest.mark.parametrize(("growth", "inside"), [(0, 10), (2, 19), (10, 54)])
+def test_a_larger_target_gets_more_fixations(growth, inside):
+    # The disc covers 0.196 of the image: 10 (1 + growth √0.196).
+    fixations = scan(disc(), 0, **EXACT | {"growth": growth}, search=(0, 0), target=(10, 10))
+    assert len(fixations) == inside
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_even_fixations_keep_apart_and_the_nearest_come_first(seed):
+    still = EXACT | {"search": (0, 0), "target": (25, 25)}
+
+    def gap_and_path(**changes):
+        position = scan(disc(), seed, **still, **changes)[:, :2]
+        distance = np.linalg.norm(position[:, None] - position, axis=2)
+        return (distance + np.eye(25)).min(axis=1).mean(), np.diagonal(distance, 1).mean()
+
+    even, random = gap_and_path(even=10, nearest=1), gap_and_path(even=1, nearest=1)
+    assert even[0] > 1.3 * random[0]
+    near, far = gap_and_path(even=5, nearest=5), gap_and_path(even=5, nearest=1)
+    assert near[0] == pytest.approx(far[0])  # the same places in another order
+    assert near[1] < 0.8 * far[1]
 
 
 def test_drift_shifts_all_fixations_and_jitter_each_one():

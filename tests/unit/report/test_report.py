@@ -224,6 +224,7 @@ class ReportFiles:
              "seeds": 1, "n": 3 if known else 0, "unit": "mm", "undefined": 1 if known else 0,
              "dice_mean": 0.8123 if known else NAN, "dice_std": 0.0512 if known else NAN,
              "hd95_mean": 12.34 if known else NAN, "hd95_std": 3.21 if known else NAN,
+             "hd95_penalised": 45.67 if known else NAN, "asd_penalised": 8.9 if known else NAN,
              "annotation_seconds_per_image": 1.5, "gaze": spec.origin} | values
         )  # fmt: skip
 
@@ -322,7 +323,7 @@ def test_tables_hold_formatted_values(html):
     assert "0.812 ± 0.05" in text
     assert "12.3 ± 3.2 mm" in text
     assert "– mm" not in text
-    assert "Data set A full 0.812 ± 0.05 – 12.3 ± 3.2 mm – 3 1 1.5 recorded" in text
+    assert "Data set A full 0.812 ± 0.05 – 45.7 mm 8.90 mm 3 1 1.5 recorded" in text
 
 
 def test_notes_are_in_the_summary_and_in_the_section(html):
@@ -576,6 +577,7 @@ def test_missing_values_are_dashes(report_files):
     report_files.training(spec)
     report_files.rows.clear()
     report_files.row(spec, "full", dice_std=NAN, hd95_mean=NAN, hd95_std=NAN, unit="mixed",
+                  hd95_penalised=NAN, asd_penalised=NAN,
               annotation_seconds_per_image=NAN, gaze="")  # fmt: skip
     report_files.row(spec, "NA", split="val")
     html = report_files.html()
