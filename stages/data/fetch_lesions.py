@@ -65,14 +65,15 @@ def _without_login(url: str) -> str:
 
 
 def _open_url(url: str, context: ssl.SSLContext) -> http.client.HTTPResponse:
-    request = urllib.request.Request(
+    # The scheme is that of the index which the user has set for pip; a mirror may be a folder.
+    request = urllib.request.Request(  # noqa: S310
         _without_login(url), headers={"Accept": "text/html, */*;q=0.1"}
     )
     if login := urlsplit(url).netloc.rpartition("@")[0]:
         # A redirect must not send the password to another host.
         token = b64encode(unquote(login).encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {token}")
-    response: http.client.HTTPResponse = urllib.request.urlopen(
+    response: http.client.HTTPResponse = urllib.request.urlopen(  # noqa: S310
         request, timeout=TIMEOUT_S, context=context
     )
     return response

@@ -49,6 +49,8 @@ class TrainingState:
         The history so far.
     sums, summed_iterations
         Sums of the loss terms since the last row, and their number of iterations.
+    finite_iterations
+        Number of these before the first whose loss is not finite, as a tensor on the device.
     seconds
         Seconds of training in all jobs together.
     """
@@ -64,6 +66,7 @@ class TrainingState:
     rows: list[dict[str, float]] = field(default_factory=list)
     sums: dict[str, Tensor] = field(default_factory=dict)
     summed_iterations: int = 0
+    finite_iterations: Tensor = field(default_factory=lambda: torch.zeros(()))
     seconds: float = 0.0
 
     @property
@@ -89,6 +92,7 @@ class TrainingState:
             for name, value in named.items()
         }
         sums = {name: processes.all_reduce_mean(value) for name, value in self.sums.items()}
+        tensors["finite_iterations"] = processes.all_reduce_mean(self.finite_iterations)
         for part, named in (("optimiser", moments), ("best", self.best_weights), ("sums", sums)):
             tensors |= {f"{part}/{name}": value for name, value in named.items()}
         return tensors
@@ -125,6 +129,7 @@ class TrainingState:
             name: value.to(device) for name, value in parts.get("best", {}).items()
         }
         self.sums = {name: parts["sums"][name].to(device) for name in json_values["terms"]}
+        self.finite_iterations = tensors["finite_iterations"].to(device)
         for name in json_values.keys() - {"terms"}:
             setattr(self, name, json_values[name])
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stages.core import io, job_log, processes
-from stages.core.cli import BadInput, log, progress
+from stages.core.cli import BadInput, list_names, log, progress
 from stages.core.device import choose_device, make_deterministic
 from stages.core.fingerprint import fingerprint
 from stages.core.precision import autocast, choose_precision
@@ -209,23 +210,34 @@ def _not_finite_error(name: str, field: str, found: str) -> BadInput:
     )  # fmt: skip
 
 
-def _take_mean_losses(state: TrainingState, name: str) -> dict[str, float]:
+def _take_mean_losses(
+    state: TrainingState, name: str, name_batch: Callable[[int], list[str]]
+) -> dict[str, float]:
     """Return the mean of each loss term since the last row, and reset the sums.
+
+    `name_batch` returns the ids of the samples of an iteration.
 
     Raises
     ------
     BadInput
-        A mean is not finite.
+        A mean is not finite; the message names the first such iteration and its samples.
     """
     means = {
         k: float(processes.all_reduce_mean(v)) / state.summed_iterations
         for k, v in state.sums.items()
     }
     if not all(map(math.isfinite, means.values())):
-        found = f"{means} in the {state.summed_iterations} iterations up to {state.iteration}"
+        # All processes follow the first of them one iteration later: the averaged gradient.
+        finite = math.floor(float(processes.all_reduce_mean(state.finite_iterations)))
+        first = state.iteration - state.summed_iterations + finite + 1
+        found = (
+            f"{means} in the {state.summed_iterations} iterations up to {state.iteration}; the "
+            f"first is {first}, with the samples {list_names(name_batch(first))}"
+        )
         raise _not_finite_error(name, "loss", found)
     state.sums.clear()
     state.summed_iterations = 0
+    state.finite_iterations = torch.zeros_like(state.finite_iterations)
     return means
 
 
@@ -323,10 +335,13 @@ def fit(
     checkpoint = Checkpoint(run.work, name, dependencies)
     checkpoint.resume(state)
 
-    # Not the seed of the augmentation, or both would use the same random numbers.
-    order = index_batches(len(data), settings.batch_size, torch.Generator().manual_seed(~run.seed))
-    for _ in range(state.iteration):
-        next(order)
+    def order_from(iteration: int) -> Iterator[Tensor]:
+        """Yield the indices of the samples of an iteration, and of those after it."""
+        # Not the seed of the augmentation, or both would use the same random numbers.
+        own = torch.Generator().manual_seed(~run.seed)
+        return islice(index_batches(len(data), settings.batch_size, own), iteration - 1, None)
+
+    order = order_from(state.iteration + 1)
     iterations = range(state.iteration + 1, settings.iterations + 1)
     loaded_batches = data.batches(index for index, _ in zip(order, iterations))
     started = time.monotonic() - state.seconds
@@ -354,12 +369,16 @@ def fit(
             state.summed_iterations += 1
             for key, term in terms.items():
                 state.sums[key] = state.sums.get(key, 0) + term.detach()
+            # A sum is not finite from the first such term on.
+            state.finite_iterations = state.finite_iterations + state.sums["loss"].isfinite()
             last = iteration == settings.iterations
             validates = last or iteration % settings.validate_every == 0
             if validates or iteration % settings.log_every == 0:
                 row = {
                     "iteration": iteration,
-                    **_take_mean_losses(state, name),
+                    **_take_mean_losses(
+                        state, name, lambda first: data.names(next(order_from(first)))
+                    ),
                     "learning_rate": rate,
                 }
                 row |= {"seconds": time.monotonic() - started, "val_dice": math.nan}

@@ -218,6 +218,12 @@ class Samples:
         else:
             log.info("samples (%d MB) are read from the files when needed", size // 1_000_000)
 
+    def names(self, indices: Tensor) -> list[str]:
+        """Return the ids of samples."""
+        with io.open_h5(self._columns["image"].path, "sample_id") as file:
+            ids = io.read_strings(file, "sample_id")
+        return [str(ids[row]) for row in self.rows[indices.numpy()]]
+
     def __len__(self) -> int:
         return len(self.rows)
 

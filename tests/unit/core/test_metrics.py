@@ -1,13 +1,17 @@
 """Metrics against values computed by hand and against medpy without cropping; properties."""
 
 import math
+from collections import Counter
 
+import monai.metrics
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from medpy.metric import binary
+from scipy import ndimage
 
 from stages.core.metrics import (
     dice,
@@ -130,6 +134,82 @@ def test_cropping_changes_nothing(pair, border, spacing):
         measure(prediction, truth, voxelspacing=spacing) for measure in (binary.hd95, binary.assd)
     ]
     assert surface_distances(truth, prediction, spacing) == pytest.approx(expected, rel=1e-9)
+
+
+def random_mask(rng, shape):
+    """Draw an empty or full mask, one pixel, a strip at the border, noise or blobs."""
+    mask = np.zeros(shape, bool)
+    match rng.integers(6):
+        case 1:
+            mask[:] = True
+        case 2:
+            mask[tuple(rng.integers(shape))] = True
+        case 3:
+            mask[: rng.integers(1, shape[0] + 1), -1] = True
+        case 4:
+            mask[rng.random(shape) < rng.random()] = True
+        case 5:
+            mask = ndimage.gaussian_filter(rng.normal(size=shape), 2) > rng.normal() / 20
+    return mask
+
+
+def surface_points(mask, spacing):
+    """Return the positions of the pixels with a background pixel above, below, left or right."""
+    padded = np.pad(mask, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return np.argwhere(mask & ~inner) * spacing
+
+
+def brute_force(truth, prediction, spacing):
+    """Return Dice, IoU, HD95 and ASD from sets of pixels and all pairs of surface pixels."""
+    t, p = ({tuple(pixel) for pixel in np.argwhere(mask)} for mask in (truth, prediction))
+    if not t and not p:
+        return 1, 1, 0, 0
+    overlaps = 2 * len(t & p) / (len(t) + len(p)), len(t & p) / len(t | p)
+    if not t or not p:
+        return *overlaps, math.nan, math.nan
+    surfaces = surface_points(truth, spacing), surface_points(prediction, spacing)
+    pairs = np.linalg.norm(surfaces[0][:, None] - surfaces[1], axis=2)
+    pooled = np.concatenate([pairs.min(axis=0), pairs.min(axis=1)])
+    return *overlaps, np.percentile(pooled, 95), pooled.mean()
+
+
+def monai_scores(truth, prediction, spacing):
+    """Return Dice, IoU and ASD of MONAI; its HD95 is another one, the larger of both directions."""
+    y, y_pred = (torch.from_numpy(mask)[None, None].float() for mask in (truth, prediction))
+    values = (
+        monai.metrics.compute_dice(y_pred, y, ignore_empty=False),
+        monai.metrics.compute_iou(y_pred, y, ignore_empty=False),
+        monai.metrics.compute_average_surface_distance(
+            y_pred, y, include_background=True, symmetric=True, spacing=list(spacing)
+        ),
+    )
+    return [value.item() for value in values]
+
+
+def test_a_thousand_random_masks_against_brute_force_medpy_and_monai():
+    rng = np.random.default_rng(0)
+    seen = Counter()
+    for _ in range(1000):
+        shape = tuple(rng.integers(1, 33, 2))
+        spacing = tuple(rng.uniform(0.3, 4, 2))
+        truth, prediction = random_mask(rng, shape), random_mask(rng, shape)
+        found = score(truth, prediction, spacing)
+        expected = brute_force(truth, prediction, spacing)
+        assert found[:4] == pytest.approx(expected, rel=1e-9, abs=1e-12, nan_ok=True)
+        seen[truth.any(), prediction.any()] += 1
+        if not (truth.any() and prediction.any()):
+            continue
+        with_medpy = [measure(prediction, truth) for measure in (binary.dc, binary.jc)]
+        with_medpy += [
+            measure(prediction, truth, voxelspacing=spacing)
+            for measure in (binary.hd95, binary.assd)
+        ]
+        assert found[:4] == pytest.approx(with_medpy, rel=1e-9)
+        without_hd95 = (*found[:2], found.asd)
+        assert without_hd95 == pytest.approx(monai_scores(truth, prediction, spacing), rel=1e-4)
+    assert len(seen) == 4
+    assert seen[True, True] > 500
 
 
 def test_unknown_spacing_means_pixels():

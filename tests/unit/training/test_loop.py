@@ -90,6 +90,9 @@ class InMemorySamples:
     def batches(self, indices):
         return ({name: v[index] for name, v in self.values.items()} for index in indices)
 
+    def names(self, indices):
+        return [f"sample{index}" for index in indices.tolist()]
+
 
 # Validation
 
@@ -319,12 +322,16 @@ def test_a_step_gets_its_batch_and_iterations_from_1(fit):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_at_the_next_row(value, fit):
-    def step(model, batch, iteration):
-        return {"loss": model.weight * (value if iteration == 3 else 1)}
+    batches = []
 
-    wanted = r"student: loss[^$]*nan[^$]*2 iterations up to 4[^$]*learning_rate"
-    with pytest.raises(BadInput, match=wanted):
-        fit(step, log_every=2, validate_every=8)
+    def step(model, batch, iteration):
+        batches.append(batch["image"].int().tolist())
+        return {"loss": model.weight * (value if iteration == 4 else 1)}
+
+    wanted = r"student: loss[^$]*nan[^$]*3 iterations up to 6; the first is 4, [^$]*learning_rate"
+    with pytest.raises(BadInput, match=wanted) as error:
+        fit(step, log_every=3, validate_every=8)
+    assert ", ".join(f"sample{index}" for index in batches[3]) in str(error.value)
 
 
 def test_the_moving_average_of_the_weights_is_the_result(fit):
