@@ -75,13 +75,7 @@ def list_samples(raw: Path, settings: PrepareSettings, problems: Problems) -> li
         problems.append(
             BadInput(raw, "samples", found="none", expected="at least one", mend="add images")
         )
-    assigned = []
-    for record in splits.assign_splits(records, settings, raw, problems):
-        with problems.collect():
-            mend = "correct the patient's name, or set prepare.subject to find the patient in an id"
-            io.check_text(record.subject_id, record.image, "subject", mend)
-            assigned.append(record)
-    return assigned
+    return splits.assign_splits(records, settings, raw, problems)
 
 
 def _choose_labels(records: list[Record], settings: PrepareSettings) -> list[Record]:

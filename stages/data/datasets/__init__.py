@@ -7,7 +7,7 @@ the files that each layout needs.
 """
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -34,6 +34,9 @@ class Record:
         Index of the slice, from 0, if the files hold volumes; else None.
     labels
         The labels of the mask that are foreground, if the settings choose; else None.
+    patient_id
+        The PatientID of a DICOM file, or empty. It joins the images of a patient and is in no
+        result, log or message.
     """
 
     sample_id: str
@@ -43,6 +46,7 @@ class Record:
     mask: Path | None
     slice: int | None = None
     labels: Labels | None = None
+    patient_id: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def list_file(stem: str, image: Path, mask: Path | None) -> list[Record]:
         header = dicom.read_header(image)
         if mask is not None and classify_file(mask)[1] == "DICOM":
             dicom.check_same_geometry(header, dicom.read_header(mask))
-        return [Record(stem, header.patient_id or stem, None, image, mask)]
+        return [Record(stem, stem, None, image, mask, patient_id=header.patient_id)]
     if mask is None:
         slices = volumes.read_grid(image, _MEND).shape[0]
     else:
@@ -137,13 +137,24 @@ def apply_splits(
     ]
 
 
+def _join_patients(records: dict[str, list[Record]]) -> None:
+    """Give all DICOM files of a patient the subject of the first."""
+    subjects: dict[str, str] = {}
+    for of_file in records.values():
+        for i, record in enumerate(of_file):
+            if record.patient_id:
+                subject = subjects.setdefault(record.patient_id, record.subject_id)
+                of_file[i] = replace(record, subject_id=subject)
+
+
 def list_records(root: Path, problems: Problems) -> list[Record]:
     """List the images, in the order of the split files, else sorted by name.
 
     The id of an image is its file name without the ending. For a slice of a volume, `_` and the
     number of the slice follow, from 1 at the feet, unless the volume has only one slice. The
-    subject is the PatientID of a DICOM file that has one, the volume of a slice, or else the image
-    itself. A line of a split file is an id, or names a volume and means all its slices.
+    subject is the volume of a slice, or else the image itself; DICOM files with the same PatientID
+    have the subject of the first. A line of a split file is an id, or names a volume and means all
+    its slices.
 
     Raises
     ------
@@ -163,6 +174,7 @@ def list_records(root: Path, problems: Problems) -> list[Record]:
         records_by_name[stem] = []
         with problems.collect():
             records_by_name[stem] = list_file(stem, image, masks.get(stem))
+    _join_patients(records_by_name)
     in_splits = apply_splits(root, records_by_name, expected_image, problems)
     return [*chain(*records_by_name.values())] if in_splits is None else in_splits
 

@@ -36,10 +36,10 @@ def _check_same_series(case: str, slices: list[Header]) -> None:
 
 
 def _shared_patients(cases: dict[str, list[Header]]) -> dict[str, str]:
-    """Return case → PatientID for the cases whose patient has several cases.
+    """Return case → the patient's first case, for the cases whose patient has several.
 
-    If the files of one case name two patients, the cases of both count as one patient, with the
-    first PatientID: otherwise they might be in two splits.
+    If the files of one case name two patients, the cases of both count as one patient: otherwise
+    they might be in two splits.
     """
     cases_of_patient: dict[str, set[str]] = defaultdict(set)
     for case, slices in cases.items():
@@ -49,28 +49,19 @@ def _shared_patients(cases: dict[str, list[Header]]) -> dict[str, str]:
     # Software that anonymises files may write the same PatientID into all of them.
     if len(identified) < 2:
         return {}
-    groups: list[tuple[str, set[str]]] = []
-    for patient, patient_cases in identified.items():
-        overlapping = [group for group in groups if group[1] & patient_cases]
+    groups: list[set[str]] = []
+    for patient_cases in identified.values():
+        overlapping = [group for group in groups if group & patient_cases]
         groups = [group for group in groups if group not in overlapping]
-        groups.append(
-            (
-                overlapping[0][0] if overlapping else patient,
-                patient_cases.union(*(group[1] for group in overlapping)),
-            )
-        )
-    return {
-        case: patient
-        for patient, patient_cases in groups
-        if len(patient_cases) > 1
-        for case in patient_cases
-    }
+        groups.append(patient_cases.union(*overlapping))
+    first = {i: next(case for case in cases if case in group) for i, group in enumerate(groups)}
+    return {case: first[i] for i, group in enumerate(groups) for case in group}
 
 
 def list_records(root: Path, problems: Problems) -> list[Record]:
     """List the slices. An id is `<case>_<slice>`; the subject is the case.
 
-    If several cases share a PatientID that not all files of the data set have, the PatientID is
+    If several cases share a PatientID that not all files of the data set have, the first of them is
     their subject. The slices of a case must have the same size, spacing and orientation, as far as
     the files state them.
     """

@@ -322,11 +322,11 @@ def test_a_slice_of_another_size_is_reported(nci_isbi):
         # Case 1, 1, 2, 2, 3, 3.
         (("", "", "", "", "", ""), ("case1", "case2", "case3")),
         (("P", "P", "Q", "Q", "R", "R"), ("case1", "case2", "case3")),
-        (("P", "P", "Q", "Q", "P", "P"), ("P", "case2", "P")),
-        (("P", "", "Q", "", "", "P"), ("P", "case2", "P")),
+        (("P", "P", "Q", "Q", "P", "P"), ("case1", "case2", "case1")),
+        (("P", "", "Q", "", "", "P"), ("case1", "case2", "case1")),
         # A case of two patients joins all cases of both.
-        (("P", "Q", "P", "P", "Q", "Q"), ("P", "P", "P")),
-        (("P", "P", "Q", "Q", "P", "Q"), ("P", "P", "P")),
+        (("P", "Q", "P", "P", "Q", "Q"), ("case1", "case1", "case1")),
+        (("P", "P", "Q", "Q", "P", "Q"), ("case1", "case1", "case1")),
         (("P", "R", "Q", "Q", "S", "S"), ("case1", "case2", "case3")),
         # A PatientID that all files share identifies nobody, even if some files have none.
         (("P", "P", "P", "P", "P", "P"), ("case1", "case2", "case3")),
@@ -354,7 +354,7 @@ def test_a_patient_in_two_splits_is_reported(nci_isbi):
         problems,
     )
     (problem,) = problems
-    assert "found:    subjects in two splits: P\n" in str(problem)
+    assert "found:    subjects in two splits: case1\n" in str(problem)
 
 
 def test_an_unreadable_slice_is_named_by_the_index(nci_isbi):

@@ -180,21 +180,28 @@ def test_splits_can_be_drawn_if_the_folder_states_none(kvasir, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_patient_that_no_file_can_hold_is_reported(tmp_path):
+def test_names_and_ids_of_patients_are_in_no_result_and_no_message(tmp_path, caplog):
     (tmp_path / "images").mkdir()
-    for i in range(4):
-        write_dicom(
-            tmp_path / f"images/{i}.dcm",
-            9 * disc((8, 9), (4, 4), i),
-            (1, 1),
-            PatientID=f"P\0{i % 2}",
-        )
-    drawn = settings("folder", split="drawn")
+    planted = {
+        "PatientName": "Planted^Name", "OtherPatientIDs": "Planted-Other",
+        "PatientBirthDate": "19010203", "AccessionNumber": "Planted-Number",
+    }  # fmt: skip
+    for i in range(6):
+        pixels = 9 * disc((8, 9), (4, 4), i)
+        planted["PatientID"] = f"Planted-Id-{i % 3}\0"
+        write_dicom(tmp_path / f"images/{i}.dcm", pixels, (1, 1), **planted)
+    output = tmp_path / "prepared.h5"
+    prepare(tmp_path, output, settings("folder", split="drawn", test_fraction=0.3), 1)
+    # The images 0 and 3, 1 and 4, 2 and 5 are each of one patient.
+    assert sorted(strings(output, "subject_id")) == ["0", "0", "1", "1", "2", "2"]
     with pytest.raises(BadInput) as caught:
-        prepare(tmp_path, tmp_path / "a.h5", drawn, 1)
-    assert f"{tmp_path}/images/0.dcm: subject\n  found:    'P\\x000'\n" in str(caught.value)
-    assert "prepare.subject" in str(caught.value)
-    prepare(tmp_path, tmp_path / "a.h5", drawn.model_copy(update={"subject": "(.)"}), 1)
+        (tmp_path / "train.txt").write_text("0\n1\n4\n")
+        (tmp_path / "test.txt").write_text("2\n3\n5\n")
+        prepare(tmp_path, tmp_path / "a.h5", settings("folder"), 1)
+    assert "subjects in two splits: 0\n" in str(caught.value)
+    found = output.read_bytes() + str(caught.value).encode() + caplog.text.encode()
+    assert b"Planted" not in found
+    assert b"19010203" not in found
 
 
 @pytest.fixture
