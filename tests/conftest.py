@@ -23,6 +23,7 @@ from tests.loopback import Handler, Server
 # only a change of the code can break them; `make test-random` tries new examples.
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.register_profile("random", deadline=None)
+settings.register_profile("fuzz", deadline=None, max_examples=2000)
 settings.load_profile("fixed")
 
 
