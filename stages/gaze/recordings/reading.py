@@ -13,12 +13,8 @@ from numpy.typing import NDArray
 from stages.core.cli import BadInput, Problems, log
 from stages.gaze.overlaps import count_once
 from stages.gaze.recordings.images import ImageIndex
-from stages.gaze.recordings.placing import (
-    TargetShare,
-    check_placement,
-    is_on_image,
-    to_image_fractions,
-)
+from stages.gaze.recordings.meaning import TargetShare, check_placement
+from stages.gaze.recordings.placing import is_on_image, to_image_fractions
 from stages.gaze.recordings.scan import Scanpath, hits_target
 from stages.gaze.recordings.table import Columns, Table
 from stages.settings.modules import reader_module
