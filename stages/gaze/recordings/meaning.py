@@ -274,7 +274,7 @@ def _name_alternatives(
     found = sorted({name for other in others for name in _differences(other, best)})
     least = _least_share(len(best.fraction))
     found += dict.fromkeys(
-        f"recording.unit: {reading.settings.unit}, if all gaze rests in one spot"
+        f"recording.unit: {reading.settings.unit}, if nearly all gaze rests in one spot"
         for reading in readings
         if reading.changes and not reading.tiny and reading.share >= least
         and reading.settings.unit != best.settings.unit
@@ -374,7 +374,7 @@ def check_placement(
                 log.info("%s: %s fit several settings%s", file, columns, on_target)
             return
         if spot and not stated.tiny:
-            mend += "; if all gaze rests in one spot, set recording.max_off_image: 1"
+            mend += "; if nearly all gaze rests in one spot, set recording.max_off_image: 1"
         low, high = known.min(axis=0), known.max(axis=0)
         ranges = f"; x from {low[0]:g} to {high[0]:g}, y from {low[1]:g} to {high[1]:g}"
     unit = _UNITS[settings.unit]
