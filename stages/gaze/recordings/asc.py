@@ -258,8 +258,9 @@ def _check_names(
     for message in messages:
         words = message.text.split(" ")
         before = next((i for i, word in enumerate(words) if images.has(word)), 0)
-        if before:
-            other = " ".join(words[:before]).removeprefix(_VARIABLE.rstrip()).strip()
+        other = " ".join(words[:before]).removeprefix(_VARIABLE.rstrip()).strip()
+        # The chosen messages may name images of trials without a fixation.
+        if other not in ("", key):
             raise BadInput(
                 table.file,
                 f"messages '{key}'",
