@@ -366,8 +366,8 @@ def check_placement(
                 (r for r in readings if _spreads(r, stated, _DOUBTFUL_EXTENT)), None
             ):
                 log.warning(
-                    "%s: %s: nearly all gaze is close together, but not with %s: compare some rows "
-                    "with their images%s",
+                    "%s: %s: nearly all gaze is close together; other settings would spread it: "
+                    "%s. Compare some rows with their images%s",
                     *(file, columns, " and ".join(_differences(spread, stated)), on_target),
                 )
             elif others and on_target:

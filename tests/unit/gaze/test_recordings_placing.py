@@ -366,7 +366,7 @@ def check_case(case):
         # The same unit on another frame is no matter of the unit, and warned of.
         if truth.screen == stated.screen:
             squeezed = extent(places[seen]) > 2 * extent(found[seen])
-            assert extent(found[seen]) >= 0.15 or not squeezed
+            assert extent(found[seen]) >= 0.15 or not squeezed or rests(places[seen])
         return
     is_right = np.allclose(found, places)
     assert not is_right or rests(places[seen]), f"a right declaration is refused: {text}"
@@ -378,11 +378,11 @@ def check_case(case):
         assert truth.unit == "px" and truth.screen is not None
         return
     readings, more = named_readings(stated, text)
-    if SCREEN_TOO in more and truth.screen is not None:
-        assert truth.unit in [unit for unit, *_ in readings]
-        return
     if f"recording.unit: {truth.unit}, if nearly all gaze rests in one spot" in more:
         assert rests(places[seen])
+        return
+    if SCREEN_TOO in more and truth.screen is not None:
+        assert truth.unit in [unit for unit, *_ in readings]
         return
     for unit, origin, screen, exchanged in readings:
         if "," not in unit:
@@ -400,9 +400,9 @@ def test_gaze_never_ends_in_one_spot_and_advice_is_right(case):
 
 
 @pytest.mark.slow
-@hypothesis_settings(deadline=None, max_examples=10_000)
+@hypothesis_settings(deadline=None, max_examples=2000)
 @given(case=cases())
-def test_of_ten_thousand_advices_none_is_wrong(case):
+def test_of_two_thousand_advices_none_is_wrong(case):
     check_case(case)
 
 
@@ -463,3 +463,12 @@ def test_a_warning_names_a_clearly_better_reading(caplog):
     assert "of the fixations lie on their images; otherwise 100 % would: x and y look swapped" in (
         caplog.text
     )
+
+
+def test_a_warning_names_settings_that_would_spread_the_gaze(caplog):
+    """Percent on an image of 320 px, read as pixels, is no spot, but all in one corner."""
+    assert check(100 * random_positions(), (320, 320), settings(unit="px")) is None
+    assert "other settings would spread it: recording.unit: percent. Compare" in caplog.text
+    caplog.clear()
+    assert check(320 * random_positions(), (320, 320), settings(unit="px")) is None
+    assert not caplog.text
