@@ -8,7 +8,7 @@ from stages.settings.base import Settings, is_partial
 MAP_FORMATS = ("heatmaps", "refined")
 # Formats that may be raw samples: with `detection` the raw gaze is read, not the tracker's own
 # fixations.
-RAW_FORMATS = ("samples", "tobii", "gazepoint", "pupil", "imotions")
+RAW_FORMATS = ("samples", "eyelink", "tobii", "gazepoint", "pupil", "imotions")
 # The lower limits of screen size and distance refuse centimetres, which would make all angles wrong
 # by a factor of 10.
 ScreenSide = Annotated[float, Field(ge=100)]

@@ -99,6 +99,11 @@ class ImageIndex:
                 self._unknown[name] = self._unknown.get(name, 0) + count
         return positions[codes] if len(positions) else np.empty(0, np.int64)
 
+    @property
+    def unknown(self) -> list[str]:
+        """Names in the recording that mean no image of the data set, the most frequent first."""
+        return sorted(self._unknown, key=lambda name: (-self._unknown[name], name))
+
     def has(self, name: str) -> bool:
         """Return whether a name in a recording means an image of the data set."""
         return self._find_position(split_folder(name)[1]) >= 0

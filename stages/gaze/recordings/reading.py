@@ -10,15 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stages.core.cli import BadInput, Problems, log
+from stages.core.cli import BadInput, Problems, list_names, log
 from stages.gaze.overlaps import count_once
 from stages.gaze.recordings.images import ImageIndex
-from stages.gaze.recordings.placing import (
-    TargetShare,
-    check_placement,
-    is_on_image,
-    to_image_fractions,
-)
+from stages.gaze.recordings.meaning import TargetShare, check_placement
+from stages.gaze.recordings.placing import is_on_image, to_image_fractions
 from stages.gaze.recordings.scan import Scanpath, hits_target
 from stages.gaze.recordings.table import Columns, Table
 from stages.settings.modules import reader_module
@@ -26,6 +22,8 @@ from stages.settings.recording import RecordingSettings
 
 # A larger median of the durations cannot be in milliseconds.
 _MAX_MEDIAN_MS = 20_000.0
+# Number of names in a message.
+_MAX_SHOWN = 5
 # Usual range of the median duration.
 _USUAL_MEDIAN_MS = (50.0, 5_000.0)
 # Name and sign of other time units → one unit, in milliseconds.
@@ -169,7 +167,7 @@ def read_scanpaths(
     scanpaths = _group_by_sample(file, list(sizes), gaze, min_duration_ms)
     if not found:
         with problems.collect():
-            _require_kept_fixations(file, scanpaths, min_duration_ms)
+            _require_kept_fixations(file, scanpaths, min_duration_ms, images.unknown)
     return scanpaths
 
 
@@ -200,13 +198,15 @@ def _target_share(gaze: pd.DataFrame, masks: list[NDArray[np.bool_] | None]) -> 
 
 
 def _require_kept_fixations(
-    file: Path, scanpaths: dict[str, Scanpath], min_duration_ms: float
+    file: Path, scanpaths: dict[str, Scanpath], min_duration_ms: float, others: list[str]
 ) -> None:
+    """Check that fixations are left; `others` are names of images that are not in the data set."""
     if not scanpaths:
         raise BadInput(
             file,
             "fixations",
-            found="none on an image of the data set",
+            found="none on an image of the data set"
+            + (f"; rows name other images: {list_names(others, _MAX_SHOWN)}" if others else ""),
             expected="fixations on its images",
             mend="check whether the export is of these images, and holds its fixations",
         )

@@ -1,4 +1,4 @@
-"""Raw gaze samples: the exports of the trackers, and any other table whose columns are named."""
+"""Raw gaze samples: exports of the trackers, edf2asc, and any table whose columns are named."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from stages.core.cli import BadInput, Problems, log
+from stages.gaze.recordings import asc
 from stages.gaze.recordings.columns import find_lost
 from stages.gaze.recordings.detection import detect_fixations
 from stages.gaze.recordings.exports import open_export
@@ -33,6 +34,17 @@ def open_recording(file: Path, settings: RecordingSettings) -> tuple[Table, Colu
     BadInput
         See `open_export`.
     """
+    if settings.format == "eyelink":
+        if asc.is_asc(file):
+            return asc.open_recording(file, settings)
+        raise BadInput(
+            file,
+            "gaze.recording.detection",
+            found="a table, not a text file of edf2asc",
+            expected="raw samples of EyeLink in a text file of edf2asc",
+            mend="convert the EDF file with edf2asc; or remove recording.detection and read the "
+            "fixation report; or name the columns, with recording.format: samples",
+        )
     return open_export(file, settings, _presets(settings))
 
 
@@ -64,6 +76,11 @@ def read_gaze(
     Frame with the columns sample (position of the image), sequence (a number), time_ms, x, y (NaN
     if the eye was lost); the index is the line in the file. Rows of a sequence are consecutive.
     """
+    if asc.is_asc_table(table):
+        samples = asc.read_samples(table, columns, settings, images, problems)
+        with problems.collect():
+            _check_times(table, columns, samples, settings)
+        return samples
     # `valid` is read as text because it may hold true and false.
     text = [columns.image, columns.reader, columns.valid, columns.number]
     text = [name for name in text if name]

@@ -150,3 +150,14 @@ def test_unusable_files_and_settings(file, old, new, settings, words):
     lines = [*HEADER, *trial(1000, "scene_a", *FIXATIONS)]
     write(file, *(line.replace(old, new) for line in lines))
     assert words in message(file, **EYELINK | settings)
+
+
+def test_a_trial_may_have_several_blocks(file):
+    """The tracker was stopped and started again while the image was shown."""
+    first = trial(1000, "scene_a", ("L", 0, 200, 250.0, 250.0))
+    second = trial(7000, "scene_a", ("L", 100, 300, 500.0, 100.0))
+    again = [line for line in second if "TRIALID" not in line]
+    write(file, *HEADER, *first, *again, *trial(20_000, "scene_b", ("L", 8, 300, 750.0, 400.0)))
+    scans = read(file, **EYELINK)
+    check(scans["scene_a"], [[0.25, 0.5, 200, 0], [0.5, 0.2, 300, 6100]])
+    check(scans["scene_b"], [[0.75, 0.8, 300, 8]])

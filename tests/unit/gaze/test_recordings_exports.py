@@ -687,3 +687,41 @@ def test_the_guide_has_an_example_of_each_tracker():
     maps_and_default = {"heatmaps", "refined", "gazemedseg"}
     formats = RecordingSettings.model_json_schema()["properties"]["format"]["enum"]
     assert shown == set(formats) - maps_and_default
+
+
+TOBII_HEADER = (
+    "Recording timestamp\tPresented Stimulus name\tEye movement type\tEye movement type index\t"
+    "Gaze event duration\tFixation point X (MCS px)\tFixation point Y (MCS px)"
+)
+ASC_TRIAL = [
+    "MSG\t{0}0 TRIALID {1}", "START\t{0}1 \tLEFT\tEVENTS", "EVENTS\tGAZE\tLEFT\tRATE\t 250.00",
+    "{2}", "END\t{0}9 \tEVENTS",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [
+        ({"format": "tobii", "unit": "px"},
+         [TOBII_HEADER, "0\tscene_a\tUnclassified\t1\t200\t\t",
+          "10\tscene_z\tFixation\t1\t200\t30\t30"]),
+        ({**NAMED, "columns": {**NAMED["columns"], "index": "n"}},
+         [HEADER + ",n", "scene_a,1,2,,0,", "scene_z,10,20,200,10,1"]),
+        ({"format": "eyelink", "unit": "px"},
+         [line.format(*values) for values in ((1, "scene_a", "SFIX L 12"),
+                                              (2, "scene_z", "EFIX L 21 25 200 20.0 30.0 5"))
+          for line in ASC_TRIAL]),
+    ],
+    ids=["tobii", "named columns", "edf2asc"],
+)  # fmt: skip
+def test_fixations_on_other_images_only(file, settings, lines):
+    """The images occur in the file, but without any fixation."""
+    write(file, *lines)
+    text = message(file, **settings)
+    found = (
+        "fixations\n  found:    none on an image of the data set; rows name other images: scene_z"
+    )
+    if lines[0].startswith("MSG"):
+        # Of edf2asc only the fixations are rows.
+        found = "column TRIALID\n  found:    ['scene_z']"
+    assert text.startswith(f"{file}: {found}\n")

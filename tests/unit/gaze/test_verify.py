@@ -138,8 +138,44 @@ def test_masks_tell_from_which_origin_gaze_was_measured(tmp_path):
             1, tmp_path / "fixations.csv",
         )  # fmt: skip
     text = str(caught.value)
-    assert "set recording.origin: bottom-left (or top-left, if y points the other way)" in text
+    assert "look measured from the bottom left: set recording.origin: bottom-left; " in text
+    assert "fit as well: columns swapped; recording.origin: top-left; " in text
     assert (
-        "of the gaze on images with masks, on the masks: 67% from the bottom left, 0% from the top "
-        "left"
+        "of the gaze on images with masks, on the masks: 67% recording.origin: bottom-left, 0% "
+        "recording.origin: top-left, 0% "
     ) in text
+
+
+def test_masks_show_what_other_settings_would_do(tmp_path, caplog):
+    """Gaze on the image and gaze on a larger screen are both possible; only masks tell."""
+    caplog.set_level("INFO")
+    rows, rng = [], np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number in range(8):
+        mask = np.zeros((40, 40), np.uint8)
+        mask[15:25, 15:25] = 255
+        if number % 2:
+            Image.fromarray(mask).save(tmp_path / f"masks/{number}.png")
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(
+            tmp_path / f"images/{number}.png"
+        )
+        # The mask reaches from 0.375 to 0.625: on the image two thirds of the time are on it.
+        for time, x, y in ((0, 0.5, 0.5), (400, 0.42, 0.54), (800, 0.3, 0.7)):
+            rows.append(f"{number},{x},{y},300,{time}")
+    columns = "IMAGE,CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_DURATION,CURRENT_FIX_START"
+    (tmp_path / "fixations.csv").write_text("\n".join([columns, *rows]) + "\n")
+    screen = {"size": (80, 40), "area": (20, 0, 40, 40)}
+    verify(
+        tmp_path, tmp_path / "v.csv",
+        VerifySettings(
+            prepare=PrepareSettings(layout="folder", size=(32, 32), split="drawn"),
+            recording=RecordingSettings(screen=screen), min_fixation_ms=0, partial=False,
+            supervised=(),
+        ),
+        1, tmp_path / "fixations.csv",
+    )  # fmt: skip
+    fit = next(text for text in caplog.messages if "fit several settings" in text)
+    # On the screen x is stretched about its centre by 2: 0.42 becomes 0.34, off the mask.
+    assert ", 67% without recording.screen, " in fit
+    assert fit.endswith(", 33% as stated")
