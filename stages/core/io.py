@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from stages.core.cli import BadInput
 from stages.core.contents import find_files
+from stages.core.h5_target import H5Target
 
 SCHEMA_VERSION = 1
 _PACKAGES = (
@@ -113,7 +114,13 @@ def _temporary_path(path: Path) -> Path:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, else delete it."""
+    """Yield a temporary path beside `path`; rename it to `path` on success, else delete it.
+
+    Raises
+    ------
+    OSError
+        The system refused to write; the error names `path`.
+    """
     temporary = _temporary_path(path)
     try:
         yield temporary
@@ -121,6 +128,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # Most errors of a write name no file, and nobody knows the temporary one.
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -137,6 +149,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             path.rename(old)
         new.rename(path)
     finally:
+        # What was there stays if the new folder could not take its place.
+        if old.exists() and not path.exists():
+            old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -145,9 +160,11 @@ def create_h5(
     path: Path, stage: str, inputs: Mapping[str, Path], params: BaseModel | Mapping[str, Any]
 ) -> Iterator[h5py.File]:
     """Yield a new HDF5 file with its provenance; it appears at `path` only when complete."""
-    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(provenance(stage, inputs, params))
-        yield file
+    with atomic_file(path) as temporary, H5Target(temporary) as target:
+        with h5py.File(target, "w") as file:
+            file.attrs.update(provenance(stage, inputs, params))
+            yield file
+        target.raise_error()
 
 
 def create_sample_dataset(
