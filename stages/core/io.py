@@ -223,7 +223,35 @@ def open_h5(path: Path, *names: str) -> Iterator[h5py.File]:
                 expected=f"also {missing}",
                 mend="delete it and run snakemake again: its rule did not write this file",
             )
-        yield file
+        try:
+            yield file
+        except OSError as error:
+            # Without a number it is HDF5's. It does not tell in which of the open files.
+            damaged = _find_damaged_dataset(file) if error.errno is None else ""
+            if not damaged:
+                raise
+            raise BadInput(
+                path,
+                f"data set {damaged}",
+                found=error,
+                expected="the content that was written",
+                mend="delete it and run snakemake again: its rule will make it again",
+            ) from error
+
+
+def _find_damaged_dataset(file: h5py.File) -> str:
+    """Return the name of a data set that cannot be read; empty if there is none."""
+    found = []
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        try:
+            for row in range(len(item)) if isinstance(item, h5py.Dataset) and item.shape else ():
+                item[row]
+        except OSError:
+            found.append(name)
+
+    file.visititems(visit)
+    return found[0] if found else ""
 
 
 def check_same_samples(first: h5py.File, *others: h5py.File) -> None:

@@ -13,12 +13,10 @@ it does those of the trainings. A stage's commands are those that Snakemake itse
 import errno
 import io
 import os
-import shlex
 import tarfile
-from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -27,7 +25,8 @@ from stages.data.datasets.layouts import LAYOUTS
 from tests.faults import interception
 from tests.faults.folders import Content, is_same, lost_bytes, read_folder, write_folder
 from tests.faults.interception import KILL, RENAMES, Call
-from tests.faults.server import Outcome, Server, stages_with_command
+from tests.faults.pipeline import Pipeline, plan
+from tests.faults.server import stages_with_command
 from tests.workspace import Workspace, tiny_config
 
 # In an order in which each finds the results of those before.
@@ -83,60 +82,23 @@ def write_archive(file: Path) -> bytes:
     return file.read_bytes()
 
 
-class Step(NamedTuple):
-    """A command, and the content of the workspace before and after it."""
-
-    command: list[str]
-    before: Content
-    after: Content
-
-
-class Pipeline:
-    """All commands of a workspace, in order; `step` runs those up to the last one of a stage."""
-
-    def __init__(self, folder: Path, server: Server) -> None:
-        self.folder = Workspace(folder, config()).folder
-        self.server = server
-        status, printed = server.run(["snakemake", "-n", "-p", *TARGETS], self.folder)
-        assert status == 0, printed
-        planned = [line.split("python -m ") for line in printed.splitlines()]
-        # torchrun is not needed: there is no GPU.
-        self.commands = [shlex.split(line[1]) for line in planned if len(line) == 2]
-        archive = write_archive(self.folder / "archive.tar.gz")
-        run = "results/demo_kvasir/full/seed0"
-        self.commands += [
-            ["stages.evaluation.segment", "--student", f"{run}/student.safetensors",
-             "--images", "data/demo/kvasir/images", "--output", "segmented"],
-            ["stages.data.fetch_lesions", "--archive", "archive.tar.gz", "--output", "lesions"],
-        ]  # fmt: skip
-        self.changes: Mapping[str, Mapping[str, Any]] = {
-            # After each iteration.
-            "stages.training.checkpoint": {"SAVE_INTERVAL": 0},
-            "stages.data.fetch_lesions": {"SHA256": sha256(archive).hexdigest()},
-        }
-        self._steps: dict[str, Step] = {}
-        self._pending = list(self.commands)
-
-    def run(self, command: list[str], decide: Any = None) -> Outcome:
-        return self.server.run(command, self.folder, decide=decide, changes=self.changes)
-
-    def step(self, stage: str) -> Step:
-        """Return the last command of a stage, with the content before and after it."""
-        modules = [command[0] for command in self._pending]
-        while f"stages.{stage}" in modules:
-            command = self._pending.pop(0)
-            before = read_folder(self.folder)
-            status, printed = self.run(command)
-            assert status == 0, printed
-            self._steps[modules.pop(0).removeprefix("stages.")] = Step(
-                command, before, read_folder(self.folder)
-            )
-        return self._steps[stage]
-
-
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory, server):
-    return Pipeline(tmp_path_factory.mktemp("injected") / "clone", server)
+    folder = Workspace(tmp_path_factory.mktemp("injected") / "clone", config()).folder
+    archive = write_archive(folder / "archive.tar.gz")
+    run = "results/demo_kvasir/full/seed0"
+    commands = [
+        *plan(server, folder, TARGETS),
+        ["stages.evaluation.segment", "--student", f"{run}/student.safetensors",
+         "--images", "data/demo/kvasir/images", "--output", "segmented"],
+        ["stages.data.fetch_lesions", "--archive", "archive.tar.gz", "--output", "lesions"],
+    ]  # fmt: skip
+    changes = {
+        # After each iteration.
+        "stages.training.checkpoint": {"SAVE_INTERVAL": 0},
+        "stages.data.fetch_lesions": {"SHA256": sha256(archive).hexdigest()},
+    }
+    return Pipeline(server, folder, commands, changes)
 
 
 def is_final(path: Path) -> bool:
