@@ -13,8 +13,8 @@ class Journal:
     """Entries by name, in a file of JSON lines; each `add` is flushed to the disk at once.
 
     All journals of a folder are read together, so that a job finds the finished entries even if
-    the number of jobs has changed. If a kill cut the last line short, that line is dropped, like any line
-    that cannot be read; the log names such lines.
+    the number of jobs has changed. If a kill cut the last line short, that line is dropped. So is a
+    line that cannot be read, and the log names it.
 
     Parameters
     ----------

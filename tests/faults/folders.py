@@ -1,6 +1,5 @@
 """Content of a folder: what is in it, what a fault took from it, and putting it back."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,16 +22,17 @@ def read_folder(folder: Path) -> dict[Path, bytes]:
 def write_folder(folder: Path, content: Content) -> None:
     """Give a folder this content, and nothing else."""
     found = read_folder(folder)
-    for path in found.keys() - content.keys():
-        (folder / path).unlink()
+    # From the deepest: folders are empty when they are reached. Also links and pipes go.
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(folder) not in content or path.is_symlink():
+            path.unlink()
     for path, values in content.items():
-        if found.get(path) != values:
+        if found.get(path) != values or not (folder / path).is_file():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(values)
-    # A result may be a whole folder.
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
-            shutil.rmtree(path)
 
 
 def is_same(path: Path, one: bytes, other: bytes) -> bool:

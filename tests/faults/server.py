@@ -24,6 +24,8 @@ from tests.workspace import ROOT
 
 # Largest size of a request, bytes.
 _MAX_REQUEST = 1 << 17
+# A command that waits for something that never comes ends with SIGALRM.
+_LIMIT_S = 300
 _ENTRY = re.compile(r'^if __name__ == "__main__":\n    cli\.run\((\w+)\)', re.MULTILINE)
 
 
@@ -100,6 +102,7 @@ def _run_stage(name: str) -> None:
 
 def _run(request: Mapping[str, Any], channel: socket.socket) -> int:
     """Run a command in this process, which must end after it; return its exit status."""
+    signal.alarm(_LIMIT_S)
     stream = os.open(request["printed"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(stream, 1)
     os.dup2(stream, 2)

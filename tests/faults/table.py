@@ -8,7 +8,7 @@ NUMBERS = ("tried", "survived", "tracebacks", "bytes lost")
 
 
 @pytest.fixture(scope="session")
-def server():
+def forks():
     """A process that runs commands in forks of itself."""
     server = Server(["snakemake.cli", *stages_with_command()])
     yield server

@@ -618,7 +618,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory, server):
+def pipeline(tmp_path_factory, forks):
     config = tiny_config()
     mine = own_data_settings(config, RAW, experiments=["full"], threads=1)
     for network in ("teacher", "student"):
@@ -626,7 +626,7 @@ def pipeline(tmp_path_factory, server):
     config |= {"datasets": {"mine": mine}, "summary": ["mine"], "tables": {}}
     folder = Workspace(tmp_path_factory.mktemp("bad") / "clone", config).folder
     write_kvasir(folder / RAW)
-    return Pipeline(server, folder, plan(server, folder, ["mine"]), {})
+    return Pipeline(forks, folder, plan(forks, folder, ["mine"]), {})
 
 
 @pytest.fixture(scope="module")

@@ -83,12 +83,12 @@ def write_archive(file: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory, server):
+def pipeline(tmp_path_factory, forks):
     folder = Workspace(tmp_path_factory.mktemp("injected") / "clone", config()).folder
     archive = write_archive(folder / "archive.tar.gz")
     run = "results/demo_kvasir/full/seed0"
     commands = [
-        *plan(server, folder, TARGETS),
+        *plan(forks, folder, TARGETS),
         ["stages.evaluation.segment", "--student", f"{run}/student.safetensors",
          "--images", "data/demo/kvasir/images", "--output", "segmented"],
         ["stages.data.fetch_lesions", "--archive", "archive.tar.gz", "--output", "lesions"],
@@ -98,7 +98,7 @@ def pipeline(tmp_path_factory, server):
         "stages.training.checkpoint": {"SAVE_INTERVAL": 0},
         "stages.data.fetch_lesions": {"SHA256": sha256(archive).hexdigest()},
     }
-    return Pipeline(server, folder, commands, changes)
+    return Pipeline(forks, folder, commands, changes)
 
 
 def is_final(path: Path) -> bool:
