@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import unicodedata
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -339,15 +340,19 @@ def read_csv(file: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.
         The file is missing or is not a table, a column is missing, or a number column has text.
     """
     try:
-        return pd.read_csv(
-            file,
-            usecols=[*text, *numbers],
-            dtype=dict.fromkeys(text, str) | dict.fromkeys(numbers, float),
-            # A sample or an experiment may have the name "NA".
-            keep_default_na=False,
-            na_values={name: [""] for name in numbers},
-        )
-    except (OSError, ValueError) as error:
+        with warnings.catch_warnings():
+            # Without this, pandas would take the values of longer lines for other columns.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                file,
+                usecols=[*text, *numbers],
+                dtype=dict.fromkeys(text, str) | dict.fromkeys(numbers, float),
+                # A sample or an experiment may have the name "NA".
+                keep_default_na=False,
+                na_values={name: [""] for name in numbers},
+                index_col=False,
+            )
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise BadInput(
             file,
             "table",

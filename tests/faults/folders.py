@@ -27,7 +27,7 @@ def write_folder(folder: Path, content: Content) -> None:
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path.relative_to(folder) not in content or path.is_symlink():
+        elif path.relative_to(folder) not in content or path.is_symlink() or not path.is_file():
             path.unlink()
     for path, values in content.items():
         if found.get(path) != values or not (folder / path).is_file():
