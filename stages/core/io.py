@@ -341,18 +341,18 @@ def read_csv(file: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.
     """
     try:
         with warnings.catch_warnings():
-            # Without this, pandas would take the values of longer lines for other columns.
+            # Without these, pandas would take the values of a longer line for other columns.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
+            table = pd.read_csv(
                 file,
-                usecols=[*text, *numbers],
                 dtype=dict.fromkeys(text, str) | dict.fromkeys(numbers, float),
                 # A sample or an experiment may have the name "NA".
                 keep_default_na=False,
                 na_values={name: [""] for name in numbers},
                 index_col=False,
             )
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+        return table[[*text, *numbers]]
+    except (OSError, ValueError, KeyError, pd.errors.ParserWarning) as error:
         raise BadInput(
             file,
             "table",
