@@ -264,7 +264,8 @@ def value_cases() -> list[Case]:
         case("defaults.student.learning_rte", 1, "did you mean 'learning_rate'?"),
         case("defaults.student.learning_rate", "fast", 'found "fast"', "allowed: a number"),
         case("defaults.student.learning_rate", float("nan"), "allowed: a finite number"),
-        case("defaults.gaze.thresholds", [0.5, 0.5], "thresholds must differ", field="defaults.gaze"),
+        case("defaults.gaze.thresholds", [0.5, 0.5], "thresholds must differ",
+             field="defaults.gaze"),
         case("seeds", [-1], "found -1; allowed: a number of at least 0"),
         case("seeds", [10**40], "allowed: a number below 4294967296"),
         case("seeds", 3, "found 3; allowed: a list"),
@@ -280,7 +281,8 @@ def value_cases() -> list[Case]:
         case(f"{mine}.root", "data/$(touch x); 'a\" b", "is missing"),
         case(f"{mine}.root", "~/mine", "~ is not expanded: write the full path"),
         case(f"{mine}.root", f"{RAW}/train.txt", "is missing"),
-        case(f"{mine}.fixations", f"{RAW}/gaze.csv", f"missing: {RAW}/gaze.csv", field="data set mine"),
+        case(f"{mine}.fixations", f"{RAW}/gaze.csv", f"missing: {RAW}/gaze.csv",
+             field="data set mine"),
         case(f"{mine}.title", "a\n\"b' $(touch x); <b>", status=0),
         case("datasets.a b", {}, "found \"a b\"; allowed: a lower-case letter, then"),
         case("datasets.a;b", {}, "allowed: a lower-case letter, then"),
@@ -671,7 +673,18 @@ def test_there_are_more_than_a_hundred_cases():
     assert len({(case.kind, case.name) for case in CASES}) == len(CASES) > 100
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}: {case.name}"[:60])
+# Unit tests read the messages about settings, too, without Snakemake.
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case,
+            id=f"{case.kind}: {case.name}"[:60],
+            marks=[pytest.mark.slow] if case.kind == "settings" else [],
+        )
+        for case in CASES
+    ],
+)
 def test_bad_input_gives_a_message_and_does_no_harm(complete, tally, case):
     pipeline, content = complete
     tally["name"] = f"bad {case.kind}"
@@ -692,4 +705,79 @@ def test_bad_input_gives_a_message_and_does_no_harm(complete, tally, case):
     assert not tally["tracebacks"] and not tally["bytes lost"], printed
     new = {path for path in found.keys() - before.keys() if not is_input_or_log(path)}
     assert not new or case.status == 0, new
+    tally["survived"] += 1
+
+
+@pytest.fixture
+def small_disk(complete):
+    """Mount a disk of the size and with the options that are asked for; return its folder."""
+    pipeline, content = complete
+    write_folder(pipeline.folder, content)
+    mounted = pipeline.folder / "disk"
+
+    def mount(options: str) -> Path:
+        mounted.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mounted)]
+        if os.getuid() or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a disk")
+        return mounted
+
+    yield mount
+    subprocess.run(["umount", str(mounted)], capture_output=True)
+    mounted.rmdir()
+
+
+# Stage → its result, which does not fit the disk.
+@pytest.mark.parametrize(
+    ("stage", "option"),
+    [
+        ("data.prepare", "output"), ("gaze.pseudomasks", "output"), ("training.teacher", "output"),
+        ("training.teacher", "history"), ("evaluation.predict", "output"), ("text.embed", "output"),
+        ("report.report", "output"), ("gaze.verify", "output"), ("gaze.verify", "log"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [("size=4k", "No space left on device"), ("ro", "Read-only file system")],
+)
+def test_a_disk_without_space_or_permission_stops_a_stage(
+    complete, small_disk, tally, stage, option, options, found
+):
+    pipeline, _ = complete
+    tally["name"] = f"bad disk: {options}"
+    disk = small_disk(options)
+    if options != "ro":
+        # One page is left for the names; what is there must stay.
+        (disk / "kept").write_bytes(b"k" * 4000)
+    before = read_folder(pipeline.folder)
+    tally["tried"] += 1
+    (command,) = (c for c in pipeline.commands if c[0] == f"stages.{stage}")
+    status, printed = pipeline.run([*command, f"--{option}", f"disk/{option}"])
+    kept = {path: values for path, values in before.items() if path.suffix != ".log"}
+    left = read_folder(pipeline.folder)
+    tally["tracebacks"] += has_traceback(printed, pipeline.folder)
+    lost = {path: values for path, values in kept.items() if "mine" not in path.parts}
+    tally["bytes lost"] += lost_bytes(lost, left)
+    assert status == 1, printed
+    assert f"disk/{option}: file\n  found:    {found}\n" in printed and "to mend:" in printed
+    assert not tally["tracebacks"] and not tally["bytes lost"], printed
+    assert not (disk / option).exists() or option == "log"
+    assert not [path for path in left if path.suffix == ".tmp"]
+    tally["survived"] += 1
+
+
+@pytest.mark.slow
+def test_names_that_a_shell_would_read_stay_names(tmp_path, forks, tally):
+    """Snakemake itself runs the commands, with such names in every path that a user chooses."""
+    odd = "data/a 'b\" ;$(touch pwned)`touch pwned`&|*\\"
+    tally |= {"name": "bad names in a shell", "tried": 1}
+    config = tiny_config()
+    config |= {"datasets": {"mine": own_data_settings(config, odd)}, "summary": [], "tables": {}}
+    folder = Workspace(tmp_path / "clone", config).folder
+    write_kvasir(folder / odd)
+    status, printed = forks.run(
+        ["snakemake", "verify_mine", "results/mine/gaze.h5", "--cores", "1"], folder
+    )
+    assert status == 0, printed
+    assert not [path for path in folder.rglob("pwned*")]
     tally["survived"] += 1
