@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test test-random test-slow slurm-test lint bench lock schema clean
+.PHONY: demo test test-random test-slow faults slurm-test lint bench lock schema clean
 
 demo: $(VENV)/installed
 	snakemake demo
@@ -17,6 +17,10 @@ test-random: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	python -m pytest -m slow
+
+# Bad input, and a fault at each write of each stage; ends with a table of what was tried.
+faults: $(VENV)/installed
+	python -m pytest --numprocesses 2 --dist worksteal tests/faults/test_bad_inputs.py tests/faults/test_injected_faults.py
 
 # If SLURM cannot be installed, the tests are skipped and print the reason.
 slurm-test: $(VENV)/installed

@@ -6,7 +6,6 @@ import signal
 import sys
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
 # The folder of this workflow, wherever it runs, also as a module of another workflow.
@@ -20,23 +19,29 @@ os.environ.update(PYTHONPATH=os.pathsep.join(search_path))
 from rules.paths import PlanError, check_workflow_folder
 
 # All includes share one namespace, in which Snakemake has a `parse` of its own.
-from stages.core.config import (
-    Config,
-    ConfigError,
-    parse as parse_config,
-    duplicate_keys,
-)
+from stages.core.config import Config, ConfigError, parse as parse_config
+from stages.core.config_file import check_file
 from stages.core.contents import describe_os_error
 from stages.core.fingerprint import fingerprint
 
 try:
     check_workflow_folder(RULES, ROOT)
-    # A job has the configuration as the main process read it.
-    for file in workflow.configfiles if workflow.is_main_process else []:
-        if faults := list(duplicate_keys(yaml.compose(Path(file).read_text("utf-8")))):
-            raise ConfigError(faults)
-    CONFIG: Config = parse_config(config)
+    # A job has the configuration as the main process read it, and a workflow that has this one as a
+    # module brings its own. Snakemake's message for a file that is no YAML names no line.
+    if workflow.is_main_process:
+        own = [] if workflow.modifier.skip_configfile else ["config.yaml"]
+        for file in filter(os.path.exists, [*workflow.configfiles, *own]):
+            check_file(Path(file))
 except (ConfigError, PlanError) as error:
+    raise WorkflowError(str(error)) from None
+
+
+configfile: "config.yaml"
+
+
+try:
+    CONFIG: Config = parse_config(config)
+except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 # On a cluster SLURM counts GPUs and cores; the default profile's limits are those of one machine.

@@ -17,7 +17,11 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from tests.faults.table import forks, pytest_terminal_summary, tally
 from tests.loopback import Handler, Server
+
+# What pytest finds here, every test has.
+__all__ = ["forks", "pytest_terminal_summary", "tally"]
 
 # There is no deadline, as a busy machine is slow. Tests use the same examples in each run, so that
 # only a change of the code can break them; `make test-random` tries new examples.

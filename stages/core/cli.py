@@ -1,13 +1,14 @@
 """Run a stage from the command line: the parameters of its function are the options."""
 
 import argparse
+import errno
 import inspect
 import logging
 import os
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -18,6 +19,18 @@ from stages.core import job_log
 
 log = logging.getLogger("stages")
 T = TypeVar("T")
+_FREE_SPACE = "free space on its disk, and run the command again"
+_CHECK_DISK = "check the disk, or the connection to it, and run the command again"
+_PERMIT = "give this user permission to read and write it and its folder"
+_WRITABLE = "make the disk writable, or use a folder on another one"
+_SHORTEN = "use shorter names"
+# Number of an error of the system → how to mend it.
+_SYSTEM_MENDS = {
+    errno.ENOSPC: _FREE_SPACE, errno.EDQUOT: _FREE_SPACE, errno.EFBIG: _FREE_SPACE,
+    errno.EIO: _CHECK_DISK, errno.ESTALE: _CHECK_DISK,
+    errno.EACCES: _PERMIT, errno.EPERM: _PERMIT, errno.EROFS: _WRITABLE,
+    errno.ENAMETOOLONG: _SHORTEN,
+}  # fmt: skip
 
 
 class BadInput(Exception):
@@ -41,6 +54,33 @@ class BadInput(Exception):
         super().__init__(
             f"{where}: {field}\n  found:    {found}\n  expected: {expected}\n  to mend:  {mend}"
         )
+
+
+def describe_system_error(error: OSError) -> BadInput | None:
+    """Turn an error of the operating system into a message; None if it is an error of a library.
+
+    Only the system numbers its errors.
+    """
+    if error.errno is None:
+        return None
+    return BadInput(
+        os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "file system",
+        "file",
+        found=os.strerror(error.errno),
+        expected="a file that this user can read, or a folder that this user can write to",
+        mend=_SYSTEM_MENDS.get(error.errno, "correct the path, or what is there"),
+    )
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that must not lose a line: a result's provenance is read from it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise what the system says, which logging itself would print with a traceback."""
+        if isinstance(error := sys.exc_info()[1], OSError):
+            error.filename = self.baseFilename
+            raise error
+        super().handleError(record)
 
 
 def list_names(names: Sequence[object], limit: int = 20) -> str:
@@ -134,13 +174,24 @@ def _add_option(parser: argparse.ArgumentParser, parameter: inspect.Parameter) -
         parser.add_argument(option, type=kind, required=required)
 
 
+def _log_to(file: Path) -> None:
+    """Also write the messages to a new log file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # As on the terminal, a file name that is not valid text is written with escapes.
+    handler = _LogFile(file, mode="w", encoding="utf-8", errors="backslashreplace")
+    root = logging.getLogger()
+    handler.setFormatter(root.handlers[0].formatter)
+    root.addHandler(handler)
+
+
 def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
     """Call `stage` with the options of the command line; set the exit status of the process.
 
     Each parameter of `stage` is an option of the same name: a path, a number, a list of paths, an
     optional path, or a pydantic model given as JSON. `--log FILE` also writes the messages to a
     file. `--code NAME` logs host, code version and commit first. Exit status 0: success. 1: a
-    `BadInput`, printed without a traceback, or any other exception, printed with its traceback.
+    `BadInput` or an error of the operating system, such as a full disk, printed without a
+    traceback; or any other exception, printed with its traceback.
     """
     file = Path(inspect.getfile(stage))
     name, family = file.stem, file.parent.name
@@ -155,26 +206,25 @@ def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
 
     # torchrun numbers several processes; only the first one logs.
     first = "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
-    if (log_file := options.pop("log")) is not None and first:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        # As on the terminal, a file name that is not valid text is written with escapes.
-        handlers.append(
-            logging.FileHandler(log_file, mode="w", encoding="utf-8", errors="backslashreplace")
-        )
     logging.basicConfig(
         level=logging.INFO if first else logging.ERROR,
         format="%(asctime)s %(message)s",
-        handlers=handlers,
+        handlers=[logging.StreamHandler()],
         force=True,
     )
-    if (code := options.pop("code")) is not None and first:
-        job_log.log_start(code)
+    log_file, code = options.pop("log"), options.pop("code")
     try:
+        if log_file is not None and first:
+            _log_to(log_file)
+        if code is not None and first:
+            job_log.log_start(code)
         stage(**{option: value for option, value in options.items() if value is not None})
-    except BadInput as error:
-        log.error("%s", error)
-        sys.exit(1)
-    except Exception:
-        log.exception("%s failed", name)
+    except Exception as error:
+        problem = describe_system_error(error) if isinstance(error, OSError) else error
+        # The disk of the log file may be full; the terminal has the message.
+        with suppress(OSError):
+            if isinstance(problem, BadInput):
+                log.error("%s", problem)
+            else:
+                log.exception("%s failed", name)
         sys.exit(1)

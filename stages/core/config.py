@@ -16,7 +16,6 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.config import JsonDict
 
@@ -65,11 +64,11 @@ DEMO_ROOT, LESIONS_ROOT = "data/demo/", "data/lesions"
 
 
 class ConfigError(Exception):
-    """config.yaml cannot be used; the message lists all faults, each with its path."""
+    """The configuration cannot be used; the message lists all faults, each with its path."""
 
-    def __init__(self, faults: Iterable[str]) -> None:
+    def __init__(self, faults: Iterable[str], file: str = "config.yaml") -> None:
         self.faults = tuple(dict.fromkeys(faults))
-        super().__init__("config.yaml cannot be used:\n  " + "\n  ".join(self.faults))
+        super().__init__(f"{file} cannot be used:\n  " + "\n  ".join(self.faults))
 
 
 class Defaults(Settings):
@@ -154,7 +153,7 @@ class Table(Settings):
 class Config(Settings):
     """config.yaml."""
 
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
         default=(0,), min_length=1, description="each experiment is trained once per seed"
     )
     summary: tuple[Name, ...] = Field(
@@ -285,7 +284,7 @@ def _type_at(annotation: Any, loc: Iterable[int | str]) -> Any:
     return annotation
 
 
-def _dotted_path(loc: Iterable[int | str]) -> str:
+def dotted_path(loc: Iterable[int | str]) -> str:
     """Format a location as a path: `datasets.kvasir.prepare.size[0]`."""
     path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc)
     return path.removeprefix(".")
@@ -296,13 +295,13 @@ def _describe_faults(error: ValidationError, model: type[BaseModel]) -> Iterable
     for fault in error.errors():
         kind, found, context = fault["type"], fault["input"], fault.get("ctx", {})
         loc = tuple(key for key in fault["loc"] if key != "[key]")
-        path = _dotted_path(loc)
+        path = dotted_path(loc)
         if kind == "extra_forbidden":
             known = _type_at(model, loc[:-1]).model_fields
             yield f"{path}: unknown key; {_suggest(str(loc[-1]), known)}"
         elif kind == "missing" and isinstance(loc[-1], int):
             length = len(get_args(_type_at(model, loc[:-1])))
-            parent = _dotted_path(loc[:-1])
+            parent = dotted_path(loc[:-1])
             yield f"{parent}: found {_format_value(found)}; allowed: {length} entries"
         elif kind == "missing":
             yield f"{path}: missing; it has no default"
@@ -430,34 +429,6 @@ def _check_tables(config: Config) -> Iterable[str]:
                 f"{path}.experiments: found {table.reference!r}, the reference; "
                 "allowed: other experiments, to compare with it"
             )
-
-
-def duplicate_keys(node: yaml.Node | None, loc: tuple[int | str, ...] = ()) -> Iterable[str]:
-    """Yield a fault for each key that a mapping has twice; YAML itself silently uses the last one.
-
-    Parameters
-    ----------
-    node
-        A parsed YAML file, from `yaml.compose`.
-    loc
-        Location of the node in the file.
-    """
-    if isinstance(node, yaml.MappingNode):
-        lines: dict[str, int] = {}
-        for key, value in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
-            path = (*loc, name)
-            # Several merge keys (<<) in one mapping are allowed.
-            if name in lines and key.tag != "tag:yaml.org,2002:merge":
-                yield (
-                    f"{_dotted_path(path)}: found twice, in lines {lines[name]} and {line}; "
-                    "allowed: each key once, with all its values"
-                )
-            lines[name] = line
-            yield from duplicate_keys(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from duplicate_keys(value, (*loc, index))
 
 
 def parse(raw: Mapping[str, Any]) -> Config:

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import unicodedata
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -21,6 +22,7 @@ from pydantic import BaseModel
 
 from stages.core.cli import BadInput
 from stages.core.contents import find_files
+from stages.core.h5_target import H5Target
 
 SCHEMA_VERSION = 1
 _PACKAGES = (
@@ -113,7 +115,13 @@ def _temporary_path(path: Path) -> Path:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, else delete it."""
+    """Yield a temporary path beside `path`; rename it to `path` on success, else delete it.
+
+    Raises
+    ------
+    OSError
+        The system refused to write; the error names `path`.
+    """
     temporary = _temporary_path(path)
     try:
         yield temporary
@@ -121,6 +129,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # Most errors of a write name no file, and nobody knows the temporary one.
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -137,6 +150,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             path.rename(old)
         new.rename(path)
     finally:
+        # What was there stays if the new folder could not take its place.
+        if old.exists() and not path.exists():
+            old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -145,9 +161,11 @@ def create_h5(
     path: Path, stage: str, inputs: Mapping[str, Path], params: BaseModel | Mapping[str, Any]
 ) -> Iterator[h5py.File]:
     """Yield a new HDF5 file with its provenance; it appears at `path` only when complete."""
-    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(provenance(stage, inputs, params))
-        yield file
+    with atomic_file(path) as temporary, H5Target(temporary) as target:
+        with h5py.File(target, "w") as file:
+            file.attrs.update(provenance(stage, inputs, params))
+            yield file
+        target.raise_error()
 
 
 def create_sample_dataset(
@@ -206,7 +224,35 @@ def open_h5(path: Path, *names: str) -> Iterator[h5py.File]:
                 expected=f"also {missing}",
                 mend="delete it and run snakemake again: its rule did not write this file",
             )
-        yield file
+        try:
+            yield file
+        except OSError as error:
+            # Without a number it is HDF5's. It does not tell in which of the open files.
+            damaged = _find_damaged_dataset(file) if error.errno is None else ""
+            if not damaged:
+                raise
+            raise BadInput(
+                path,
+                f"data set {damaged}",
+                found=error,
+                expected="the content that was written",
+                mend="delete it and run snakemake again: its rule will make it again",
+            ) from error
+
+
+def _find_damaged_dataset(file: h5py.File) -> str:
+    """Return the name of a data set that cannot be read; empty if there is none."""
+    found = []
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        try:
+            for row in range(len(item)) if isinstance(item, h5py.Dataset) and item.shape else ():
+                item[row]
+        except OSError:
+            found.append(name)
+
+    file.visititems(visit)
+    return found[0] if found else ""
 
 
 def check_same_samples(first: h5py.File, *others: h5py.File) -> None:
@@ -294,15 +340,19 @@ def read_csv(file: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.
         The file is missing or is not a table, a column is missing, or a number column has text.
     """
     try:
-        return pd.read_csv(
-            file,
-            usecols=[*text, *numbers],
-            dtype=dict.fromkeys(text, str) | dict.fromkeys(numbers, float),
-            # A sample or an experiment may have the name "NA".
-            keep_default_na=False,
-            na_values={name: [""] for name in numbers},
-        )
-    except (OSError, ValueError) as error:
+        with warnings.catch_warnings():
+            # Without these, pandas would take the values of a longer line for other columns.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                file,
+                dtype=dict.fromkeys(text, str) | dict.fromkeys(numbers, float),
+                # A sample or an experiment may have the name "NA".
+                keep_default_na=False,
+                na_values={name: [""] for name in numbers},
+                index_col=False,
+            )
+        return table[[*text, *numbers]]
+    except (OSError, ValueError, KeyError, pd.errors.ParserWarning) as error:
         raise BadInput(
             file,
             "table",

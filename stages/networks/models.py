@@ -12,13 +12,12 @@ from typing import Any, Literal, NamedTuple, overload
 import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.core import io
 from stages.core.cli import BadInput
 from stages.core.images import IMAGENET_MEAN, IMAGENET_STD
+from stages.core.tensors import save_tensors
 from stages.networks.batch_norm import BatchNorm
 from stages.networks.unet import UNet
 
@@ -383,9 +382,8 @@ def save(model: Teacher | Student, path: Path, provenance: Mapping[str, Any]) ->
     """Write the weights as safetensors, with architecture and provenance as metadata."""
     metadata = {"architecture": model.architecture.model_dump(), **provenance}
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    with io.atomic_file(path) as temporary:
-        # One metadata entry: the order of several entries would differ from run to run.
-        save_file(tensors, temporary, {"about": json.dumps(metadata, sort_keys=True)})
+    # One metadata entry: the order of several entries would differ from run to run.
+    save_tensors(tensors, path, {"about": json.dumps(metadata, sort_keys=True)})
 
 
 @overload

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from stages.core.cli import log
+
 
 class Journal:
     """Entries by name, in a file of JSON lines; each `add` is flushed to the disk at once.
 
     All journals of a folder are read together, so that a job finds the finished entries even if
-    the number of jobs has changed. If a kill cut the last line short, that line is dropped.
+    the number of jobs has changed. If a kill cut the last line short, that line is dropped. So is a
+    line that cannot be read, and the log names it.
 
     Parameters
     ----------
@@ -33,10 +36,13 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         others = sorted(shared.glob("*.jsonl")) if shared else []
         for file in [*others, *sorted(folder.glob("*.jsonl"))]:
-            for line in file.read_bytes().splitlines(keepends=True):
-                if line.endswith(b"\n"):
+            for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
+                try:
                     name, entry = json.loads(line)
                     self.entries[name] = entry
+                except (ValueError, TypeError) as error:
+                    # A power failure may leave blocks of zeros.
+                    log.warning("%s: line %d is dropped: %s", file, number, error)
         self._file = folder / f"{writer}.jsonl"
         if self._file.exists():
             content = self._file.read_bytes()

@@ -18,8 +18,20 @@ _MAX_EXAMPLES = 5
 
 
 def _read_shard(shard: Path) -> tuple[dict[str, str], dict[str, Answer]]:
-    (_, header), *entries = (json.loads(line) for line in shard.read_text("utf-8").split("\n")[:-1])
-    return header, {name: Answer.model_validate(answer) for name, answer in entries}
+    """Read the first line of a shard, and the answer of each sample."""
+    try:
+        lines = shard.read_text("utf-8").split("\n")[:-1]
+        (_, header), *entries = (json.loads(line) for line in lines)
+        header = {key: header[key] for key in _BACKEND_KEYS}
+        return header, {name: Answer.model_validate(answer) for name, answer in entries}
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise cli.BadInput(
+            shard,
+            "file",
+            found=error,
+            expected="a line about the backend, and a line for each answer, as JSON",
+            mend="delete it and run snakemake again: its rule will make it again",
+        ) from error
 
 
 def _check_failure_share(answers: dict[str, Answer], limit: float, shards: list[Path]) -> None:

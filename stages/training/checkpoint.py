@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from stages.core import io, processes
+from stages.core import processes
 from stages.core.cli import log
+from stages.core.tensors import save_tensors
 
 # Seconds between checkpoints: a crash loses about this much time.
 SAVE_INTERVAL = 300
@@ -174,8 +174,7 @@ class Checkpoint:
         if processes.rank() == 0:
             # Cloned: safetensors refuses tensors that share memory.
             copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-            with io.atomic_file(self.path) as temporary:
-                save_file(copies, temporary, {"numbers": json.dumps(state.json_values())})
+            save_tensors(copies, self.path, {"numbers": json.dumps(state.json_values())})
         # Wait for the first: if one process exits, torchrun soon ends the others.
         processes.all_reduce_max(0)
         self._saved = time.monotonic()

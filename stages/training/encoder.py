@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.core import cli, io, job_log
 from stages.core.cli import BadInput
+from stages.core.tensors import save_tensors
 from stages.networks.encoder_file import read_encoder
 from stages.settings.parts import EncoderSettings
 from stages.settings.training import StudentSettings, TeacherSettings
@@ -62,8 +62,7 @@ def prepare_encoder(output: Path, settings: EncoderSettings) -> None:
     job_log.log_provenance(provenance)
     statistics = {key: timm.get_pretrained_cfg_value(name, key) for key in ("mean", "std")}
     about = {"encoder": name, **statistics, **provenance}
-    with io.atomic_file(output) as temporary:
-        save_file(tensors, temporary, {"about": json.dumps(about, sort_keys=True)})
+    save_tensors(tensors, output, {"about": json.dumps(about, sort_keys=True)})
 
 
 def load_encoder(path: Path | None, settings: TeacherSettings | StudentSettings) -> Encoder:

@@ -236,7 +236,7 @@ class Samples:
         """Read rows from the files."""
         batch = {}
         for name, column in self._columns.items():
-            with h5py.File(column.path, "r") as file:
+            with io.open_h5(column.path, column.name) as file:
                 values = torch.from_numpy(column.read(file, rows))
             # Augmentation is fastest with the channels first.
             batch[name] = values.permute(0, 3, 1, 2).contiguous() if name == "image" else values

@@ -32,6 +32,9 @@ def report_read_errors(path: Path, expected: str, mend: str = "replace the file"
     Use it only around calls of parsers: damaged bytes make them raise almost any exception.
     """
     try:
+        if path.exists() and not path.is_file():
+            # Nothing may ever come out of a pipe.
+            raise ValueError("a folder" if path.is_dir() else "a pipe or a device")
         yield
     except Exception as error:
         found = str(error) or repr(error)

@@ -26,6 +26,8 @@ def _read_table(source: Path) -> pd.DataFrame:
         if source.suffix.lower() in (".jsonl", ".ndjson"):
             lines = source.read_text("utf-8-sig").split("\n")
             rows = [json.loads(line) for line in lines if line.strip()]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError("a line that is no object")
             return pd.DataFrame(rows).fillna("").astype(str)
         table_format = open_table(source)
         with warnings.catch_warnings():
