@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -187,6 +188,10 @@ def read_strings(file: h5py.File, name: str) -> NDArray[np.object_]:
     return np.asarray(file[name].asstr()[()], dtype=object)
 
 
+# h5py's messages: "Unable to synchronously open object", "Can't synchronously read data".
+_HDF5_ERROR = re.compile(r"(Unable to|Can't) synchronously")
+
+
 @contextmanager
 def open_h5(path: Path, *names: str) -> Iterator[h5py.File]:
     """Open an HDF5 file of this pipeline for reading; check that it has the data sets `names`.
@@ -196,18 +201,18 @@ def open_h5(path: Path, *names: str) -> Iterator[h5py.File]:
     BadInput
         The file is missing, is not HDF5, has another schema version, or a data set is missing.
     """
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise BadInput(
-            path,
-            "file",
-            found=error,
-            expected="a readable HDF5 file",
-            mend="delete it and run snakemake again: its rule will make it again",
-        ) from error
-    with file:
-        version_found = file.attrs.get("schema_version")
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(h5py.File(path, "r"))
+            version_found, found_names = file.attrs.get("schema_version"), sorted(file)
+        except (OSError, LookupError, RuntimeError, ValueError, TypeError) as error:
+            raise BadInput(
+                path,
+                "file",
+                found=error,
+                expected="a readable HDF5 file",
+                mend="delete it and run snakemake again: its rule will make it again",
+            ) from error
         if version_found != SCHEMA_VERSION:
             raise BadInput(
                 path,
@@ -216,19 +221,19 @@ def open_h5(path: Path, *names: str) -> Iterator[h5py.File]:
                 expected=SCHEMA_VERSION,
                 mend="delete it and run snakemake again with this version of the project",
             )
-        if missing := [name for name in names if name not in file]:
+        if missing := [name for name in names if name not in found_names]:
             raise BadInput(
                 path,
                 "data sets",
-                found=sorted(file),
+                found=found_names,
                 expected=f"also {missing}",
                 mend="delete it and run snakemake again: its rule did not write this file",
             )
         try:
             yield file
-        except OSError as error:
-            # Without a number it is HDF5's. It does not tell in which of the open files.
-            damaged = _find_damaged_dataset(file) if error.errno is None else ""
+        except (OSError, LookupError, RuntimeError, ValueError) as error:
+            # An error of HDF5 does not tell in which of the open files.
+            damaged = _find_damaged_dataset(file) if _HDF5_ERROR.search(str(error)) else ""
             if not damaged:
                 raise
             raise BadInput(
@@ -240,19 +245,24 @@ def open_h5(path: Path, *names: str) -> Iterator[h5py.File]:
             ) from error
 
 
+def _read_all(item: h5py.Dataset | h5py.Group) -> None:
+    """Read a data set, row by row: a whole one may not fit into memory. Or all of a group."""
+    if isinstance(item, h5py.Group):
+        for member in item:
+            _read_all(item[member])
+    else:
+        for row in range(len(item)) if item.shape else [()]:
+            item[row]
+
+
 def _find_damaged_dataset(file: h5py.File) -> str:
-    """Return the name of a data set that cannot be read; empty if there is none."""
-    found = []
-
-    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+    """Return the name of a data set or group that cannot be read; empty if there is none."""
+    for name in map(str, sorted(file)):
         try:
-            for row in range(len(item)) if isinstance(item, h5py.Dataset) and item.shape else ():
-                item[row]
-        except OSError:
-            found.append(name)
-
-    file.visititems(visit)
-    return found[0] if found else ""
+            _read_all(file[name])
+        except (OSError, LookupError, RuntimeError, ValueError):
+            return name
+    return ""
 
 
 def check_same_samples(first: h5py.File, *others: h5py.File) -> None:
