@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test test-random test-slow faults slurm-test lint bench lock schema clean
+.PHONY: demo test test-random test-slow faults fuzz slurm-test lint bench lock schema clean
 
 demo: $(VENV)/installed
 	snakemake demo
@@ -21,6 +21,10 @@ test-slow: $(VENV)/installed
 # Bad input, and a fault at each write of each stage; ends with a table of what was tried.
 faults: $(VENV)/installed
 	python -m pytest --numprocesses 2 --dist worksteal tests/faults/test_bad_inputs.py tests/faults/test_injected_faults.py
+
+# A thousand new damages to a small file of each kind.
+fuzz: $(VENV)/installed
+	python -m pytest --numprocesses 2 --dist worksteal --hypothesis-profile fuzz tests/fuzz
 
 # If SLURM cannot be installed, the tests are skipped and print the reason.
 slurm-test: $(VENV)/installed

@@ -345,7 +345,7 @@ def test_files_of_the_pipeline(tmp_path):
 def test_weights(tmp_path):
     path = tmp_path / "student.safetensors"
     architecture = models.Architecture(
-        role="student", channels=3, size=(16, 16), widths=(2, 2, 2, 2, 2, 2), head_width=2
+        role="student", channels=3, size=(16, 16), widths=(4, 4, 4, 4, 4, 4), head_width=4
     )
     models.save(models.build(architecture, seed=0), path, {})
     original = path.read_bytes()
