@@ -136,7 +136,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
             error.filename, error.filename2 = str(path), None
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        # A disk that cannot be written to also refuses this; the next writer of `path` tries again.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

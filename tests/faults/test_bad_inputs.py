@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -779,5 +780,5 @@ def test_names_that_a_shell_would_read_stay_names(tmp_path, forks, tally):
         ["snakemake", "verify_mine", "results/mine/gaze.h5", "--cores", "1"], folder
     )
     assert status == 0, printed
-    assert not [path for path in folder.rglob("pwned*")]
+    assert not list(folder.rglob("pwned*"))
     tally["survived"] += 1
