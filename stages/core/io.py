@@ -96,7 +96,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _temporary_path(path: Path) -> Path:
-    """Return this process's temporary path beside `path`; delete those of ended processes.
+    """Return this process's temporary folder beside `path`; delete those of ended processes.
 
     Several processes may write the same file at once: a job that survives its killed Snakemake, or
     workflows on other hosts that share a cache. So only leftovers of ended processes on this host
@@ -116,15 +116,18 @@ def _temporary_path(path: Path) -> Path:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, else delete it.
+    """Yield a temporary path near `path`; rename it to `path` on success, else delete it.
 
     Raises
     ------
     OSError
         The system refused to write; the error names `path`.
     """
-    temporary = _temporary_path(path)
+    folder = _temporary_path(path)
+    # In a folder of its own: safetensors writes one more temporary file beside it.
+    temporary = folder / path.name
     try:
+        folder.mkdir(exist_ok=True)
         yield temporary
         # Without fsync a power failure could leave the new name with incomplete content.
         with temporary.open("rb") as written:
@@ -132,13 +135,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         # Most errors of a write name no file, and nobody knows the temporary one.
-        if error.errno is not None and error.filename in (None, str(temporary)):
+        if error.errno is not None and str(error.filename or folder).startswith(str(folder)):
             error.filename, error.filename2 = str(path), None
         raise
     finally:
-        # A disk that cannot be written to also refuses this; the next writer of `path` tries again.
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.faults.folders import Content, read_folder
+from tests.faults.folders import Content, read_folder, write_folder
 from tests.faults.interception import Call
 from tests.faults.server import Outcome, Server
 
@@ -45,6 +45,7 @@ class Pipeline:
         self._changes = changes
         self._pending = list(commands)
         self._steps: dict[str, Step] = {}
+        self._content = read_folder(folder)
 
     def run(self, command: Sequence[str], decide: Callable[[Call], int] | None = None) -> Outcome:
         return self.server.run(command, self.folder, decide=decide, changes=self._changes)
@@ -52,12 +53,14 @@ class Pipeline:
     def step(self, stage: str) -> Step:
         """Return the last command of a stage; run all commands up to it that have not run."""
         modules = [command[0] for command in self._pending]
+        if f"stages.{stage}" in modules:  # a test may have changed the folder meanwhile
+            write_folder(self.folder, self._content)
         while f"stages.{stage}" in modules:
-            command = self._pending.pop(0)
-            before = read_folder(self.folder)
+            command, before = self._pending.pop(0), self._content
             status, printed = self.run(command)
             assert status == 0, printed
+            self._content = read_folder(self.folder)
             self._steps[modules.pop(0).removeprefix("stages.")] = Step(
-                command, before, read_folder(self.folder)
+                command, before, self._content
             )
         return self._steps[stage]

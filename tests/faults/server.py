@@ -65,16 +65,23 @@ class Server:
         folder: Path,
         *,
         decide: Callable[[Call], int] | None = None,
-        **options: Any,
+        changes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Outcome:
-        """Run `python -m` with these words in `folder`; `decide` as in `supervise`.
+        """Run `python -m` with these words in `folder`.
 
-        Options: `changes`, attributes to set first (module → name → value); `user`, an id.
+        Parameters
+        ----------
+        decide
+            As in `supervise`; None: no call is intercepted.
+        changes
+            Attributes to set first: module → name → value.
         """
         printed = folder.with_name(f"{folder.name}.printed")
         printed.unlink(missing_ok=True)
-        request = {"command": [*command], "folder": str(folder), "printed": str(printed)}
-        request |= {"intercepted": decide is not None} | options
+        request = {
+            "command": [*command], "folder": str(folder), "printed": str(printed),
+            "intercepted": decide is not None, "changes": changes or {},
+        }  # fmt: skip
         ours, theirs = socket.socketpair()
         with ours, theirs:
             socket.send_fds(self._socket, [json.dumps(request).encode()], [theirs.fileno()])
@@ -107,14 +114,9 @@ def _run(request: Mapping[str, Any], channel: socket.socket) -> int:
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     os.chdir(request["folder"])
-    for module, values in request.get("changes", {}).items():
+    for module, values in request["changes"].items():
         for name, value in values.items():
             setattr(importlib.import_module(module), name, value)
-    if user := request.get("user"):
-        os.fchown(stream, user, user)
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
     module, *arguments = request["command"]
     sys.argv = [module, *arguments]
     if request["intercepted"]:

@@ -205,7 +205,6 @@ def npy(array: Any) -> bytes:
     return stream.getvalue()
 
 
-# Text of config.yaml → words of the message.
 def text_cases() -> list[Case]:
     """Cases of a config.yaml that is no text, no YAML, or no mapping."""
 
@@ -666,7 +665,7 @@ def has_traceback(printed: str, folder: Path) -> bool:
     )
 
 
-def is_input_or_log(path: Path) -> bool:
+def is_log(path: Path) -> bool:
     return path.suffix == ".log" or ".snakemake" in path.parts
 
 
@@ -704,7 +703,7 @@ def test_bad_input_gives_a_message_and_does_no_harm(complete, tally, case):
     for word in case.words:
         assert word in printed, printed
     assert not tally["tracebacks"] and not tally["bytes lost"], printed
-    new = {path for path in found.keys() - before.keys() if not is_input_or_log(path)}
+    new = {path for path in found.keys() - before.keys() if not is_log(path)}
     assert not new or case.status == 0, new
     tally["survived"] += 1
 
@@ -763,7 +762,7 @@ def test_a_disk_without_space_or_permission_stops_a_stage(
     assert f"disk/{option}: file\n  found:    {found}\n" in printed and "to mend:" in printed
     assert not tally["tracebacks"] and not tally["bytes lost"], printed
     assert not (disk / option).exists() or option == "log"
-    assert not [path for path in left if path.suffix == ".tmp"]
+    assert not list(pipeline.folder.rglob("*.tmp"))
     tally["survived"] += 1
 
 

@@ -165,7 +165,7 @@ def test_a_fault_at_any_write_loses_nothing_and_a_rerun_gives_the_same(
         else:
             assert status == 1, where
             assert os.strerror(FAULTS[fault]) in printed and "to mend:" in printed, where
-            assert not [path for path in found if path.suffix == ".tmp"], where
+            assert not list(pipeline.folder.rglob("*.tmp")), where
         assert not tally["tracebacks"] and not tally["bytes lost"], where
         # No file has its final name before it is complete.
         for path, values in final(found).items():

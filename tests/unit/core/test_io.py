@@ -38,7 +38,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path):
     with io.atomic_file(path) as temporary:
         temporary.write_text("half")
         assert not path.exists()
-        assert temporary.parent == path.parent  # a rename across file systems is not atomic
+        assert temporary.parent.parent == path.parent  # a rename across file systems is not atomic
     assert path.read_text() == "half"
     assert list(path.parent.iterdir()) == [path]
 
