@@ -20,18 +20,15 @@ from rules.paths import PlanError, check_workflow_folder
 
 # All includes share one namespace, in which Snakemake has a `parse` of its own.
 from stages.core.config import Config, ConfigError, parse as parse_config
-from stages.core.config_file import check_file
+from stages.core.config_file import check_files
 from stages.core.contents import describe_os_error
 from stages.core.fingerprint import fingerprint
 
 try:
     check_workflow_folder(RULES, ROOT)
-    # A job has the configuration as the main process read it, and a workflow that has this one as a
-    # module brings its own. Snakemake's message for a file that is no YAML names no line.
+    # A job has the configuration as the main process read it, and a module that of its workflow.
     if workflow.is_main_process:
-        own = [] if workflow.modifier.skip_configfile else ["config.yaml"]
-        for file in filter(os.path.exists, [*workflow.configfiles, *own]):
-            check_file(Path(file))
+        check_files(workflow.configfiles, not workflow.modifier.skip_configfile)
 except (ConfigError, PlanError) as error:
     raise WorkflowError(str(error)) from None
 
@@ -80,10 +77,8 @@ def from_config(function, **given):
             return function(
                 CONFIG, **{name: getattr(wildcards, name) for name in names}, **given
             )
-        except PlanError as error:
-            problem = error
-        except OSError as error:
-            problem = describe_os_error(error)
+        except (PlanError, OSError) as error:
+            problem = describe_os_error(error) if isinstance(error, OSError) else error
         first = "dataset" if "dataset" in names else names[0]
         owner = f"{first.replace('dataset', 'data set')} {getattr(wildcards, first)}"
         raise WorkflowError(f"{owner}: {problem}") from None

@@ -18,6 +18,16 @@ _MARKS = {
 _KINDS = {yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value", type(None): "nothing"}
 
 
+def check_files(files: Iterable[str], default: bool) -> None:
+    """Check the given files and, if `default` is true, config.yaml, as `check_file` does.
+
+    Snakemake's own message for a file that is no YAML names no line.
+    """
+    for file in map(Path, [*files, *(["config.yaml"] if default else [])]):
+        if file.exists():
+            check_file(file)
+
+
 def check_file(file: Path) -> None:
     """Check a configuration file before its values are read.
 

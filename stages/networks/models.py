@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from stages.core.cli import BadInput
 from stages.core.images import IMAGENET_MEAN, IMAGENET_STD
-from stages.core.tensors import save_tensors
 from stages.networks.batch_norm import BatchNorm
+from stages.networks.tensors import save_tensors
 from stages.networks.unet import UNet
 
 ATTENTION_HEADS = 8

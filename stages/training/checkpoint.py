@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from stages.core import processes
 from stages.core.cli import log
-from stages.core.tensors import save_tensors
+from stages.networks.tensors import save_tensors
 
 # Seconds between checkpoints: a crash loses about this much time.
 SAVE_INTERVAL = 300

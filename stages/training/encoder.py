@@ -8,8 +8,8 @@ from torch import Tensor
 
 from stages.core import cli, io, job_log
 from stages.core.cli import BadInput
-from stages.core.tensors import save_tensors
 from stages.networks.encoder_file import read_encoder
+from stages.networks.tensors import save_tensors
 from stages.settings.parts import EncoderSettings
 from stages.settings.training import StudentSettings, TeacherSettings
 

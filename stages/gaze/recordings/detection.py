@@ -19,7 +19,7 @@ from pymovements.events.detection.microsaccades import compute_threshold
 from pymovements.transforms.numpy import pix2deg, pos2vel
 from scipy.ndimage import median_filter
 
-from stages.gaze.recordings.placing import to_frame_fractions
+from stages.gaze.placing import to_frame_fractions
 from stages.settings.recording import DetectionSettings, RecordingSettings
 
 # The velocity is the slope of a parabola fitted to this much of the trace. The window is short

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.cli import BadInput, log
-from stages.gaze.recordings.placing import (
+from stages.gaze.placing import (
     Origin,
     Unit,
     is_on_image,

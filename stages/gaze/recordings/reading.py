@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from stages.core.cli import BadInput, Problems, list_names, log
 from stages.gaze.overlaps import count_once
+from stages.gaze.placing import is_on_image, to_image_fractions
 from stages.gaze.recordings.images import ImageIndex
 from stages.gaze.recordings.meaning import TargetShare, check_placement
-from stages.gaze.recordings.placing import is_on_image, to_image_fractions
 from stages.gaze.recordings.scan import Scanpath, hits_target
 from stages.gaze.recordings.table import Columns, Table
 from stages.settings.modules import reader_module

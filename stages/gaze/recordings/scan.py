@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.gaze.recordings.placing import is_on_image
+from stages.gaze.placing import is_on_image
 
 
 class Scanpath(NamedTuple):

@@ -158,9 +158,11 @@ def test_an_unusable_file_is_reported(name, tmp_path):
 
 
 def test_a_file_without_read_permission_needs_the_permission(tmp_path):
-    with pytest.raises(BadInput) as caught, files.report_read_errors(tmp_path, "a readable file"):
+    path = tmp_path / "a.png"
+    path.touch()
+    with pytest.raises(BadInput) as caught, files.report_read_errors(path, "a readable file"):
         # A real file does not raise it for root, who may read all files.
-        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
     assert "Permission denied" in str(caught.value)
     assert str(caught.value).endswith("to mend:  give this user the permission to read it")
 

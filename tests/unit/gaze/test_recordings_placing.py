@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from stages.core.cli import BadInput
+from stages.gaze.placing import is_on_image, to_image_fractions
 from stages.gaze.recordings.meaning import check_placement
-from stages.gaze.recordings.placing import is_on_image, to_image_fractions
 from stages.settings.recording import RecordingSettings
 
 SCREEN = {"size": (1000, 800)}
