@@ -38,8 +38,8 @@ STAGES = (
     "report.provenance", "report.report", "published.export_published", "data.fetch_lesions",
 )  # fmt: skip
 NOT_TRIED = {"published.import_published"}
-# One that writes an HDF5 file, one a journal and a cache, one a file of weights.
-QUICK = ("text.texts", "text.explain", "training.encoder")
+# One that writes a journal and a cache, one a file of weights. The others are slow.
+QUICK = ("text.explain", "training.encoder")
 TARGETS = ("demo_kvasir", "comparison", "export_published_demo_kvasir")
 FAULTS = {"full": errno.ENOSPC, "broken": errno.EIO, "killed": KILL}
 
