@@ -3,14 +3,15 @@
     python benchmarks/time_to_quality.py [data/kvasir] [--minutes 90] [--folder FOLDER]
 
 DATA is a folder in the layout `kvasir` with recorded gaze. Two trainings run side by side, each on
-one core. One is the authors' released recipe: its own networks from scratch, and a schedule fitted
-to the given time. The other is `full` with the laptop preset, teacher and pseudolabels included.
+one core, and each with a schedule fitted to its time. One is the authors' released recipe: its own
+networks from scratch, and as many iterations as the given time allows. The other is `full` with the
+laptop preset, teacher and pseudolabels included, and fewer iterations, which take some ten minutes.
 Image size, batch and data are the same. Both are compared by the student's Dice on the validation
 images, at the working size; the test split is not read.
 
-It prints when `full` first reaches the recipe's last Dice, and draws both curves into
-FOLDER/time_to_quality.png. The last line is a JSON object; its ratio is the recipe's time divided
-by the time of `full`.
+It prints when `full` first reaches the best Dice that the recipe had at any time, and draws both
+curves into FOLDER/time_to_quality.png. The last line is a JSON object; its ratio is the recipe's
+time divided by the time of `full`.
 """
 
 import argparse
@@ -29,7 +30,20 @@ from matplotlib import pyplot as plt
 
 # Iterations whose speed tells how many fit into the time.
 TRIAL = 12
+# The published part of the training in which the weights of the losses rise: 4,000 of 15,000.
+RAMP = 4 / 15
+# Iterations of the teacher and of the student of `full`: some ten minutes of one core.
+SHORT = 600
 RUNS = {"ours": "full", "recipe": "published"}
+
+
+def fit_schedule(iterations: int, validate_every: int) -> dict[str, int]:
+    """Return the student's settings for a training of the given length."""
+    return {
+        "iterations": iterations,
+        "ramp_iterations": max(1, round(iterations * RAMP)),
+        "validate_every": validate_every,
+    }
 
 
 def make_config(data: Path, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +51,8 @@ def make_config(data: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     shipped = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["datasets"]["kvasir"]
     config = laptop_config(data, threads=1)
     ours = config["datasets"]["kvasir"]
-    ours["student"] = ours["student"] | {"validate_every": 50}
+    ours["teacher"] = ours["teacher"] | {"iterations": SHORT}
+    ours["student"] = ours["student"] | fit_schedule(SHORT, validate_every=50)
     same = {key: ours[key] for key in ("root", "fixations", "threads", "gpus", "prepare")}
     config["datasets"] = {
         "ours": ours,
@@ -63,9 +78,7 @@ def measure(folder: Path, data: Path, minutes: float) -> tuple[pd.DataFrame, pd.
     per_iteration = read_history(folder / "trial", "recipe")["seconds"].iloc[0] / (TRIAL // 2)
     iterations = max(20, round(60 * minutes / per_iteration))
     step = max(1, iterations // 20)
-    schedule = {"iterations": iterations, "log_every": step, "validate_every": step}
-    # The weights rise over the same part of the training as published: 4,000 of 15,000.
-    schedule["ramp_iterations"] = max(1, round(iterations * 4 / 15))
+    schedule = fit_schedule(iterations, validate_every=step) | {"log_every": step}
     run_snakemake(folder, make_config(data, schedule), [ours, recipe], "2")
     return read_curves(folder)
 
@@ -93,7 +106,7 @@ def draw(ours: pd.DataFrame, recipe: pd.DataFrame, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for curve, label in ((ours, "full, laptop preset"), (recipe, "published recipe")):
         axes.plot(curve["minutes"], curve["dice"], marker=".", label=label)
-    axes.axhline(recipe["dice"].iloc[-1], color="grey", linewidth=0.8, linestyle=":")
+    axes.axhline(recipe["dice"].max(), color="grey", linewidth=0.8, linestyle=":")
     axes.set(
         xlabel="minutes on one core, teacher included", ylabel="Dice of the student, validation"
     )
@@ -114,10 +127,10 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         ours, recipe = measure(folder, arguments.data.resolve(), arguments.minutes)
         draw(ours, recipe, folder / "time_to_quality.png")
-    goal, time = recipe["dice"].iloc[-1], recipe["minutes"].iloc[-1]
+    goal, time = recipe["dice"].max(), recipe["minutes"].iloc[-1]
     reached = ours.loc[ours["dice"] >= goal, "minutes"]
     first = float(reached.iloc[0]) if len(reached) else float("nan")
-    print(f"published recipe: Dice {goal:.3f} after {time:.1f} minutes")
+    print(f"published recipe: best Dice {goal:.3f} in {time:.1f} minutes")
     print(f"full: that Dice after {first:.1f} minutes; {ours['dice'].iloc[-1]:.3f} at the end,"
           f" after {ours['minutes'].iloc[-1]:.1f} minutes")  # fmt: skip
     print(
