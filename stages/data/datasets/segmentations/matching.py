@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import (
-    LabelMapSegmentationStorage,
+    UID,
     RTStructureSetStorage,
     SegmentationStorage,
     SurfaceSegmentationStorage,
@@ -21,7 +21,8 @@ from stages.data.datasets.labels import Labels
 from stages.data.datasets.segmentations import Part, rtstruct, seg
 from stages.data.datasets.segmentations.index import Index, OpenFile, name_segments
 
-_SEG = (SegmentationStorage, LabelMapSegmentationStorage)
+# pydicom 3.0 has no name for the second, of LABELMAP.
+_SEG = (SegmentationStorage, UID("1.2.840.10008.5.1.4.1.1.66.7"))
 _MAX_NAMED = 5
 
 
@@ -115,6 +116,8 @@ def _assign_file(path: Path, images: Collection[Header]) -> dict[Path, Part]:
             "%s: %d of %d frames or contours are of no image of the folder",
             *(path, unmatched, len(index.items)),
         )
+    empty = sum(not numbers for numbers in items.values())
+    log.info("%s: masks of %d images, %d of them empty", path, len(items), empty)
     segments = tuple(index.segments.items())
     return {image: Part(path, segments, tuple(numbers)) for image, numbers in items.items()}
 
