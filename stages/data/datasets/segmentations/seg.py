@@ -1,5 +1,6 @@
 """Read DICOM segmentations (SEG): each frame is the mask of segments in one image."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,8 @@ from stages.data.datasets.segmentations.index import (
     read_uid,
 )
 
+# As pydicom in dicom.py.
+logging.getLogger("highdicom").setLevel(logging.CRITICAL)
 _EXPECTED = "a readable DICOM segmentation (SEG)"
 _MEND = "export the segmentation again, on the images of the data set"
 _TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
