@@ -13,7 +13,8 @@ from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
 from stages.data.dicom_writer import make_uid
 from tests.conftest import write_dicom
 
-SIZE = (20, 24)
+# In a SEG, the bits of a frame of odd size do not end with a byte.
+SIZE = (19, 23)
 SPACING = (0.5, 0.75)
 CORNER = np.array([-20.0, -30.0, 100.0])
 AXIAL = [1.0, 0, 0, 0, 1, 0]
@@ -30,7 +31,7 @@ def write_slices(
     normal = np.cross(orientation[:3], orientation[3:])
     paths = []
     for i in range(count):
-        pixels = 100 * (i + 1) + len(series) + np.arange(SIZE[0] * SIZE[1]).reshape(SIZE)
+        pixels = 100 * (i + 1) + sum(map(ord, series)) + np.arange(SIZE[0] * SIZE[1]).reshape(SIZE)
         paths.append(folder / f"{series} {i + 1}.dcm")
         geometry = {
             "SOPInstanceUID": make_uid(series, i),
@@ -177,4 +178,4 @@ def write_rtstruct(
     )
     dataset.file_meta = meta
     dataset.save_as(path, enforce_file_format=True)
-    return dataset
+    return pydicom.dcmread(path)

@@ -68,8 +68,11 @@ def _open_all(paths: tuple[Path, ...]) -> list[OpenFile]:
     return [_open(path) for path in paths]
 
 
-def _find_covered(index: Index, images: Collection[Header]) -> list[Header]:
-    """Return the images of the series to which a file refers."""
+def _find_referenced(index: Index, images: Collection[Header]) -> list[Header]:
+    """Return the images of the series to which a file refers.
+
+    If it refers to none: those of its frame of reference.
+    """
     named = index.images.union(*(item.images for item in index.items))
     series = index.series | {image.series for image in images if image.uid in named} - {""}
     if not named and not series:
@@ -78,11 +81,11 @@ def _find_covered(index: Index, images: Collection[Header]) -> list[Header]:
     return [image for image in images if image.uid in named or image.series in series]
 
 
-def _check_unique(path: Path, covered: Sequence[Header]) -> None:
-    counts = Counter(image.uid for image in covered)
+def _check_unique(path: Path, images: Sequence[Header]) -> None:
+    counts = Counter(image.uid for image in images)
     for uid, count in counts.items():
         if count > 1:
-            names = [image.path.name for image in covered if image.uid == uid]
+            names = [image.path.name for image in images if image.uid == uid]
             raise BadInput(
                 path,
                 "images",
@@ -94,16 +97,16 @@ def _check_unique(path: Path, covered: Sequence[Header]) -> None:
 
 def _assign_file(path: Path, images: Collection[Header]) -> dict[Path, Part]:
     index = _read_index(path)
-    covered = _find_covered(index, images)
-    _check_unique(path, covered)
-    items: dict[Path, list[int]] = {image.path: [] for image in covered}
+    referenced = _find_referenced(index, images)
+    _check_unique(path, referenced)
+    items: dict[Path, list[int]] = {image.path: [] for image in referenced}
     unmatched = 0
     for number, item in enumerate(index.items):
-        found = item.find_images(covered)
+        found = item.find_images(referenced)
         unmatched += not found
         for image in found:
             items[image.path].append(number)
-    if not covered or (index.items and unmatched == len(index.items)):
+    if not referenced or (index.items and unmatched == len(index.items)):
         raise BadInput(
             path,
             "images",
@@ -116,6 +119,11 @@ def _assign_file(path: Path, images: Collection[Header]) -> dict[Path, Part]:
             "%s: %d of %d frames or contours are of no image of the folder",
             *(path, unmatched, len(index.items)),
         )
+    drawn = {image.series for image in referenced if items[image.path]}
+    for image in referenced:
+        # A series may be referred to only because it helped to draw on another one.
+        if index.items and not items[image.path] and image.series not in drawn - {""}:
+            del items[image.path]
     empty = sum(not numbers for numbers in items.values())
     log.info("%s: masks of %d images, %d of them empty", path, len(items), empty)
     segments = tuple(index.segments.items())
@@ -130,10 +138,10 @@ def join(
 ) -> None:
     """Give records what SEG and RTSTRUCT files state about their images.
 
-    A file states something about all images of the series to which it refers. Frames and contours
-    belong to the images that they name by SOPInstanceUID, else to those at their position. An image
-    of the series without any has an empty mask, as writers leave out empty slices. About an image
-    of another series the file states nothing.
+    Frames and contours belong to the images that they name by SOPInstanceUID, else to those at
+    their position in the series to which the file refers. Writers leave out empty slices, so the
+    other images of a series with a frame or contour have an empty mask. In a file without any, this
+    holds for all series to which it refers. About images of other series the file states nothing.
 
     Parameters
     ----------
@@ -179,7 +187,7 @@ def _check_one_segment(parts: Sequence[Part]) -> None:
             "segments",
             found=f"{len(segments)}"
             + (f", together with {list_names([p.name for p in paths[1:]])}" if paths[1:] else "")
-            + f": {name_segments(segments)}",
+            + f": {name_segments(list(segments))}",
             expected="one segment",
             mend="name the numbers of the segments of the foreground in `prepare.foreground`, such "
             "as `foreground: [1, 2]`",

@@ -136,20 +136,14 @@ def _has_plane(image: Header) -> bool:
     return right_angles and bool((image.geometry["PixelSpacing"] > 0).all())
 
 
-def _read_points(path: Path, name: str, contour: pydicom.Dataset) -> NDArray[np.float64]:
+def _read_points(name: str, contour: pydicom.Dataset) -> NDArray[np.float64]:
     values = np.ravel(np.asarray(contour.get("ContourData"), object))
-    with files.report_read_errors(path, f"ContourData of {name} as numbers, mm"):
-        points = np.array([value for value in values if value is not None], float)
-        stated = contour.get("NumberOfContourPoints")
-        count = points.size / 3 if stated in (None, "") else int(stated)
-    if points.size != 3 * count or not np.isfinite(points).all():
-        raise BadInput(
-            path,
-            f"ContourData of {name}",
-            found=f"{points.size} numbers, {np.count_nonzero(~np.isfinite(points))} not finite",
-            expected=f"3 × {count:g} finite numbers, mm",
-            mend=_MEND,
-        )
+    points = np.array([value for value in values if value is not None], float)
+    stated = contour.get("NumberOfContourPoints")
+    if points.size % 3 or (stated not in (None, "") and int(stated) * 3 != points.size):
+        raise ValueError(f"{name}: {points.size} numbers of {stated} points in ContourData")
+    if not np.isfinite(points).all():
+        raise ValueError(f"{name}: numbers in ContourData that are not finite")
     return points.reshape(-1, 3)
 
 
@@ -175,7 +169,7 @@ def _read_contours(
                     str(contour.get("ContourGeometricType") or ""),
                     images - {""},
                     frames[roi],
-                    _read_points(path, name, contour),
+                    _read_points(name, contour),
                 )
             )
     return contours

@@ -129,7 +129,7 @@ def _read_frame(path: Path, dataset: pydicom.Dataset, number: int, own: pydicom.
         read_uid(source, "ReferencedSOPInstanceUID")
         for derivation in derivations
         for source in read_sequence(derivation, "SourceImageSequence")
-    )
+    ) - {""}
     frame_of_reference = read_uid(dataset, "FrameOfReferenceUID")
     header = Header(path, "", geometry, frame_of_reference=frame_of_reference)
     return Frame(number, segment, images, header)
