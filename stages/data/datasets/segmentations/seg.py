@@ -157,7 +157,7 @@ def read_index(path: Path) -> Index:
     with files.report_read_errors(path, _EXPECTED):
         segments = _read_segments(dataset)
         groups = read_sequence(dataset, "PerFrameFunctionalGroupsSequence")
-        count = int(dataset.NumberOfFrames)
+        count = int(dataset.get("NumberOfFrames") or 1)
         frames = [
             _read_frame(path, dataset, number, own) for number, own in enumerate(groups, start=1)
         ]
