@@ -441,7 +441,7 @@ BAD_RTSTRUCT = {
     ),
     "not finite": (
         lambda dataset: set_on(contour(dataset), ContourData=["nan", *["1"] * 11]),
-        "file", "contour 1 of ROI 1 'Prostate': numbers in ContourData that are not", "RTSTRUCT",
+        "file", "contour 1 of ROI 1 'Prostate': numbers in ContourData that are no mm", "RTSTRUCT",
     ),
     "no ROI": (
         lambda dataset: set_on(dataset, StructureSetROISequence=[], ROIContourSequence=[]), "ROIs",

@@ -15,11 +15,11 @@ from pydicom.uid import (
 )
 
 from stages.core.cli import BadInput, Problems, list_names, log
-from stages.data.datasets import Record, dicom, volumes
+from stages.data.datasets import Record, dicom, files, volumes
 from stages.data.datasets.dicom import Header
 from stages.data.datasets.labels import Labels
 from stages.data.datasets.segmentations import Part, rtstruct, seg
-from stages.data.datasets.segmentations.index import Index, OpenFile, name_segments
+from stages.data.datasets.segmentations.index import Index, OpenFile, name_segments, read_uid
 
 # pydicom 3.0 has no name for the second, of LABELMAP.
 _SEG = (SegmentationStorage, UID("1.2.840.10008.5.1.4.1.1.66.7"))
@@ -27,7 +27,9 @@ _MAX_NAMED = 5
 
 
 def _read_class(path: Path) -> str:
-    return str(dicom.open_dataset(path, ["SOPClassUID"]).get("SOPClassUID") or "")
+    dataset = dicom.open_dataset(path, ["SOPClassUID"])
+    with files.report_read_errors(path, "a readable DICOM file"):
+        return read_uid(dataset, "SOPClassUID")
 
 
 def is_segmentation(path: Path) -> bool:

@@ -20,6 +20,8 @@ _MEND = "export the structure set again, with its contours on the images of the 
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 # Largest distance of a contour from the plane of its image, mm.
 _MAX_DISTANCE = 0.5
+# Nothing is farther from the origin, and no pixel is smaller, mm.
+_FARTHEST, _SMALLEST = 1e6, 1e-6
 _PLANE = ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
 
 
@@ -128,12 +130,14 @@ class Contour:
 
 
 def _has_plane(image: Header) -> bool:
-    sizes = [image.geometry[name].size for name in _PLANE if name in image.geometry]
-    if sizes != [2, 3, 6] or not all(np.isfinite(image.geometry[name]).all() for name in _PLANE):
+    stated = [image.geometry[name] for name in _PLANE if name in image.geometry]
+    if [values.size for values in stated] != [2, 3, 6]:
         return False
-    axes = image.geometry["ImageOrientationPatient"].reshape(2, 3)
+    spacing, origin, orientation = stated
+    axes = orientation.reshape(2, 3)
     right_angles = np.allclose(axes @ axes.T, np.eye(2), atol=1e-2)
-    return right_angles and bool((image.geometry["PixelSpacing"] > 0).all())
+    in_reach = (abs(origin) <= _FARTHEST).all() and (spacing >= _SMALLEST).all()
+    return bool(right_angles and in_reach)
 
 
 def _read_points(name: str, contour: pydicom.Dataset) -> NDArray[np.float64]:
@@ -142,8 +146,8 @@ def _read_points(name: str, contour: pydicom.Dataset) -> NDArray[np.float64]:
     stated = contour.get("NumberOfContourPoints")
     if points.size % 3 or (stated not in (None, "") and int(stated) * 3 != points.size):
         raise ValueError(f"{name}: {points.size} numbers of {stated} points in ContourData")
-    if not np.isfinite(points).all():
-        raise ValueError(f"{name}: numbers in ContourData that are not finite")
+    if not (abs(points) <= _FARTHEST).all():
+        raise ValueError(f"{name}: numbers in ContourData that are no mm in a patient")
     return points.reshape(-1, 3)
 
 

@@ -89,10 +89,11 @@ class Frame:
             return False
         if image.frame_of_reference != self.header.frame_of_reference:
             return False
-        origins = (header.geometry["ImagePositionPatient"] for header in (image, self.header))
-        first, second = origins
-        # Quick, and excludes nearly all images.
-        return abs(first - second).max() < 1 and not dicom.differing_tags(image, self.header)
+        # The first tag excludes nearly all images.
+        return not (
+            dicom.differing_tags(image, self.header, ["ImagePositionPatient"])
+            or dicom.differing_tags(image, self.header)
+        )
 
 
 def _read_segments(dataset: pydicom.Dataset) -> dict[int, str]:
@@ -137,7 +138,9 @@ def _read_frame(path: Path, dataset: pydicom.Dataset, number: int, own: pydicom.
 
 def _check_supported(path: Path, dataset: pydicom.Dataset) -> None:
     check_plain(path, dataset)
-    if (kind := dataset.get("SegmentationType")) not in _TYPES:
+    with files.report_read_errors(path, _EXPECTED):
+        kind = str(dataset.get("SegmentationType"))
+    if kind not in _TYPES:
         raise BadInput(
             path, "SegmentationType", found=kind, expected=" or ".join(_TYPES), mend=_MEND
         )
