@@ -181,7 +181,7 @@ def join(
 
 
 def _check_one_segment(parts: Sequence[Part]) -> None:
-    segments = {segment: part.path for part in parts for segment in part.segments}
+    segments = list(dict.fromkeys(segment for part in parts for segment in part.segments))
     if len(segments) > 1:
         paths = list(dict.fromkeys(part.path for part in parts))
         raise BadInput(
@@ -189,7 +189,7 @@ def _check_one_segment(parts: Sequence[Part]) -> None:
             "segments",
             found=f"{len(segments)}"
             + (f", together with {list_names([p.name for p in paths[1:]])}" if paths[1:] else "")
-            + f": {name_segments(list(segments))}",
+            + f": {name_segments(segments)}",
             expected="one segment",
             mend="name the numbers of the segments of the foreground in `prepare.foreground`, such "
             "as `foreground: [1, 2]`",

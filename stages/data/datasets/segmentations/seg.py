@@ -217,8 +217,10 @@ class SegFile:
 
     def _decode(self, frame: int) -> NDArray[Any]:
         """Decode a frame, from 1."""
-        with self._lock, files.report_read_errors(self._path, _EXPECTED):
-            return np.asarray(self._segmentation.get_stored_frame(frame))
+        with self._lock:
+            segmentation = self._segmentation
+            with files.report_read_errors(self._path, _EXPECTED):
+                return np.asarray(segmentation.get_stored_frame(frame))
 
     def draw(self, segment: int, items: Iterable[int], image: Header) -> NDArray[np.bool_]:
         """Return the (H, W) mask of a segment in an image: where one of the frames shows it.
