@@ -21,7 +21,7 @@ class Part:
         Number and name of all segments of the SEG, or of all ROIs of the RTSTRUCT.
     items
         The frames of the SEG, or the contours of the RTSTRUCT, that belong to the image, as indices
-        from 0. None: the file says that no segment is in the image.
+        from 0. Empty: the file says that no segment is in the image.
     """
 
     path: Path
