@@ -20,14 +20,14 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 from stages.core import io
 
+ROOT = Path(__file__).resolve().parents[1]
 LIMIT_MIB = 2048
 COLUMNS = (
     "IMAGE", "CURRENT_FIX_INDEX", "CURRENT_FIX_X", "CURRENT_FIX_Y", "CURRENT_FIX_DURATION",
@@ -86,7 +86,7 @@ def write_predictions(prepared: Path, output: Path) -> None:
         io.write_strings(file, "split", ["test"] * len(sample_ids))
 
 
-def run_stage(stage: str, **options: object) -> Cost:
+def run_stage(stage: str, images: int, **options: object) -> Cost:
     """Run a stage like its rule; settings are given as objects, and several files as a list."""
     command = [sys.executable, "-m", f"stages.{stage}"]
     for name, value in options.items():
@@ -103,7 +103,14 @@ def run_stage(stage: str, **options: object) -> Cost:
             sys.exit(f"{' '.join(command)} failed:\n{messages.read()[-2000:]}")
     # Linux reports KiB, macOS bytes.
     peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, peak)
+    cost = Cost(seconds, usage.ru_utime + usage.ru_stime, peak)
+    print(
+        f"{images:>7} images, {stage:>20}: {1000 * cost.seconds / images:7.2f} ms an image "
+        f"({1000 * cost.processor_seconds / images:.2f} ms of the processor), "
+        f"peak {cost.peak_mib:5.0f} MiB",
+        flush=True,
+    )
+    return cost
 
 
 def run_stages(
@@ -131,31 +138,32 @@ def run_stages(
     trainings = [{"dataset": NAME, "experiment": name, "seed": 0} for name in EXPERIMENTS]
     shown = {"datasets": [{"name": NAME, "title": NAME}], "trainings": trainings, "histories": []}
     costs = {
-        "verify": run_stage("gaze.verify", raw=raw, fixations=fixations, threads=threads,
+        "verify": run_stage("gaze.verify", images, raw=raw, fixations=fixations, threads=threads,
             output=folder / "verified.csv", settings=verify),
-        "prepare": run_stage("data.prepare", raw=raw, output=prepared, settings=prepare,
+        "prepare": run_stage("data.prepare", images, raw=raw, output=prepared, settings=prepare,
             threads=threads),
-        "pseudomasks": run_stage("gaze.pseudomasks", prepared=prepared, fixations=fixations,
+        "pseudomasks": run_stage("gaze.pseudomasks", images, prepared=prepared, fixations=fixations,
             output=gaze, settings={}, threads=threads, gpus=0),
-        "quality": run_stage("gaze.quality", **of_data, output=quality, settings={}),
-        "explain": run_stage("text.explain", **of_data, output=answers, settings={}, endpoint={},
-            shard=0, shards=1, work=folder / "work", threads=threads, gpus=0),
-        "texts": run_stage("text.texts", **of_data, answers=answers, output=texts,
+        "quality": run_stage("gaze.quality", images, **of_data, output=quality, settings={}),
+        "explain": run_stage("text.explain", images, **of_data, output=answers, settings={},
+            endpoint={}, shard=0, shards=1, work=folder / "work", threads=threads, gpus=0),
+        "texts": run_stage("text.texts", images, **of_data, answers=answers, output=texts,
             settings={"max_failed": 0}),
-        "embed": run_stage("text.embed", texts=texts, output=explanations, settings={},
+        "embed": run_stage("text.embed", images, texts=texts, output=explanations, settings={},
             threads=threads, gpus=0),
     }  # fmt: skip
     write_predictions(prepared, predictions)
     costs |= {
-        "evaluate": run_stage("evaluation.evaluate", prepared=prepared, predictions=predictions,
-            output=metrics),
-        "summarise": run_stage("evaluation.summarise", **of_runs, output=summary,
+        "evaluate": run_stage("evaluation.evaluate", images, prepared=prepared,
+            predictions=predictions, output=metrics),
+        "summarise": run_stage("evaluation.summarise", images, **of_runs, output=summary,
             settings={"runs": runs, "gaze": [NAME]}),
-        "compare": run_stage("evaluation.compare", **of_runs, output=folder / "compared.csv",
+        "compare": run_stage("evaluation.compare", images, **of_runs,
+            output=folder / "compared.csv",
             settings={"runs": runs, "gaze": [NAME], "reference": EXPERIMENTS[0], "seed": 0}),
-        "report": run_stage("report.report", **of_data, quality=quality, explanations=explanations,
-            summary=summary, provenance=sources, predictions=[predictions] * len(runs),
-            metrics=[metrics] * len(runs), histories=[], output=page, settings=shown),
+        "report": run_stage("report.report", images, **of_data, quality=quality,
+            explanations=explanations, summary=summary, provenance=sources,
+            predictions=[predictions] * len(runs), metrics=[metrics] * len(runs), histories=[], output=page, settings=shown),
     }  # fmt: skip
     return costs, page.read_text("utf-8").count("data:image/png")
 
@@ -174,13 +182,7 @@ def main() -> None:
                 Path(folder), images, arguments.frame, arguments.size, arguments.threads
             )
         costs, pictures = measured[images]
-        for stage, cost in costs.items():
-            print(
-                f"{images:>7} images, {stage:>11}: {1000 * cost.seconds / images:7.2f} ms an image "
-                f"({1000 * cost.processor_seconds / images:.2f} ms of the processor), "
-                f"peak {cost.peak_mib:5.0f} MiB"
-            )
-        print(f"{images:>7} images, report: {pictures} pictures", flush=True)
+        print(f"{images:>7} images, {pictures} pictures on the page", flush=True)
     highest = max(cost.peak_mib for costs, _ in measured.values() for cost in costs.values())
     print(
         json.dumps(
