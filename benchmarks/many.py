@@ -163,7 +163,8 @@ def run_stages(
             settings={"runs": runs, "gaze": [NAME], "reference": EXPERIMENTS[0], "seed": 0}),
         "report": run_stage("report.report", images, **of_data, quality=quality,
             explanations=explanations, summary=summary, provenance=sources,
-            predictions=[predictions] * len(runs), metrics=[metrics] * len(runs), histories=[], output=page, settings=shown),
+            predictions=[predictions] * len(runs), metrics=[metrics] * len(runs), histories=[],
+            output=page, settings=shown),
     }  # fmt: skip
     return costs, page.read_text("utf-8").count("data:image/png")
 
