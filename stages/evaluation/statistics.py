@@ -10,27 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
-# Numbers that are drawn at once: 16 MB, however many subjects there are.
-_MAX_DRAWN = 2_000_000
 # Share of the resampled means that lie within the interval.
 CONFIDENCE = 0.95
 # Up to this number of subjects, the test tries all 2^n sign patterns.
 MAX_EXACT_SUBJECTS = 12
+# Numbers that the bootstrap holds at a time: 32 MB.
+_BLOCK_VALUES = 4_000_000
 
 FloatArray = NDArray[np.float64]
 
 
 def _split_draws(count: int) -> Iterator[int]:
     """Split `RESAMPLES` draws of `count` numbers each into parts of limited size."""
-    size = max(1, _MAX_DRAWN // count)
+    size = max(1, _BLOCK_VALUES // count)
     for start in range(0, RESAMPLES, size):
         yield min(size, RESAMPLES - start)
 
 
 def bootstrap_interval(
-    differences: FloatArray, subjects: NDArray[np.object_], rng: np.random.Generator
+    values: FloatArray, subjects: NDArray[np.object_], rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Bootstrap the 95 % percentile interval of the mean difference over subjects.
+    """Bootstrap the 95 % percentile interval of the mean of values of images, over subjects.
 
     Each of 10,000 draws takes N subjects out of N, with replacement, each with all its images, and
     averages over the drawn images (cluster bootstrap: Davison and Hinkley, Bootstrap Methods and
@@ -39,8 +39,8 @@ def bootstrap_interval(
 
     Parameters
     ----------
-    differences
-        (M,) float64, one per image.
+    values
+        (M,) float64, one per image, such as the difference of two methods.
     subjects
         (M,), the subject of each image.
     rng
@@ -51,7 +51,7 @@ def bootstrap_interval(
     Lower and upper end. Both are NaN for fewer than two subjects: one subject has no spread.
     """
     _, subject_index = np.unique(subjects, return_inverse=True)
-    sums = np.bincount(subject_index, weights=differences)
+    sums = np.bincount(subject_index, weights=values)
     image_counts = np.bincount(subject_index)
     count = len(image_counts)
     if count < 2:
