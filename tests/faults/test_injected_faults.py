@@ -34,7 +34,7 @@ STAGES = (
     "demo.demo_data", "data.prepare", "gaze.verify", "gaze.pseudomasks", "gaze.quality",
     "text.explain", "text.texts", "text.embed", "training.encoder", "training.teacher",
     "training.pseudolabels", "training.student", "evaluation.predict", "evaluation.evaluate",
-    "evaluation.summarise", "evaluation.compare", "evaluation.segment", "report.tabulate",
+    "evaluation.summarise", "evaluation.compare", "deploy.segment", "report.tabulate",
     "report.provenance", "report.report", "published.export_published", "data.fetch_lesions",
 )  # fmt: skip
 NOT_TRIED = {"published.import_published"}
@@ -89,7 +89,7 @@ def pipeline(tmp_path_factory, forks):
     run = "results/demo_kvasir/full/seed0"
     commands = [
         *plan(forks, folder, TARGETS),
-        ["stages.evaluation.segment", "--student", f"{run}/student.safetensors",
+        ["stages.deploy.segment", "--student", f"{run}/student.safetensors",
          "--images", "data/demo/kvasir/images", "--output", "segmented"],
         ["stages.data.fetch_lesions", "--archive", "archive.tar.gz", "--output", "lesions"],
     ]  # fmt: skip
