@@ -14,6 +14,7 @@ from stages.core import cli, io
 from stages.core.cli import BadInput, Problems, log
 from stages.core.device import choose_device, make_deterministic
 from stages.core.resize import resize
+from stages.data.datasets import files
 from stages.deploy import records, writers
 from stages.deploy.inference import Ensemble, Maps
 from stages.deploy.inputs import Item, find_items
@@ -66,6 +67,21 @@ def _check_output(images: list[Path], output: Path) -> None:
             expected="a folder, or a path where a folder can be created",
             mend="name another folder in --output",
         ) from error
+
+
+def _check_options(batch_size: int, label: str) -> None:
+    if batch_size < 1:
+        raise BadInput(
+            "--batch-size", "option", found=batch_size, expected="1 or more", mend="raise it"
+        )
+    if not (1 <= len(label) <= 64 and label.isprintable() and "\\" not in label):
+        raise BadInput(
+            "--label",
+            "option",
+            found=repr(label),
+            expected="1 to 64 characters, as DICOM allows, without a backslash",
+            mend="choose a shorter or a simpler name",
+        )
 
 
 def _load(student: list[Path], device: torch.device, uncertainty: bool) -> Ensemble:
@@ -137,23 +153,28 @@ def _make_jobs(
 
 
 def _hash_input(item: Item) -> str:
-    hashes = [io.sha256(path) for path in item.files]
+    hashes = []
+    for path in item.files:
+        with files.report_read_errors(path, "a readable file"):
+            hashes.append(io.sha256(path))
     return hashes[0] if len(hashes) == 1 else records.hash_pixels("".join(hashes).encode())
 
 
-def _is_finished(job: _Job, students: list[str], uncertainty: bool) -> bool:
-    """Return whether all outputs of a job exist, of these students and this input.
+def _is_finished(job: _Job, students: list[str], uncertainty: bool, label: str) -> bool:
+    """Return whether all outputs of a job exist, of these students, this input and these options.
 
     Raises
     ------
     BadInput
-        Something else is where an output belongs.
+        The input cannot be read, or something else is where an output belongs.
     """
     source = _hash_input(job.item)
     job.origins = {
         content: records.make_record(students, source, content, uncertainty)
         for content in job.outputs
     }
+    if job.outputs["mask"][0].suffix == ".dcm":
+        job.origins["mask"]["label"] = label
     finished = [
         records.is_finished(path, job.origins[content])
         for content, paths in job.outputs.items()
@@ -281,10 +302,7 @@ def segment_images(
     gpus
         0: compute on the CPU. 1: on a GPU if there is one.
     """
-    if batch_size < 1:
-        raise BadInput(
-            "--batch-size", "option", found=batch_size, expected="1 or more", mend="raise it"
-        )
+    _check_options(batch_size, label)
     _check_output(images, output)
     # On a shared machine, two threads that wait for each other can be a hundred times slower than
     # one thread.
@@ -312,7 +330,7 @@ def segment_images(
     jobs, finished = [], 0
     for job in _make_jobs(items, output, format, contents, problems):
         with problems.collect():
-            if _is_finished(job, students, uncertainty):
+            if _is_finished(job, students, uncertainty, label):
                 finished += 1
             else:
                 jobs.append(job)

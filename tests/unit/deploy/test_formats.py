@@ -4,7 +4,6 @@ import gzip
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import highdicom
 import nibabel
@@ -19,7 +18,7 @@ from test_segment import make_student, run
 from stages.core.cli import BadInput
 from stages.core.resize import resize
 from stages.data.datasets import dicom, volumes
-from stages.deploy import inference, records, segment
+from stages.deploy import inference, main, records
 from stages.deploy.segment import segment_images
 from stages.evaluation.evaluate import THRESHOLD
 from stages.networks import models
@@ -400,9 +399,39 @@ def test_the_batch_changes_no_mask(batch_size, mixed, student, tmp_path):
     np.testing.assert_array_equal(one, other)
 
 
-def test_a_batch_of_none_is_refused(mixed, student, tmp_path):
-    with pytest.raises(BadInput, match="--batch-size"):
-        run(student, mixed, tmp_path / "masks", batch_size=0)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("batch_size", 0), ("label", ""), ("label", "x" * 65), ("label", "a\\b"), ("label", "a\nb")],
+)
+def test_impossible_options_are_refused(option, value, mixed, student, tmp_path):
+    with pytest.raises(BadInput, match=f"--{option.replace('_', '-')}: option"):
+        run(student, mixed, tmp_path / "masks", **{option: value})
+
+
+def test_another_label_is_another_segmentation(student, tmp_path):
+    write_clinical_series(tmp_path / "scans")
+    for label in ("prostate", "prostate gland"):
+        run(student, tmp_path / "scans", tmp_path / "masks", label=label)
+        found = highdicom.seg.segread(tmp_path / "masks/1.2.4.dcm")
+        assert found.get_segment_description(1).segment_label == label
+
+
+def test_what_is_no_file_is_a_problem_of_its_own(mixed, student, tmp_path):
+    (mixed / "lost.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(mixed / "pipe.png")
+    with pytest.raises(BadInput, match="2 problems") as raised:
+        run(student, mixed, tmp_path / "masks")
+    assert "lost.png: file" in str(raised.value) and "pipe.png: file" in str(raised.value)
+    assert len(listing(tmp_path / "masks")) == 4
+
+
+def test_a_student_that_computes_nan_writes_no_mask(mixed, student, tmp_path):
+    network = models.load(student, "student")
+    network.classifier.bias.data.fill_(float("nan"))
+    models.save(network, student, {})
+    with pytest.raises(BadInput, match="infinity or NaN"):
+        run(student, mixed, tmp_path / "masks")
+    assert not listing(tmp_path / "masks")
 
 
 def test_the_ensemble_and_its_uncertainty_are_mean_and_deviation(mixed, tmp_path):
@@ -459,11 +488,7 @@ def test_volumes_are_read_once_and_in_batches(student, tmp_path, monkeypatch):
     assert sizes == [16, 16, 8]
 
 
-def test_the_command_line_has_an_option_for_each_parameter(mixed, student, tmp_path, monkeypatch):
-    from stages.deploy import main
-
-    found = SimpleNamespace()
-    monkeypatch.setattr(segment, "segment_images", segment.segment_images)
+def test_the_command_line_has_an_option_for_each_parameter(mixed, student, tmp_path):
     main.main(
         ["segment", "--student", str(student), "--images", str(mixed / "deep"), str(mixed / "mr"),
          "--output", str(tmp_path / "masks"), "--format", "png", "--uncertainty"]
