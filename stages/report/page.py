@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from stages.report.figures import DPI, PREDICTION_COLOUR, PSEUDOMASK_COLOUR, TRUTH_COLOUR
+from stages.report.figures import (
+    DPI,
+    MISSED_COLOUR,
+    PREDICTION_COLOUR,
+    PSEUDOMASK_COLOUR,
+    TRUTH_COLOUR,
+    WRONG_COLOUR,
+)
 from stages.settings.report import ReportDataset
 
 MISSING = "–"
@@ -90,6 +97,9 @@ class Section(NamedTuple):
     quality_caption: str
     test_samples: list[SampleFigure]
     test_caption: str
+    # None and empty: there are no masks to compare with.
+    outcome_chart: Picture | None
+    outcome_caption: str
     has_masks: bool
     training_curves: Picture | None
     attention_samples: list[SampleFigure]
@@ -97,6 +107,26 @@ class Section(NamedTuple):
     attention_caption: str
     # Last sentence of each caption if the gaze is simulated, else empty.
     simulated_note: str
+
+    def pictures(self, prefix: str) -> dict[str, Picture]:
+        """Return name → picture of all figures of the section; names begin with `prefix`."""
+        charts = {
+            "gaze_quality": self.quality_chart,
+            "outcomes": self.outcome_chart,
+            "training_curves": self.training_curves,
+        }
+        samples = {
+            f"{kind}_{number}": sample.picture
+            for kind, figures in (
+                ("gaze_to_pseudomask", self.gaze_samples),
+                ("test_image", self.test_samples),
+                ("attention", self.attention_samples),
+            )
+            for number, sample in enumerate(figures, start=1)
+        }
+        return {
+            f"{prefix}_{name}": picture for name, picture in (charts | samples).items() if picture
+        }
 
 
 class ProvenanceTable(NamedTuple):
@@ -118,6 +148,7 @@ class Page(NamedTuple):
     # (note, titles of its data sets).
     notes: list[tuple[str, str]]
     dice_chart: Picture | None
+    effort_chart: Picture | None
     # Titles of the data sets with simulated gaze.
     simulated_datasets: str
     # Cells in the order of ALL_COLUMNS.
@@ -129,12 +160,20 @@ class Page(NamedTuple):
     inputs: dict[str, str]
     settings: str
 
+    def pictures(self, datasets: list[str]) -> dict[str, Picture]:
+        """Return name → picture of all figures of the page; `datasets` names the sections."""
+        charts = {"dice": self.dice_chart, "annotation_effort": self.effort_chart}
+        named = {name: picture for name, picture in charts.items() if picture}
+        for dataset, section in zip(datasets, self.sections, strict=True):
+            named |= section.pictures(dataset)
+        return named
 
-HEADLINE_COLUMNS = ["Experiment", "Dice", "IoU", "HD95", "ASD", "n", "Misses",
+
+HEADLINE_COLUMNS = ["Experiment", "Dice", "95 % interval", "IoU", "HD95", "ASD", "n", "Misses",
                     "Annotation, s/image", "Gaze"]  # fmt: skip
-ALL_COLUMNS = ["Data set", "Experiment", "Model", "Split", "Seeds", "n", "Dice", "IoU", "HD95",
-               "ASD", "Undefined", "HD95 penalised", "ASD penalised", "Dice per patient",
-               "Annotation, s/image", "Gaze"]  # fmt: skip
+ALL_COLUMNS = ["Data set", "Experiment", "Model", "Split", "Seeds", "n", "Dice",
+               "95 % interval", "IoU", "HD95", "ASD", "Undefined", "HD95 penalised",
+               "ASD penalised", "Dice per patient", "Annotation, s/image", "Gaze"]  # fmt: skip
 PROVENANCE_COLUMNS = ["Result", "Code", "Commit", "Seconds", "Peak memory, MB", "Host", "Device",
                       "Versions", "SHA-256"]  # fmt: skip
 
@@ -157,6 +196,8 @@ def render_page(page: Page) -> str:
             "ALL_COLUMNS": ALL_COLUMNS,
             "PROVENANCE_COLUMNS": PROVENANCE_COLUMNS,
             "TRUTH_COLOUR": TRUTH_COLOUR,
+            "MISSED_COLOUR": MISSED_COLOUR,
+            "WRONG_COLOUR": WRONG_COLOUR,
             "PREDICTION_COLOUR": PREDICTION_COLOUR,
             "PSEUDOMASK_COLOUR": PSEUDOMASK_COLOUR,
         },
@@ -216,7 +257,10 @@ summary { cursor: pointer; color: var(--accent); font-size: .93rem; font-weight:
 details > :not(summary) { margin-top: .7rem; }
 code, pre { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-@media print { body { background: #fff; } section { border: 0; padding: 0; } }
+@media screen and (max-width: 700px) { main { padding-left: .6rem; padding-right: .6rem; }
+  section { padding: 1rem; } .fit { overflow-x: auto; } .fit img { max-width: none; } }
+@media print { body { background: #fff; } section { border: 0; padding: 0; }
+  .scroll { overflow: visible; } img { max-width: 100%; } table { font-size: .7rem; } }
 """
 
 _TEMPLATE = """<!doctype html>
@@ -237,8 +281,8 @@ _TEMPLATE = """<!doctype html>
 {% for sample in samples %}
 <div class="sample">
 <h4><bdi>{{ sample.sample_id }}</bdi>{% if sample.reason %} · {{ sample.reason }}{% endif %}</h4>
-<div class="scroll"><img src="{{ sample.picture.uri }}" width="{{ sample.picture.width }}"
- alt="{{ sample.picture.alt }}"></div>
+<div class="scroll" tabindex="0"><img src="{{ sample.picture.uri }}"
+ width="{{ sample.picture.width }}" alt="{{ sample.picture.alt }}"></div>
 {% if sample.sentences %}
 <p class="words">{{ sample.sentences | join(" ") }}</p>
 {% endif %}
@@ -261,7 +305,7 @@ teacher (gaze only, lower bound) and on full masks (supervised, upper bound).</p
 
 <section id="summary">
 <h2>Test images, student</h2>
-<div class="scroll"><table class="wide">
+<div class="scroll" tabindex="0"><table class="wide">
 <thead class="wrap"><tr><th>Data set</th>
 {% for name in HEADLINE_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 {% for title, rows in headline %}
@@ -276,14 +320,15 @@ teacher (gaze only, lower bound) and on full masks (supervised, upper bound).</p
 <p class="small" style="margin-top:.7rem">Mean ± standard deviation over images and seeds, at full
 resolution. Dice, IoU: higher is better. HD95, ASD: distances between outlines, lower is better. If
 one of the two masks is empty, the image counts as a miss, with its diagonal as the distance; the
-table of all models also has the distances without misses.
+table of all models also has the distances without misses. 95 % interval: of the mean Dice, by a
+bootstrap over patients, or over images that are not grouped by patient.
 Annotation: mean dwell time of the reader, or the stated time to draw a mask. Gaze –: trained on
 masks. n: number of images with a mask. –: missing value.</p>
 {% for note, titles in notes %}
 <p class="note"><strong>{{ titles }}:</strong> {{ note }}</p>
 {% endfor %}
 {% if dice_chart %}
-<figure class="fit"><img src="{{ dice_chart.uri }}" width="{{ dice_chart.width }}"
+<figure class="fit" tabindex="0"><img src="{{ dice_chart.uri }}" width="{{ dice_chart.width }}"
  alt="{{ dice_chart.alt }}">
 <figcaption><strong>Test Dice of the student</strong>, mean over images and seeds; whiskers: ± one
 standard deviation. The axis may not start at 0.
@@ -291,8 +336,19 @@ standard deviation. The axis may not start at 0.
 {{ simulated_datasets }}.{% endif %}
 </figcaption></figure>
 {% endif %}
+{% if effort_chart %}
+<figure class="fit" tabindex="0"><img src="{{ effort_chart.uri }}" width="{{ effort_chart.width }}"
+ alt="{{ effort_chart.alt }}">
+<figcaption><strong>Test Dice of the student against the time to annotate an image</strong>;
+whiskers: 95 % interval. Dotted lines, published times: gaze 8.8 s and a mask 74.8 s per image of
+Kvasir-SEG (Zhong et al., MICCAI 2024); a box 35 s, or 7 s by extreme clicking (Papadopoulos et al.,
+ICCV 2017); a point 22.1 s and a scribble 34.9 s per photograph of PASCAL VOC (Bearman et al., ECCV
+2016). Photographs are not medical images, so read these lines as orders of magnitude.
+{% if simulated_datasets %}The time of simulated gaze is simulated, too.{% endif %}
+</figcaption></figure>
+{% endif %}
 <details><summary>All models and splits</summary>
-<div class="scroll"><table>
+<div class="scroll" tabindex="0"><table>
 <thead class="wrap"><tr>{% for name in ALL_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in all_rows %}
@@ -310,7 +366,7 @@ standard deviation. The axis may not start at 0.
 {% endif %}
 <div class="columns">
 <dl>{% for name, value in section.facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
-<div class="scroll"><table>
+<div class="scroll" tabindex="0"><table>
 <thead><tr><th>Pseudomask</th><th>Threshold</th><th>Area, %</th><th>Smallest</th><th>Largest</th>
 <th>Dice, train</th></tr></thead><tbody>
 {% for level in section.levels %}
@@ -332,31 +388,42 @@ Pseudomasks {{ colour_key(PSEUDOMASK_COLOUR) }}: precise filled, broad outlined;
 {% if section.quality_chart %}
 <h3><span class="tag">Figure B{{ number }}</span>Gaze quality</h3>
 <p class="hint">{{ section.quality_caption }} {{ section.simulated_note }}</p>
-<figure class="fit"><img src="{{ section.quality_chart.uri }}"
+<figure class="fit" tabindex="0"><img src="{{ section.quality_chart.uri }}"
  width="{{ section.quality_chart.width }}" alt="{{ section.quality_chart.alt }}"></figure>
 {% endif %}
 
 <h3><span class="tag">Figure C{{ number }}</span>Test images</h3>
 <p class="hint">{{ section.test_caption }}
 {% if section.test_samples %}
-{{ ("Truth " ~ colour_key(TRUTH_COLOUR)) if section.has_masks else "No masks" }}; prediction
-{{ colour_key(PREDICTION_COLOUR) }}.
+{% if section.has_masks %}
+Truth {{ colour_key(TRUTH_COLOUR) }}; prediction {{ colour_key(PREDICTION_COLOUR) }}; missed
+{{ colour_key(MISSED_COLOUR) }}; wrongly marked {{ colour_key(WRONG_COLOUR) }}.
+{% else %}
+No masks; prediction {{ colour_key(PREDICTION_COLOUR) }}.
+{% endif %}
 {% endif %}
 {{ section.simulated_note }}</p>
 {{ show_samples(section.test_samples) }}
 
+{% if section.outcome_chart %}
+<h3><span class="tag">Figure D{{ number }}</span>What the results depend on</h3>
+<p class="hint">{{ section.outcome_caption }} {{ section.simulated_note }}</p>
+<figure class="fit" tabindex="0"><img src="{{ section.outcome_chart.uri }}"
+ width="{{ section.outcome_chart.width }}" alt="{{ section.outcome_chart.alt }}"></figure>
+{% endif %}
+
 {% if section.training_curves %}
-<h3><span class="tag">Figure D{{ number }}</span>Training curves</h3>
+<h3><span class="tag">Figure E{{ number }}</span>Training curves</h3>
 <p class="hint">Loss (mean since the previous point) and validation Dice at the working size.
 Teachers: dashed; students: solid; one line per seed. The loss has different terms for different
 experiments and networks, so compare the shape of the curves, not their values.
 {{ section.simulated_note }}</p>
-<figure class="fit"><img src="{{ section.training_curves.uri }}"
+<figure class="fit" tabindex="0"><img src="{{ section.training_curves.uri }}"
  width="{{ section.training_curves.width }}" alt="{{ section.training_curves.alt }}"></figure>
 {% endif %}
 
 {% if section.attention_caption %}
-<h3><span class="tag">Figure E{{ number }}</span>Attention to the text</h3>
+<h3><span class="tag">Figure F{{ number }}</span>Attention to the text</h3>
 <p class="hint">{{ section.attention_caption }}
 {% if section.attention_samples %}
 Outline {{ colour_key(PSEUDOMASK_COLOUR) }}: the broad pseudomask, which the text describes.
@@ -371,7 +438,7 @@ Outline {{ colour_key(PSEUDOMASK_COLOUR) }}: the broad pseudomask, which the tex
 <h2>Provenance</h2>
 <p>{{ provenance.summary }}</p>
 <details><summary>Each result: code, time, memory, host, device</summary>
-<div class="scroll"><table>
+<div class="scroll" tabindex="0"><table>
 <thead class="wrap"><tr>
 {% for name in PROVENANCE_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -389,12 +456,14 @@ beside this page holds the settings and inputs of each result.</p>
 {% endfor %}
 </details>
 <details><summary>This page: versions, inputs and settings</summary>
-<div class="scroll"><table><thead><tr><th>Package</th><th>Version</th></tr></thead><tbody>
+<div class="scroll" tabindex="0"><table>
+<thead><tr><th>Package</th><th>Version</th></tr></thead><tbody>
 {% for name, value in versions.items() %}
 <tr><td>{{ name }}</td><td>{{ value }}</td></tr>
 {% endfor %}
 </tbody></table></div>
-<div class="scroll"><table><thead><tr><th>Input</th><th>SHA-256</th></tr></thead><tbody>
+<div class="scroll" tabindex="0"><table>
+<thead><tr><th>Input</th><th>SHA-256</th></tr></thead><tbody>
 {% for name, value in inputs.items() %}
 <tr><td>{{ name }}</td><td><code>{{ value }}</code></td></tr>
 {% endfor %}
