@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from stages.core import io
 from stages.core.cli import BadInput
-from stages.evaluation.statistics import CONFIDENCE, bootstrap_interval
+from stages.evaluation.statistics import CONFIDENCE, RESAMPLES, bootstrap_interval
 
 UNKNOWN = "not known"
 _TEXT_COLUMNS = ("sample_id", "subject_id", "split", "model", "unit")
@@ -175,8 +175,8 @@ def _metrics_table(folder: Path, weights: str) -> str:
             *lines,
             "",
             f"Mean over images at their own resolution, and its {CONFIDENCE:.0%} interval "
-            "(bootstrap over subjects, 10,000 draws). No checkpoint was chosen on the test split. "
-            "An image on which prediction or mask is empty has no distance.",
+            f"(bootstrap over subjects, {RESAMPLES:,} draws). An image of which only the mask or only "
+            "the prediction is empty has no distance.",
         ]
     )
 
@@ -223,9 +223,9 @@ def describe_student(student: Path, weights: str) -> Description:
 
 _CARD = """# Model card: {title}
 
-A network that marks one kind of structure in medical images, trained from gaze by
-[From Gaze to Insight](https://arxiv.org/abs/2504.11368)'s pipeline. **It is for research and is not
-a medical device.** Nobody has validated it for use on patients.
+A network that marks one kind of structure in medical images. The pipeline gaze-to-insight trained
+or imported it; its method is that of [From Gaze to Insight](https://arxiv.org/abs/2504.11368).
+**It is for research and is not a medical device.** Nobody has validated it for use on patients.
 
 | | |
 |---|---|
