@@ -39,7 +39,9 @@ def _about(network: graph.DeployedStudent, weights: str, any_size: bool) -> dict
     """Describe the exported network in words and numbers, for the files themselves."""
     height, width = network.size
     kind = "uint8 RGB, 0 to 255" if network.channels == 3 else "float32, grey values as stored"
-    sides = f"multiples of {network.stride}" if any_size else f"fixed: {height} × {width}"
+    sides = f"fixed: {height} × {width}"
+    if any_size:
+        sides = f"multiples of {network.stride}, at least {network.smallest_side}"
     return {
         "made_by": f"{records.CREATOR} {records.VERSION}",
         "student": weights,
@@ -97,10 +99,13 @@ def export(student: Path, output: Path, threads: int = 1) -> None:
     torch.set_num_threads(threads)
     network = graph.DeployedStudent(models.load(student, "student")).eval()
     weights = io.sha256(student)
-    # With other sides the network pads; a graph for any size cannot decide that while it runs.
-    any_size = all(side % network.stride == 0 for side in network.size)
+    any_size = network.any_size
     if not any_size:
-        log.warning("the size is fixed: that of the training is no multiple of %d", network.stride)
+        log.warning(
+            "the size is fixed: sides of the training are no multiples of %d from %d on",
+            network.stride,
+            network.smallest_side,
+        )
     with io.atomic_folder(output) as folder:
         try:
             about = _write_graphs(network, student, weights, folder, any_size)

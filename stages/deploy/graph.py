@@ -38,6 +38,12 @@ class DeployedStudent(nn.Module):
         self.student = student
         self.channels, self.size = student.architecture.channels, student.architecture.size
         self.stride = _STRIDES.get(student.architecture.encoder, _STRIDE_OF_TIMM)
+        # A graph for any size starts at two pixels on the lowest scale, since torch.export treats a
+        # side of one as a special case; and it cannot pad sides of some sizes only.
+        self.smallest_side = 2 * self.stride
+        self.any_size = all(
+            side % self.stride == 0 and side >= self.smallest_side for side in self.size
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the probability (B, H, W) float32.
@@ -75,7 +81,9 @@ def _quiet() -> Iterator[None]:
 
 
 def trace(network: DeployedStudent, *, any_size: bool) -> ExportedProgram:
-    """Trace the network for any batch and, with `any_size`, sides of any multiple of its stride.
+    """Trace the network for any batch and, with `any_size`, any sides.
+
+    Sides are then multiples of the network's stride, from its smallest side on.
 
     Raises
     ------
@@ -84,7 +92,8 @@ def trace(network: DeployedStudent, *, any_size: bool) -> ExportedProgram:
     """
     sides: dict[int, Any] = {}
     if any_size:
-        sides = {axis: network.stride * Dim(name) for axis, name in ((2, "rows"), (3, "columns"))}
+        axes = ((2, "rows"), (3, "columns"))
+        sides = {axis: network.stride * Dim(name, min=2) for axis, name in axes}
     example = network.example(2, *network.size, seed=0)
     with _quiet(), torch.no_grad():
         return torch.export.export(
@@ -130,7 +139,7 @@ def _shapes(network: DeployedStudent, any_size: bool) -> list[tuple[int, int, in
     shapes = [(1, height, width), (3, height, width)]
     if any_size:
         step = network.stride
-        shapes += [(2, height + step, width + 2 * step), (1, 2 * step, 3 * step)]
+        shapes += [(2, height + step, width + 2 * step), (1, 2 * step, 2 * step)]
     return shapes
 
 

@@ -175,8 +175,8 @@ def _metrics_table(folder: Path, weights: str) -> str:
             *lines,
             "",
             f"Mean over images at their own resolution, and its {CONFIDENCE:.0%} interval "
-            f"(bootstrap over subjects, {RESAMPLES:,} draws). An image of which only the mask or only "
-            "the prediction is empty has no distance.",
+            f"(bootstrap over subjects, {RESAMPLES:,} draws). An image of which only the mask or "
+            "only the prediction is empty has no distance.",
         ]
     )
 
