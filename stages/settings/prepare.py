@@ -55,8 +55,8 @@ class PrepareSettings(Settings):
         default=None,
         min_length=1,
         description="labels of the masks that are foreground, such as [1, 2]; the others are "
-        "background. With the layout nnunet also names of dataset.json. null: masks hold 0 and one "
-        "other value",
+        "background. In a DICOM SEG or RTSTRUCT: numbers of segments or ROIs. With the layout "
+        "nnunet also names of dataset.json. null: masks hold 0 and one other value, or one segment",
     )
     channel: (
         Annotated[str, BeforeValidator(_write_number, json_schema_input_type=int | str)] | None

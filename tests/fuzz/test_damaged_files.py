@@ -7,6 +7,7 @@ prints how to repeat a failure.
 
 import contextlib
 import io as bytes_io
+import itertools
 import json
 import tempfile
 import warnings
@@ -20,7 +21,8 @@ from PIL import Image
 
 from stages.core import config, io
 from stages.core.cli import BadInput, Problems
-from stages.data.datasets import folder, published
+from stages.data.datasets import dicom, folder, published
+from stages.data.datasets.segmentations import matching
 from stages.gaze.recordings import read_scanpaths
 from stages.networks import models
 from stages.settings.recording import RecordingSettings
@@ -29,6 +31,7 @@ from stages.text.describers.completions import Completion
 from stages.text.describers.imported import read_texts
 from tests.conftest import write_dicom, write_nifti, write_nrrd
 from tests.fuzz.mutations import damaged
+from tests.segmentations_on_disk import SIZE, write_rtstruct, write_seg, write_slices
 from tests.unit.gaze.test_recordings_asc import EYELINK, FIXATIONS, HEADER, trial
 from tests.unit.gaze.test_recordings_exports import (
     FORMATS,
@@ -192,6 +195,43 @@ def test_images(ending, as_mask, images, tmp_path):
     def check(content):
         path.write_bytes(content)
         try_reading(read_image, path, as_mask)
+
+    check()
+
+
+def read_mask_of_many(path, image):
+    """Read a file as a segmentation of `image`; the result is a mask, or says nothing about it."""
+    if matching.is_segmentation(path):
+        records, problems = folder.list_file("a", image, None), Problems()
+        matching.join([records], [dicom.read_header(image)], [path], problems)
+        problems.raise_all()
+        mask = folder.read(records[0]).mask
+        assert mask is None or (mask.shape == SIZE and mask.dtype == bool)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP", "RTSTRUCT"])
+def test_segmentations(kind, tmp_path):
+    images = write_slices(tmp_path / "images", 2)
+    mask = np.zeros((2, *SIZE), bool)
+    mask[:, 3:9, 5:15] = True
+    square = np.array([[3, 5], [3, 14], [8, 14], [8, 5]], float)
+    path = tmp_path / "sound.dcm"
+    if kind == "RTSTRUCT":
+        write_rtstruct(path, images, {1: ("Prostate", [(0, square), (1, square / 2)])})
+    else:
+        write_seg(path, images, {1: ("Prostate", mask)}, kind)
+    read_mask_of_many(path, images[0])
+    original = path.read_bytes()
+    numbers = itertools.count()
+
+    @fuzz
+    @given(damaged([original]))
+    def check(content):
+        # Readers remember files by name.
+        damaged_path = tmp_path / f"{next(numbers)}.dcm"
+        damaged_path.write_bytes(content)
+        try_reading(read_mask_of_many, damaged_path, images[0])
+        damaged_path.unlink()
 
     check()
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from stages.core.cli import Problems
 from stages.data.datasets.labels import Labels
+from stages.data.datasets.segmentations import Part
 
 Split = Literal["train", "val", "test"]
 
@@ -29,11 +30,13 @@ class Record:
     split
         The split that the raw folder states; None if it states none.
     image, mask
-        The files. The mask is None if the sample has no mask.
+        The files. The mask is None if the sample has no mask, or has `parts`.
     slice
         Index of the slice, from 0, if the files hold volumes; else None.
     labels
         The labels of the mask that are foreground, if the settings choose; else None.
+    parts
+        What DICOM segmentations and structure sets state about the image, if the mask is in these.
     patient_id
         The PatientID of a DICOM file, or empty. It joins the images of a patient and is in no
         result, log or message.
@@ -46,6 +49,7 @@ class Record:
     mask: Path | None
     slice: int | None = None
     labels: Labels | None = None
+    parts: tuple[Part, ...] = ()
     patient_id: str = field(default="", repr=False)
 
 

@@ -18,7 +18,7 @@ from stages.data.datasets.labels import Labels, foreground_mask
 
 _EXPECTED_FILE = "a readable DICOM image"
 _DECOMPRESS = "decompress the file: `gdcmconv --raw IN OUT` (GDCM), or `dcmdjpeg IN OUT` (DCMTK)"
-_SINGLE = "store one image per file; 3D Slicer saves segmentations (SEG) and series as NIfTI"
+_SINGLE = "store one image per file; segmentations (SEG) belong to the masks"
 _GREY_PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2")
 # pydicom logs tracebacks of decoders, and repeats its warnings, without the name of the file.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -31,6 +31,7 @@ _TOLERANCES = {
     "ImagePositionPatient": (0.0, 0.1),
     "ImageOrientationPatient": (0.0, 1e-3),
 }
+_UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 # All slices of one series share these tags, that is all but the position.
 SERIES_TAGS = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 
@@ -77,8 +78,14 @@ def has_prefix(path: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def _open(path: Path, tags: list[str] | None = None) -> pydicom.Dataset:
-    """Open a file; with `tags` only these, without the pixels."""
+def open_dataset(path: Path, tags: list[str] | None = None) -> pydicom.Dataset:
+    """Open a file; with `tags` only these, without the pixels.
+
+    Raises
+    ------
+    BadInput
+        The file cannot be read, or is not DICOM.
+    """
     if not has_prefix(path):
         raise BadInput(
             path,
@@ -107,7 +114,7 @@ def read_slice_geometry(path: Path) -> SliceGeometry:
     BadInput
         The file cannot be read, or its header does not give the geometry.
     """
-    header = _open(path, ["InstanceNumber", *_TOLERANCES])
+    header = open_dataset(path, ["InstanceNumber", *_TOLERANCES])
     with files.report_read_errors(path, _EXPECTED_FILE):
         values = {name: _read_numbers(header, name) for name in _TOLERANCES}
         number = header.get("InstanceNumber")
@@ -142,6 +149,8 @@ class Header:
     ----------
     patient_id
         PatientID; empty if the header has none.
+    uid, series, frame_of_reference
+        SOPInstanceUID, SeriesInstanceUID and FrameOfReferenceUID; empty if the header has none.
     geometry
         Tag → numbers, for those of Rows, Columns, PixelSpacing (mm), ImagePositionPatient (mm) and
         ImageOrientationPatient that the header states.
@@ -150,6 +159,9 @@ class Header:
     path: Path
     patient_id: str
     geometry: dict[str, NDArray[np.float64]]
+    uid: str = ""
+    series: str = ""
+    frame_of_reference: str = ""
 
     def describe(self, names: Iterable[str]) -> str:
         """Write the tags `names` with their values."""
@@ -164,11 +176,26 @@ def read_header(path: Path) -> Header:
     BadInput
         The file cannot be read.
     """
-    header = _open(path, ["PatientID", *_TOLERANCES])
+    header = open_dataset(path, ["PatientID", *_UIDS, *_TOLERANCES])
     with files.report_read_errors(path, _EXPECTED_FILE):
-        values = {name: _read_numbers(header, name) for name in _TOLERANCES}
         patient_id = str(header.get("PatientID") or "").strip()
-    return Header(path, patient_id, {name: value for name, value in values.items() if value.size})
+        uids = [str(header.get(name) or "") for name in _UIDS]
+        return Header(path, patient_id, read_geometry(header), *uids)
+
+
+def read_geometry(*datasets: pydicom.Dataset) -> dict[str, NDArray[np.float64]]:
+    """Read the geometry that data sets of one file state, each tag from the first that has it.
+
+    Returns
+    -------
+    Tag → numbers, as in `Header.geometry`.
+    """
+    values: dict[str, NDArray[np.float64]] = {}
+    for name in _TOLERANCES:
+        stated = (_read_numbers(dataset, name) for dataset in datasets)
+        if (found := next((numbers for numbers in stated if numbers.size), None)) is not None:
+            values[name] = found
+    return values
 
 
 def differing_tags(
@@ -225,8 +252,14 @@ def _read_spacing(path: Path, dataset: pydicom.Dataset) -> tuple[float, float]:
     return np.nan, np.nan
 
 
-def _check_transfer_syntax(path: Path, dataset: pydicom.Dataset) -> None:
-    """Check that the file says how its pixels are stored, and that they can be decoded."""
+def check_transfer_syntax(path: Path, dataset: pydicom.Dataset) -> None:
+    """Check that the file says how its pixels are stored, and that they can be decoded.
+
+    Raises
+    ------
+    BadInput
+        The file does not, or they cannot.
+    """
     stated = dataset.file_meta.get("TransferSyntaxUID")
     if not stated:
         implicit, _ = dataset.original_encoding
@@ -277,14 +310,14 @@ def _rescale_grey(dataset: Any, stored_values: NDArray[Any]) -> NDArray[np.float
 
 def _open_single_image(path: Path) -> pydicom.Dataset:
     """Open a file that holds one grey or colour image."""
-    dataset = _open(path)
+    dataset = open_dataset(path)
     if "PixelData" not in dataset:
         raise BadInput(
             path,
             "file",
             found=f"no pixels, Modality {dataset.get('Modality')}",
             expected=_EXPECTED_FILE,
-            mend="replace the file by an image; 3D Slicer saves contours (RTSTRUCT) as NIfTI masks",
+            mend="replace the file by an image; contours (RTSTRUCT) belong to the masks",
         )
     with files.report_read_errors(path, _EXPECTED_FILE):
         frames = int(dataset.get("NumberOfFrames") or 1)
@@ -302,7 +335,7 @@ def _open_single_image(path: Path) -> pydicom.Dataset:
             expected="grey, or RGB or YBR of 8 bits",
             mend="export the image as grey or as RGB",
         )
-    _check_transfer_syntax(path, dataset)
+    check_transfer_syntax(path, dataset)
     return dataset
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stages.core.cli import BadInput, Problems, list_names
 from stages.data.datasets import RawSample, Record, dicom, files, listing, published, volumes
 from stages.data.datasets.labels import Labels, foreground_mask
+from stages.data.datasets.segmentations import matching
 
 FileKind = Literal["picture", "DICOM", "NIfTI"]
 # The first match counts, so longer endings come first.
@@ -47,11 +48,25 @@ def classify_file(path: Path) -> tuple[str, FileKind]:
     )
 
 
+def _by_stem(paths: list[Path], problems: Problems) -> dict[str, Path]:
+    return listing.files_by_id(paths, lambda path: classify_file(path)[0], problems)
+
+
 def _find_images(folder: Path, problems: Problems) -> dict[str, Path]:
     """Find the images of a folder by stem, sorted by name."""
-    return listing.files_by_id(
-        listing.list_folder(folder), lambda path: classify_file(path)[0], problems
-    )
+    return _by_stem(listing.list_folder(folder), problems)
+
+
+def _find_masks(folder: Path, problems: Problems) -> tuple[dict[str, Path], list[Path]]:
+    """Find the masks of single images by stem, and the SEG and RTSTRUCT files of many images."""
+    masks: list[Path] = []
+    segmentations: list[Path] = []
+    for path in listing.list_folder(folder) if folder.exists() else []:
+        with problems.collect():
+            is_dicom = classify_file(path)[1] == "DICOM"
+            of_many = is_dicom and matching.is_segmentation(path)
+            (segmentations if of_many else masks).append(path)
+    return _by_stem(masks, problems), segmentations
 
 
 def list_file(stem: str, image: Path, mask: Path | None) -> list[Record]:
@@ -154,7 +169,8 @@ def list_records(root: Path, problems: Problems) -> list[Record]:
     number of the slice follow, from 1 at the feet, unless the volume has only one slice. The
     subject is the volume of a slice, or else the image itself; DICOM files with the same PatientID
     have the subject of the first. A line of a split file is an id, or names a volume and means all
-    its slices.
+    its slices. A mask has the id of its image; a SEG or an RTSTRUCT holds masks of the DICOM images
+    that it names: see `matching.join`.
 
     Raises
     ------
@@ -162,7 +178,7 @@ def list_records(root: Path, problems: Problems) -> list[Record]:
         There is no folder `images`, or `masks` is a file.
     """
     images = _find_images(root / "images", problems)
-    masks = _find_images(root / "masks", problems) if (root / "masks").exists() else {}
+    masks, segmentations = _find_masks(root / "masks", problems)
     expected_image = f"{root / 'images'}/<id> and an ending"
     if without_image := sorted(masks.keys() - images.keys()):
         problems.append(
@@ -175,6 +191,10 @@ def list_records(root: Path, problems: Problems) -> list[Record]:
         with problems.collect():
             records_by_name[stem] = list_file(stem, image, masks.get(stem))
     _join_patients(records_by_name)
+    if segmentations:
+        found = [record.image for of_file in records_by_name.values() for record in of_file]
+        headers = [dicom.read_header(p) for p in found if classify_file(p)[1] == "DICOM"]
+        matching.join(records_by_name.values(), headers, segmentations, problems)
     in_splits = apply_splits(root, records_by_name, expected_image, problems)
     return [*chain(*records_by_name.values())] if in_splits is None else in_splits
 
@@ -185,6 +205,8 @@ def _read_volume_mask(path: Path, labels: Labels | None) -> NDArray[np.bool_]:
 
 
 def _read_mask(record: Record, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+    if record.parts:
+        return matching.read_mask(record.image, record.parts, record.labels)
     if record.mask is None:
         return None
     if record.slice is not None:

@@ -1,13 +1,13 @@
 """Which labels of a mask are its foreground: the rule without a setting, and a chosen set."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.cli import BadInput, log
+from stages.core.cli import BadInput, list_names, log
 
 # Largest number of labels in a message.
 _MAX_SHOWN = 8
@@ -38,6 +38,8 @@ class Labels:
         self._known = None if others is None else self.foreground | {0, *others}
         # Label → the masks that hold it. Threads may add to both at the same time.
         self._masks: dict[int, set[Path]] = {}
+        # Segment → its names in the files of segmentations.
+        self._names: dict[int, set[str]] = {}
 
     def choose(self, path: Path, values: NDArray[Any]) -> NDArray[np.bool_]:
         """Return where the `values` of the mask `path` are foreground.
@@ -66,6 +68,28 @@ class Labels:
             self._masks.setdefault(label, set()).add(path)
         return np.isin(np.rint(values), list(self.foreground))
 
+    def see_segments(self, path: Path, segments: Mapping[int, str]) -> None:
+        """Remember the numbers and names of the segments that the file `path` describes."""
+        for number, name in segments.items():
+            self._masks.setdefault(number, set()).add(path)
+            self._names.setdefault(number, set()).add(name)
+
+    def _check_segments(self, root: Path) -> None:
+        """Check that each label of the foreground is a segment, or the label of a mask."""
+        unknown = sorted(self.foreground - self._masks.keys())
+        if self._names and unknown:
+            names = (
+                f"{number} {' or '.join(map(repr, sorted(self._names[number])))}"
+                for number in sorted(self._names)
+            )
+            raise BadInput(
+                root,
+                "segments",
+                found=f"the numbers {unknown} in `prepare.foreground`, which no file has",
+                expected=f"numbers of segments or ROIs: {list_names(list(names), _MAX_SHOWN)}",
+                mend="correct `prepare.foreground`",
+            )
+
     def check_found(self, root: Path) -> None:
         """Check the labels of all masks of the folder `root`, once these are read.
 
@@ -74,8 +98,10 @@ class Labels:
         Raises
         ------
         BadInput
-            Masks hold labels, but none of the foreground.
+            Masks hold labels, but none of the foreground; or there are files of segments, and a
+            label of the foreground is neither a segment nor in a mask.
         """
+        self._check_segments(root)
         chosen, found = sorted(self.foreground), sorted(self._masks.keys() - {0})
         if found and self.foreground.isdisjoint(found):
             raise BadInput(

@@ -50,7 +50,7 @@ LAYOUTS = {
     "nci_isbi": Layout(
         {
             "images": "<case>_<slice>.dcm, axial T2 slices",
-            "masks": "<case>_<slice>.png, prostate masks",
+            "masks": "<case>_<slice>.png, prostate masks; or DICOM SEG or RTSTRUCT files",
         },
         "the preprocessed 2-D release and fixations: GazeMedSeg, "
         "https://github.com/med-air/GazeMedSeg; for the volumes of The Cancer Imaging Archive, "
@@ -96,7 +96,11 @@ LAYOUTS = {
         "your own images; data/README.md lists the formats; without split files, "
         "`prepare.split: drawn` draws the splits",
         _SPLITS,
-        {"masks": "the same ids, in a format of the same kind as the image"} | _VALIDATION,
+        {
+            "masks": "the same ids, in a format of the same kind as the image; or DICOM SEG or "
+            "RTSTRUCT files"
+        }
+        | _VALIDATION,
     ),
     "nnunet": Layout(
         {

@@ -8,6 +8,7 @@ from statistics import mode
 from stages.core.cli import BadInput, Problems, list_names
 from stages.data.datasets import RawSample, Record, dicom, files, published
 from stages.data.datasets.dicom import SERIES_TAGS, Header
+from stages.data.datasets.segmentations import matching
 
 
 def _case_name(sample_id: str) -> str:
@@ -58,16 +59,31 @@ def _shared_patients(cases: dict[str, list[Header]]) -> dict[str, str]:
     return {case: first[i] for i, group in enumerate(groups) for case in group}
 
 
+def _find_segmentations(folder: Path, others: list[Path], problems: Problems) -> list[Path]:
+    """Return the SEG and RTSTRUCT files among the masks that are no pictures."""
+    segmentations: list[Path] = []
+    unexpected: list[Path] = []
+    for path in others:
+        with problems.collect():
+            of_many = path.suffix.lower() == ".dcm" and matching.is_segmentation(path)
+            (segmentations if of_many else unexpected).append(path)
+    if unexpected:
+        problems.append(published.unexpected_files(folder, unexpected, ".png"))
+    return segmentations
+
+
 def list_records(root: Path, problems: Problems) -> list[Record]:
     """List the slices. An id is `<case>_<slice>`; the subject is the case.
 
     If several cases share a PatientID that not all files of the data set have, the first of them is
     their subject. The slices of a case must have the same size, spacing and orientation, as far as
-    the files state them.
+    the files state them. The folder of masks may also hold SEG and RTSTRUCT files (.dcm): see
+    `matching.join`.
     """
     records, cases = [], defaultdict(list)
+    other_masks: list[Path] = []
     for record in published.list_records(
-        root, problems, ("images", ".dcm"), ("masks", ".png"), _case_name
+        root, problems, ("images", ".dcm"), ("masks", ".png"), _case_name, other_masks
     ):
         with problems.collect():
             header = dicom.read_header(record.image)
@@ -76,6 +92,9 @@ def list_records(root: Path, problems: Problems) -> list[Record]:
     for case, slices in cases.items():
         with problems.collect():
             _check_same_series(case, slices)
+    if segmentations := _find_segmentations(root / "masks", other_masks, problems):
+        headers = [header for slices in cases.values() for header in slices]
+        matching.join([records], headers, segmentations, problems)
     patients = _shared_patients(cases)
     return [replace(r, subject_id=patients.get(r.subject_id, r.subject_id)) for r in records]
 
@@ -84,6 +103,8 @@ def read(record: Record) -> RawSample:
     """Read a slice, its mask and its pixel spacing."""
     image, spacing = dicom.read_image(record.image)
     mask = None
-    if record.mask is not None:
+    if record.parts:
+        mask = matching.read_mask(record.image, record.parts, record.labels)
+    elif record.mask is not None:
         mask = files.read_mask(record.mask, image.shape[:2], record.labels)
     return RawSample(image, mask, spacing)

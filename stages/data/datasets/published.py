@@ -161,6 +161,7 @@ def list_records(
     images: tuple[str, str],
     masks: tuple[str, str],
     subject: Callable[[str], str] = lambda sample_id: sample_id,
+    other_masks: list[Path] | None = None,
 ) -> list[Record]:
     """List the samples of the split files, training first; without split files, of all images.
 
@@ -176,6 +177,8 @@ def list_records(
         a mask.
     subject
         Returns the subject of a sample id. By default each image is its own subject.
+    other_masks
+        Receives the files of the folder of masks with other endings; None: `problems` does.
 
     Raises
     ------
@@ -187,7 +190,7 @@ def list_records(
     )
     expected_image = f"{image_folder}/<id>{image_ending}"
     image_files, other_images = find_files(image_folder, image_ending, problems)
-    mask_files, other_masks = find_files(mask_folder, mask_ending, problems)
+    mask_files, others = find_files(mask_folder, mask_ending, problems)
     split_ids: Sequence[tuple[str, Split | None]]
     if (given_ids := read_splits(root, problems)) is not None:
         split_ids = given_ids
@@ -198,8 +201,10 @@ def list_records(
         split_ids = [(name, None) for name in image_files]
         if other_images:
             problems.append(unexpected_files(image_folder, other_images, image_ending))
-    if other_masks:
-        problems.append(unexpected_files(mask_folder, other_masks, mask_ending))
+    if other_masks is not None:
+        other_masks += others
+    elif others:
+        problems.append(unexpected_files(mask_folder, others, mask_ending))
     # Omit masks whose image has a problem already: it is in a split file, or has another ending.
     image_ids = image_files.keys() | {name for name, _ in split_ids}
     image_ids |= {listing.normalise_id(path.stem) for path in other_images}

@@ -18,6 +18,7 @@ from stages.core.cli import BadInput
 from stages.data.datasets import files
 from stages.data.datasets.labels import Labels
 
+K = TypeVar("K", Path, tuple[Path, ...])
 P = ParamSpec("P")
 T = TypeVar("T")
 _NRRD_SPACE = "left-posterior-superior"
@@ -43,8 +44,8 @@ _NIFTI_VERSIONS = (nibabel.Nifti1Image, nibabel.Nifti2Image)
 imageglobals.logger.disabled = True
 
 
-def cache_last_two(read: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
-    """Cache the results of `read` for the last two calls, as callers read slice after slice.
+def cache_last_two(read: Callable[Concatenate[K, P], T]) -> Callable[Concatenate[K, P], T]:
+    """Cache the results of `read` for the last two files, as callers read slice after slice.
 
     There are two because some threads still read the last slices of a volume while others read the
     first ones of the next. One thread decodes at a time, and the others wait for its result:
@@ -54,7 +55,7 @@ def cache_last_two(read: Callable[Concatenate[Path, P], T]) -> Callable[Concaten
     lock = Lock()
 
     @wraps(read)
-    def read_cached(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def read_cached(path: K, /, *args: P.args, **kwargs: P.kwargs) -> T:
         key = (path, *args, *kwargs.items())
         with lock:
             if key not in cached:
