@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 
 from stages.core.cli import BadInput, Problems, describe_system_error
@@ -120,13 +119,10 @@ class _Slice:
 
 
 def _read_slice(path: Path, parent: Path, stem: str) -> _Slice:
-    geometry = dicom.read_header(path).geometry
-    with files.report_read_errors(path, "a readable DICOM image"):
-        header = pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "InstanceNumber"]
-        )
-        series = str(header.get("SeriesInstanceUID") or "")
-        number = int(header.get("InstanceNumber") or 0)
+    header = dicom.read_header(path)
+    series, geometry = header.series, header.geometry
+    with files.report_read_errors(path, "a number as InstanceNumber"):
+        number = int(dicom.open_dataset(path, ["InstanceNumber"]).get("InstanceNumber") or 0)
     if series and not _UID.fullmatch(series):
         # It becomes the name of a file.
         raise BadInput(
