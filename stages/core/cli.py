@@ -5,12 +5,14 @@ import errno
 import inspect
 import logging
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
@@ -159,19 +161,41 @@ def _parse_json(kind: type[BaseModel]) -> Callable[[str], BaseModel]:
     return parse
 
 
-def _add_option(parser: argparse.ArgumentParser, parameter: inspect.Parameter) -> None:
+def _split_docstring(stage: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """Return the text of a docstring above its first section, and the text of each parameter."""
+    before, *sections = re.split(r"\n\n(?=\w+\n-{3,}\n)", inspect.getdoc(stage) or "")
+    options: dict[str, str] = {}
+    for section in sections:
+        title, _, *lines = section.splitlines()
+        if title == "Parameters":
+            for name, text in re.findall(
+                r"^(\w[\w, ]*)\n((?: +.*\n|\n(?= ))*)", "\n".join([*lines, ""]), re.M
+            ):
+                options |= dict.fromkeys(name.split(", "), " ".join(text.split()))
+    return before, options
+
+
+def _add_option(
+    parser: argparse.ArgumentParser, parameter: inspect.Parameter, text: str | None
+) -> None:
     option = "--" + parameter.name.replace("_", "-")
     kind = parameter.annotation
+    # argparse formats this text with %.
+    add = partial(parser.add_argument, option, help=text and text.replace("%", "%%"))
     required = parameter.default is inspect.Parameter.empty
     if get_origin(kind) is list:
-        parser.add_argument(option, nargs="*", type=get_args(kind)[0], required=required)
+        add(nargs="*", type=get_args(kind)[0], required=required)
+    elif get_origin(kind) is Literal:
+        add(choices=get_args(kind), required=required)
     elif get_origin(kind) in (Union, types.UnionType):
         (inner,) = [k for k in get_args(kind) if k is not type(None)]
-        parser.add_argument(option, nargs="?", type=_parse_optional(inner))
+        add(nargs="?", type=_parse_optional(inner))
+    elif kind is bool:
+        add(action="store_true")
     elif issubclass(kind, BaseModel):
-        parser.add_argument(option, type=_parse_json(kind), metavar="JSON", required=required)
+        add(type=_parse_json(kind), metavar="JSON", required=required)
     else:
-        parser.add_argument(option, type=kind, required=required)
+        add(type=kind, required=required)
 
 
 def _log_to(file: Path) -> None:
@@ -184,22 +208,29 @@ def _log_to(file: Path) -> None:
     root.addHandler(handler)
 
 
-def run(stage: Callable[..., Any], argv: list[str] | None = None) -> None:
+def run(
+    stage: Callable[..., Any], argv: list[str] | None = None, command: str | None = None
+) -> None:
     """Call `stage` with the options of the command line; set the exit status of the process.
 
     Each parameter of `stage` is an option of the same name: a path, a number, a list of paths, an
-    optional path, or a pydantic model given as JSON. `--log FILE` also writes the messages to a
-    file. `--code NAME` logs host, code version and commit first. Exit status 0: success. 1: a
-    `BadInput` or an error of the operating system, such as a full disk, printed without a
-    traceback; or any other exception, printed with its traceback.
+    optional path, one of several words, a switch that is off by default, or a pydantic model given
+    as JSON. Its text in the docstring is the option's help. `command` is what the user typed; by
+    default `python -m` and the module. `--log FILE` also writes the messages to a file. `--code
+    NAME` logs host, code version and commit first. Exit status 0: success. 1: a `BadInput` or an
+    error of the operating system, such as a full disk, printed without a traceback; or any other
+    exception, printed with its traceback.
     """
     file = Path(inspect.getfile(stage))
     name, family = file.stem, file.parent.name
+    description, texts = _split_docstring(stage)
     parser = argparse.ArgumentParser(
-        prog=f"python -m stages.{family}.{name}", description=inspect.getdoc(stage)
+        prog=command or f"python -m stages.{family}.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for parameter in inspect.signature(stage).parameters.values():
-        _add_option(parser, parameter)
+        _add_option(parser, parameter, texts.get(parameter.name))
     parser.add_argument("--log", type=Path)
     parser.add_argument("--code")
     options = vars(parser.parse_args(argv))

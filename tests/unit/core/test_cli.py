@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -306,3 +307,42 @@ def test_no_problem_raises_nothing_and_other_errors_propagate():
     problems.raise_all()
     with pytest.raises(KeyError), problems.collect():
         raise KeyError("x")
+
+
+def varnish(shade: Literal["clear", "amber"] = "clear", *, twice: bool = False) -> None:
+    """Varnish 100 % of a canvas.
+
+    It dries.
+
+    Parameters
+    ----------
+    shade
+        Its shade, up to
+        50 % darker.
+    twice
+        Varnish again.
+
+    Raises
+    ------
+    ValueError
+        It is wet.
+    """
+    CALLS.append((shade, twice))
+
+
+def test_words_and_switches_are_options():
+    cli.run(varnish, [])
+    cli.run(varnish, ["--shade", "amber", "--twice"])
+    assert CALLS == [("clear", False), ("amber", True)]
+    with pytest.raises(SystemExit):
+        cli.run(varnish, ["--shade", "red"])
+
+
+def test_help_shows_the_text_of_each_parameter(capsys):
+    with pytest.raises(SystemExit):
+        cli.run(varnish, ["--help"], "paint varnish")
+    found = " ".join(capsys.readouterr().out.split())
+    assert found.startswith("usage: paint varnish")
+    for text in ("Varnish 100 % of a canvas. It dries.", "Its shade, up to 50 % darker."):
+        assert text in found
+    assert "--twice Varnish again. --log" in found

@@ -18,9 +18,9 @@ from tiny_training import (
 )
 
 from stages.core.cli import BadInput
+from stages.deploy.segment import segment_images
 from stages.evaluation.evaluate import evaluate
 from stages.evaluation.predict import predict
-from stages.evaluation.segment import segment_folder
 from stages.networks import models
 from stages.settings.parts import EncoderSettings
 from stages.settings.predict import PredictSettings
@@ -146,7 +146,7 @@ def test_new_images_are_segmented_at_their_own_size(trained, tmp_path):
     (tmp_path / "images").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "images/frame.png")
-    segment_folder(trained[1], tmp_path / "images", tmp_path / "masks")
+    segment_images([trained[1]], [tmp_path / "images"], tmp_path / "masks")
     with Image.open(tmp_path / "masks/frame.png") as mask:
         assert mask.size == (70, 50) and set(np.unique(mask)) <= {0, 255}
 

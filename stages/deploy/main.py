@@ -1,0 +1,41 @@
+"""The command `gaze-to-insight`, which `pip install` creates."""
+
+import argparse
+import sys
+from importlib import import_module
+
+from stages.core import cli
+
+NAME = "gaze-to-insight"
+# Subcommand → module, function, and what it does. A module is imported only if it runs.
+COMMANDS = {
+    "segment": ("stages.deploy.segment", "segment_images", "write masks of new images"),
+    "export": ("stages.deploy.export", "export", "write a student as ONNX and for torch.export"),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a subcommand with the options that follow it."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in COMMANDS:
+        parser = argparse.ArgumentParser(
+            prog=NAME,
+            description="Use a trained student: it needs neither gaze nor text.",
+            epilog="\n".join(
+                [
+                    *(f"  {name:<10} {text}" for name, (_, _, text) in COMMANDS.items()),
+                    "",
+                    f"`{NAME} COMMAND --help` lists the options of a command.",
+                ]
+            ),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("command", choices=COMMANDS)
+        parser.parse_args(argv)
+        return
+    module, function, _ = COMMANDS[argv[0]]
+    cli.run(getattr(import_module(module), function), argv[1:], f"{NAME} {argv[0]}")
+
+
+if __name__ == "__main__":
+    main()
