@@ -13,17 +13,17 @@ from pydantic_core import PydanticUndefined
 
 from stages.core.config import Config, DatasetSettings, Defaults, Experiment, Table
 from stages.settings.base import InputPath
-from stages.settings.training import OptimisationSettings, StudentSettings, TeacherSettings
+from stages.settings.training import OptimisationSettings, TeacherSettings
 
 INTRODUCTION = """\
 # Configuration
 
-`config.yaml` holds every choice. A value comes from three places, each overriding the one before: `defaults`, the
-data set and, for `teacher` and `student`, the experiment. A setting that is in none of them has the default below.
-An unknown key, a wrong type or a value out of range stops the run before any job.
-`workflow/schemas/config.schema.json` tells the same to your editor.
+`config.yaml` holds every choice. A value comes from three places, each overriding the one before:
+`defaults`, the data set and, for `teacher` and `student`, the experiment. A setting that is in none
+of them has the default below. An unknown key, a wrong type or a value out of range stops the run
+before any job. `workflow/schemas/config.schema.json` tells the same to your editor.
 
-A file of your own, with `--configfile mine.yaml`, lies over `config.yaml` and needs only what differs:
+A file of your own lies over `config.yaml` (`--configfile mine.yaml`) and needs only what differs:
 
 ```yaml
 datasets:
@@ -38,9 +38,7 @@ _UNITS = {
     "_ms": "ms", "_s": "s", "_mm": "mm", "_hz": "Hz", "_mb": "MB", "mask_seconds": "s",
     "iterations": "steps",
 }  # fmt: skip
-_UNIT_WORDS = re.compile(
-    r", (px|ms|mm|s|MB|tokens|degrees per second|degrees|8-bit grey levels)\b"
-)
+_UNIT_WORDS = re.compile(r", (px|ms|mm|s|MB|tokens|degrees per second|degrees|8-bit grey levels)\b")
 _SHARE = re.compile(
     r"^(\w+: )?(largest |smallest )?(share|probability)\b|as a share of|this share of"
 )

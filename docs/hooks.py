@@ -1,7 +1,6 @@
-"""What MkDocs cannot do itself: the README as the front page, and formulas without a network."""
+"""What MkDocs cannot do itself: pages from outside docs/, and formulas without a network."""
 
 import html
-import posixpath
 import re
 from pathlib import Path
 
@@ -10,19 +9,24 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
-FRONT_PAGE = "index.md"
-_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)")
+# Files of the repository that are also pages of the site.
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
+# The table of contents would leave little room for the front page.
+FRONT_MATTER = {"README.md": "---\ntitle: Home\nhide: [toc]\n---\n"}
+_LINK = re.compile(r"(!?\[[^\]]*\])\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)")
 # What arithmatex leaves: inline \(...\) and display \[...\].
-_FORMULA = re.compile(
-    r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL
-)
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
-def rewrite_links(text, add_picture):
-    """Make the README's links right for a page in docs/.
+def rewrite_links(text):
+    """Make the links of a page in the root right for the site.
 
-    Links to pages lose their `docs/`. Pictures outside docs/ are added to the site. Other files of
-    the repository are not on the site: their links become plain text.
+    Links to pages and pictures lose their `docs/`. Other files of the repository are not on the
+    site: their links become plain text.
 
     Raises
     ------
@@ -31,30 +35,20 @@ def rewrite_links(text, add_picture):
     """
 
     def rewrite(match):
-        picture, words, path, anchor = match.groups()
+        words, path, anchor = match.groups(default="")
         if not (ROOT / path).is_file():
-            raise PluginError(f"README.md links to {path}, which does not exist")
-        if path.startswith("docs/"):
-            return f"{picture}[{words}]({path.removeprefix('docs/')}{anchor or ''})"
-        if picture:
-            add_picture(path)
-            return f"![{words}]({posixpath.basename(path)})"
-        return words
+            raise PluginError(f"a page links to {path}, which does not exist")
+        target = path.removeprefix("docs/") if path.startswith("docs/") else PAGES.get(path)
+        return f"{words}({target}{anchor})" if target else words.strip("[]")
 
     return _LINK.sub(rewrite, text)
 
 
 def on_files(files, config):
-    """Add the front page, which is the README, and its pictures."""
-
-    def add_picture(path):
-        name = posixpath.basename(path)
-        files.append(File.generated(config, name, abs_src_path=str(ROOT / path)))
-
-    text = rewrite_links((ROOT / "README.md").read_text("utf-8"), add_picture)
-    # The table of contents would leave little room for the text.
-    text = "---\ntitle: Home\nhide: [toc]\n---\n" + text
-    files.append(File.generated(config, FRONT_PAGE, content=text))
+    """Add the pages that lie in the root."""
+    for source, name in PAGES.items():
+        text = FRONT_MATTER.get(source, "") + rewrite_links((ROOT / source).read_text("utf-8"))
+        files.append(File.generated(config, name, content=text))
     return files
 
 
