@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# The theme prints news about other programs.
+export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: demo test test-random test-slow faults fuzz slurm-test lint bench lock schema docs clean
 
