@@ -68,7 +68,20 @@ rule report:
         summary="results/{dataset}/summary.csv",
         provenance="results/{dataset}/provenance.json",
     output:
-        report="results/{dataset}/report.html",
+        report=report(
+            "results/{dataset}/report.html",
+            caption="../workflow/report/page.rst",
+            category="Report",
+            labels={"data set": "{dataset}"},
+        ),
+        figures=report(
+            directory("results/{dataset}/figures"),
+            patterns=["{figure}.png"],
+            caption="../workflow/report/figure.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"figure": "{figure}"},
+        ),
     log:
         "results/{dataset}/logs/report.log",
     benchmark:
@@ -84,7 +97,7 @@ rule report:
         " --prepared {input.prepared:q} --gaze {input.gaze:q} --quality {input.quality:q}"
         " --explanations {input.explanations:q} --predictions {input.predictions:q}"
         " --metrics {input.metrics:q} --histories {input.histories:q}"
-        " --output {output.report:q} --settings {params.settings:q}"
+        " --output {output.report:q} --figures {output.figures:q} --settings {params.settings:q}"
         " --code {params.code} --log {log:q}"
 
 
@@ -94,7 +107,20 @@ use rule report as report_together with:
         summary="results/summary.csv",
         provenance="results/provenance.json",
     output:
-        report="results/report.html",
+        report=report(
+            "results/report.html",
+            caption="../workflow/report/page.rst",
+            category="Report",
+            labels={"data set": "all of summary"},
+        ),
+        figures=report(
+            directory("results/figures"),
+            patterns=["{figure}.png"],
+            caption="../workflow/report/figure.rst",
+            category="Figures",
+            subcategory="all of summary",
+            labels={"figure": "{figure}"},
+        ),
     log:
         "results/logs/report.log",
     benchmark:

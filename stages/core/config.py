@@ -42,6 +42,7 @@ RESERVED_NAMES = frozenset(
         "embed",
         "encoder",
         "encoders",
+        "figures",
         "teacher",
         "student",
         "pseudolabels",
@@ -54,7 +55,7 @@ RESERVED_NAMES = frozenset(
     | {"provenance", "provenance_together", "provenance_table"}
 )
 # Files and folders in the results of a data set: no experiment may have these names.
-RESULT_FOLDERS = frozenset({"benchmarks", "export", "logs", "texts", "work"})
+RESULT_FOLDERS = frozenset({"benchmarks", "export", "figures", "logs", "texts", "work"})
 # Tables in the results of a data set: no comparison may have these names.
 RESULT_TABLES = frozenset({"gaze_quality", "summary", "verified"})
 # A data set has a target with its own name, and one for each prefix followed by its name.

@@ -7,7 +7,12 @@ import pandas as pd
 
 from stages.core import cli, io, job_log
 from stages.evaluation.statistics import bootstrap_interval, holm_adjust, sign_flip_p_value
-from stages.evaluation.summarise import ExperimentResults, name_inputs, read_experiments
+from stages.evaluation.summarise import (
+    ExperimentResults,
+    mean_dice_per_image,
+    name_inputs,
+    read_experiments,
+)
 from stages.settings.evaluation import CompareSettings
 
 COLUMNS = [
@@ -60,11 +65,6 @@ def aggregate_over_seeds(scores: pd.DataFrame) -> dict[str, object]:
     for name in means:
         row |= {f"{name}_mean": means[name].mean(), f"{name}_std": means[name].std()}
     return row
-
-
-def mean_dice_per_image(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the subject and the mean Dice over seeds of each image, indexed by sample id."""
-    return scores.groupby("sample_id").agg({"subject_id": "first", "dice": "mean"})
 
 
 def compare_with_reference(

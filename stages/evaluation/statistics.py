@@ -12,14 +12,16 @@ RESAMPLES = 10_000
 CONFIDENCE = 0.95
 # Up to this number of subjects, the test tries all 2^n sign patterns.
 MAX_EXACT_SUBJECTS = 12
+# Numbers that the bootstrap holds at a time: 32 MB.
+_BLOCK_VALUES = 4_000_000
 
 FloatArray = NDArray[np.float64]
 
 
 def bootstrap_interval(
-    differences: FloatArray, subjects: NDArray[np.object_], rng: np.random.Generator
+    values: FloatArray, subjects: NDArray[np.object_], rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Bootstrap the 95 % percentile interval of the mean difference over subjects.
+    """Bootstrap the 95 % percentile interval of the mean of values of images, over subjects.
 
     Each of 10,000 draws takes N subjects out of N, with replacement, each with all its images, and
     averages over the drawn images (cluster bootstrap: Davison and Hinkley, Bootstrap Methods and
@@ -28,8 +30,8 @@ def bootstrap_interval(
 
     Parameters
     ----------
-    differences
-        (M,) float64, one per image.
+    values
+        (M,) float64, one per image, such as the difference of two methods.
     subjects
         (M,), the subject of each image.
     rng
@@ -40,16 +42,21 @@ def bootstrap_interval(
     Lower and upper end. Both are NaN for fewer than two subjects: one subject has no spread.
     """
     _, subject_index = np.unique(subjects, return_inverse=True)
-    sums = np.bincount(subject_index, weights=differences)
+    sums = np.bincount(subject_index, weights=values)
     image_counts = np.bincount(subject_index)
     count = len(image_counts)
     if count < 2:
         return np.nan, np.nan
-    # How often each draw takes each subject: (draws, subjects).
-    multiplicity = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(
-        np.float64
-    )
-    means = (multiplicity @ sums) / (multiplicity @ image_counts)
+    means = np.empty(RESAMPLES)
+    # In blocks, since the counts of all draws of many thousand subjects do not fit into memory.
+    block = max(1, _BLOCK_VALUES // count)
+    for start in range(0, RESAMPLES, block):
+        draws = min(block, RESAMPLES - start)
+        # How often each draw takes each subject: (draws, subjects).
+        multiplicity = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(
+            np.float64
+        )
+        means[start : start + draws] = (multiplicity @ sums) / (multiplicity @ image_counts)
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

@@ -10,16 +10,19 @@ import numpy as np
 import pandas as pd
 
 from stages.core import cli, io, job_log
+from stages.evaluation.statistics import bootstrap_interval
 from stages.settings.evaluation import SummariseSettings
 
 _TEXT_COLUMNS = ("sample_id", "subject_id", "split", "model", "unit")
+# The same metrics always have the same interval.
+_INTERVAL_SEED = 0
 _NUMBER_COLUMNS = ("dice", "iou", "hd95", "asd", "diagonal")
 COLUMNS = [
     "dataset", "experiment", "model", "split", "seeds", "n",
     "dice_mean", "dice_std", "iou_mean", "iou_std",
     "hd95_mean", "hd95_std", "asd_mean", "asd_std",
     "unit", "undefined", "hd95_penalised", "asd_penalised", "annotation_seconds_per_image", "gaze",
-    "dice_patient_mean", "dice_patient_std",
+    "dice_patient_mean", "dice_patient_std", "dice_low", "dice_high",
 ]  # fmt: skip
 
 
@@ -30,7 +33,9 @@ def aggregate(rows: pd.DataFrame, seeds: int) -> dict[str, object]:
     `dice_patient_…` are over subjects: each has the mean of its images and seeds. Rows without
     numbers (no mask) are ignored. An undefined distance (one of the two masks is empty) counts in
     `undefined`, is ignored in the means of the distances, and counts as the diagonal of its image
-    in `hd95_penalised` and `asd_penalised`.
+    in `hd95_penalised` and `asd_penalised`. `dice_low` and `dice_high` are the ends of the 95 %
+    interval of `dice_mean` (`statistics.bootstrap_interval`), in which an image has the mean of its
+    seeds.
 
     Parameters
     ----------
@@ -41,8 +46,9 @@ def aggregate(rows: pd.DataFrame, seeds: int) -> dict[str, object]:
 
     Returns
     -------
-    The columns of summary.csv from `seeds` to `asd_penalised`, and `dice_patient_…`. `n` is the
-    number of images with a mask, per seed. A mean of no value or a deviation of one value is NaN.
+    The columns of summary.csv from `seeds` to `asd_penalised`, `dice_patient_…`, `dice_low` and
+    `dice_high`. `n` is the number of images with a mask, per seed. A mean of no value or a
+    deviation of one value is NaN.
     If some images are in mm and some in px, `unit` is "mixed" and the distances are NaN.
     """
     scored = rows[rows["dice"].notna()]
@@ -51,6 +57,12 @@ def aggregate(rows: pd.DataFrame, seeds: int) -> dict[str, object]:
     if len(units) > 1:
         scored = scored.assign(hd95=math.nan, asd=math.nan, diagonal=math.nan)
     patient_dice = scored.groupby("subject_id")["dice"].mean()
+    images = mean_dice_per_image(scored)
+    low, high = bootstrap_interval(
+        images["dice"].to_numpy(),
+        images["subject_id"].to_numpy(object),
+        np.random.default_rng(_INTERVAL_SEED),
+    )
     row: dict[str, object] = {"seeds": seeds, "n": len(scored) // seeds}
     for name in ("dice", "iou", "hd95", "asd"):
         row[f"{name}_mean"] = scored[name].mean()
@@ -62,7 +74,14 @@ def aggregate(rows: pd.DataFrame, seeds: int) -> dict[str, object]:
         "asd_penalised": scored["asd"].fillna(scored["diagonal"]).mean(),
         "dice_patient_mean": patient_dice.mean(),
         "dice_patient_std": patient_dice.std(),
+        "dice_low": low,
+        "dice_high": high,
     }
+
+
+def mean_dice_per_image(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the subject and the mean Dice over seeds of each image, indexed by sample id."""
+    return scores.groupby("sample_id").agg({"subject_id": "first", "dice": "mean"})
 
 
 def _read_seeds(files: dict[int, Path]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 
 from stages.report.figures import LINE_COLOUR, SUBTITLE_COLOUR, TEXT_COLOUR, to_png
@@ -33,6 +33,39 @@ class Curve(NamedTuple):
     loss: NDArray[np.float64]
     # NaN at iterations without validation.
     val_dice: NDArray[np.float64]
+
+
+class Series(NamedTuple):
+    """Points of one experiment; an empty name stands for the labels."""
+
+    name: str
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    # Half the length of the whiskers; NaN: none.
+    half: NDArray[np.float64]
+
+
+class Relation(NamedTuple):
+    """One quantity against another, with a series per experiment."""
+
+    title: str
+    x_name: str
+    y_name: str
+    series: list[Series]
+    # Whether both axes are shares, and the diagonal is where they are equal.
+    diagonal: bool = False
+
+
+class Effort(NamedTuple):
+    """The results of one experiment on one data set, and what its labels cost."""
+
+    experiment: str
+    # Annotation, seconds per image.
+    seconds: float
+    # Mean Dice and the ends of its interval; NaN: none.
+    dice: float
+    low: float
+    high: float
 
 
 class Distribution(NamedTuple):
@@ -118,6 +151,96 @@ def plot_dice(
     _disable_math(*axes.get_xticklabels())
     axes.set_ylabel("Dice of the student, test", fontsize=9, color=TEXT_COLOUR)
     _draw_legend(figure, handles)
+    return to_png(figure)
+
+
+def plot_relations(relations: list[Relation], experiments: list[str]) -> bytes:
+    """Plot relations side by side, with one legend.
+
+    Parameters
+    ----------
+    relations
+        One or more.
+    experiments
+        All experiments of the page; the position decides the colour.
+    """
+    figure = Figure(figsize=(3.55 * len(relations), 3.3), layout="constrained")
+    named: list[str] = []
+    for axes, relation in zip(figure.subplots(1, len(relations), squeeze=False)[0], relations):
+        _style_axes(axes)
+        axes.set_title(relation.title, fontsize=9.5, color=TEXT_COLOUR, loc="left")
+        axes.set_xlabel(relation.x_name, fontsize=9, color=TEXT_COLOUR)
+        axes.set_ylabel(relation.y_name, fontsize=9, color=TEXT_COLOUR)
+        if relation.diagonal:
+            axes.plot([0, 1], [0, 1], color=LINE_COLOUR, linestyle="--", linewidth=1.2)
+            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        for series in relation.series:
+            colour, marker = (
+                _experiment_style(experiments, series.name) if series.name else (TEXT_COLOUR, "o")
+            )
+            named += [series.name] if series.name and series.name not in named else []
+            known = ~np.isnan(series.y)
+            axes.errorbar(
+                series.x[known], series.y[known], np.nan_to_num(series.half[known]), color=colour,
+                marker=marker, markersize=5, linewidth=1.3, elinewidth=1, capsize=2,
+            )  # fmt: skip
+    handles = [
+        Line2D([], [], color=colour, marker=marker, markersize=5, label=name)
+        for name, (colour, marker) in ((n, _experiment_style(experiments, n)) for n in named)
+    ]
+    if handles:
+        _draw_legend(figure, handles)
+    return to_png(figure)
+
+
+def plot_effort(
+    efforts: dict[str, list[Effort]], published: dict[str, float], experiments: list[str]
+) -> bytes:
+    """Plot Dice against the annotation time, one small chart per data set.
+
+    Parameters
+    ----------
+    efforts
+        Title of each data set → its experiments; at least one.
+    published
+        Name of a kind of annotation → its published seconds per image: a dotted line.
+    experiments
+        All experiments of the page; the position decides the colour.
+    """
+    columns, rows = min(len(efforts), 3), ceil(len(efforts) / 3)
+    figure = Figure(figsize=(3.55 * columns, 3.0 * rows + 0.3), layout="constrained")
+    for position, (title, points) in enumerate(efforts.items(), start=1):
+        axes = figure.add_subplot(rows, columns, position)
+        _style_axes(axes)
+        _disable_math(axes.set_title(title, fontsize=9.5, color=TEXT_COLOUR, loc="left"))
+        axes.set_xscale("log")
+        for name, seconds in published.items():
+            axes.axvline(seconds, color=SUBTITLE_COLOUR, linewidth=0.9, linestyle=":")
+            axes.text(
+                seconds, 0.02, f" {name}", transform=axes.get_xaxis_transform(), rotation=90,
+                fontsize=7.5, color=SUBTITLE_COLOUR, ha="right", va="bottom",
+            )  # fmt: skip
+        for point in points:
+            colour, marker = _experiment_style(experiments, point.experiment)
+            whiskers = np.nan_to_num([[point.dice - point.low], [point.high - point.dice]])
+            axes.errorbar(
+                point.seconds, point.dice, whiskers, color=colour, marker=marker, markersize=6,
+                elinewidth=1.2, capsize=2.5,
+            )  # fmt: skip
+        times = [point.seconds for point in points] + list(published.values())
+        axes.set_xlim(min(times) / 1.6, max(times) * 1.6)
+        axes.xaxis.set_major_locator(FixedLocator([1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.set_xlabel("annotation, seconds per image", fontsize=9, color=TEXT_COLOUR)
+        axes.set_ylabel("Dice of the student, test", fontsize=9, color=TEXT_COLOUR)
+    shown = {point.experiment for points in efforts.values() for point in points}
+    _draw_legend(figure, [
+        Line2D([], [], color=colour, marker=marker, linestyle="none", label=name)
+        for name, (colour, marker) in (
+            (name, _experiment_style(experiments, name)) for name in experiments if name in shown
+        )
+    ])  # fmt: skip
     return to_png(figure)
 
 

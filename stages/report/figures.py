@@ -20,6 +20,7 @@ Mask = NDArray[np.bool_]
 
 DPI = 150
 TRUTH_COLOUR, PREDICTION_COLOUR, PSEUDOMASK_COLOUR = "#F0E442", "#56B4E9", "#009E73"
+MISSED_COLOUR, WRONG_COLOUR = "#CC79A7", "#D55E00"
 
 TEXT_COLOUR, SUBTITLE_COLOUR, LINE_COLOUR = "#1f2933", "#52606d", "#d5dbe1"
 _PANELS_PER_ROW = 6
@@ -236,11 +237,18 @@ def draw_attention_strip(
 def draw_prediction_strip(
     image: RgbImage, truth: Mask | None, predictions: list[tuple[str, str, Mask]]
 ) -> bytes:
-    """Draw an image, its true mask and its predictions, each (title, subtitle, mask)."""
+    """Draw an image, its true mask and its predictions, each (title, subtitle, mask).
+
+    Pixels of the truth that a prediction misses, and pixels that it marks wrongly, have a tint.
+    """
     truth_outline = () if truth is None else ((truth, TRUTH_COLOUR),)
     panels = [Panel("image", image)]
     if truth is not None:
         panels.append(Panel("truth", image, f"{truth.mean():.1%} of image", truth_outline))
     for title, subtitle, mask in predictions:
-        panels.append(Panel(title, image, subtitle, (*truth_outline, (mask, PREDICTION_COLOUR))))
+        shown = image
+        if truth is not None:
+            shown = tint_mask(shown, truth & ~mask, MISSED_COLOUR)
+            shown = tint_mask(shown, mask & ~truth, WRONG_COLOUR)
+        panels.append(Panel(title, shown, subtitle, (*truth_outline, (mask, PREDICTION_COLOUR))))
     return draw_strip(panels)

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from stages.report.figures import DPI, PREDICTION_COLOUR, PSEUDOMASK_COLOUR, TRUTH_COLOUR
+from stages.report.figures import (
+    DPI,
+    MISSED_COLOUR,
+    PREDICTION_COLOUR,
+    PSEUDOMASK_COLOUR,
+    TRUTH_COLOUR,
+    WRONG_COLOUR,
+)
 from stages.settings.report import ReportDataset
 
 MISSING = "–"
@@ -90,6 +97,9 @@ class Section(NamedTuple):
     quality_caption: str
     test_samples: list[SampleFigure]
     test_caption: str
+    # None and empty: there are no masks to compare with.
+    outcome_chart: Picture | None
+    outcome_caption: str
     has_masks: bool
     training_curves: Picture | None
     attention_samples: list[SampleFigure]
@@ -97,6 +107,26 @@ class Section(NamedTuple):
     attention_caption: str
     # Last sentence of each caption if the gaze is simulated, else empty.
     simulated_note: str
+
+    def pictures(self, prefix: str) -> dict[str, Picture]:
+        """Return name → picture of all figures of the section; names begin with `prefix`."""
+        charts = {
+            "gaze_quality": self.quality_chart,
+            "outcomes": self.outcome_chart,
+            "training_curves": self.training_curves,
+        }
+        samples = {
+            f"{kind}_{number}": sample.picture
+            for kind, figures in (
+                ("gaze_to_pseudomask", self.gaze_samples),
+                ("test_image", self.test_samples),
+                ("attention", self.attention_samples),
+            )
+            for number, sample in enumerate(figures, start=1)
+        }
+        return {
+            f"{prefix}_{name}": picture for name, picture in (charts | samples).items() if picture
+        }
 
 
 class ProvenanceTable(NamedTuple):
@@ -118,6 +148,7 @@ class Page(NamedTuple):
     # (note, titles of its data sets).
     notes: list[tuple[str, str]]
     dice_chart: Picture | None
+    effort_chart: Picture | None
     # Titles of the data sets with simulated gaze.
     simulated_datasets: str
     # Cells in the order of ALL_COLUMNS.
@@ -129,12 +160,20 @@ class Page(NamedTuple):
     inputs: dict[str, str]
     settings: str
 
+    def pictures(self, datasets: list[str]) -> dict[str, Picture]:
+        """Return name → picture of all figures of the page; `datasets` names the sections."""
+        charts = {"dice": self.dice_chart, "annotation_effort": self.effort_chart}
+        named = {name: picture for name, picture in charts.items() if picture}
+        for dataset, section in zip(datasets, self.sections, strict=True):
+            named |= section.pictures(dataset)
+        return named
 
-HEADLINE_COLUMNS = ["Experiment", "Dice", "IoU", "HD95", "ASD", "n", "Misses",
+
+HEADLINE_COLUMNS = ["Experiment", "Dice", "95 % interval", "IoU", "HD95", "ASD", "n", "Misses",
                     "Annotation, s/image", "Gaze"]  # fmt: skip
-ALL_COLUMNS = ["Data set", "Experiment", "Model", "Split", "Seeds", "n", "Dice", "IoU", "HD95",
-               "ASD", "Undefined", "HD95 penalised", "ASD penalised", "Dice per patient",
-               "Annotation, s/image", "Gaze"]  # fmt: skip
+ALL_COLUMNS = ["Data set", "Experiment", "Model", "Split", "Seeds", "n", "Dice",
+               "95 % interval", "IoU", "HD95", "ASD", "Undefined", "HD95 penalised",
+               "ASD penalised", "Dice per patient", "Annotation, s/image", "Gaze"]  # fmt: skip
 PROVENANCE_COLUMNS = ["Result", "Code", "Commit", "Seconds", "Peak memory, MB", "Host", "Device",
                       "Versions", "SHA-256"]  # fmt: skip
 
@@ -157,6 +196,8 @@ def render_page(page: Page) -> str:
             "ALL_COLUMNS": ALL_COLUMNS,
             "PROVENANCE_COLUMNS": PROVENANCE_COLUMNS,
             "TRUTH_COLOUR": TRUTH_COLOUR,
+            "MISSED_COLOUR": MISSED_COLOUR,
+            "WRONG_COLOUR": WRONG_COLOUR,
             "PREDICTION_COLOUR": PREDICTION_COLOUR,
             "PSEUDOMASK_COLOUR": PSEUDOMASK_COLOUR,
         },
@@ -276,7 +317,8 @@ teacher (gaze only, lower bound) and on full masks (supervised, upper bound).</p
 <p class="small" style="margin-top:.7rem">Mean ± standard deviation over images and seeds, at full
 resolution. Dice, IoU: higher is better. HD95, ASD: distances between outlines, lower is better. If
 one of the two masks is empty, the image counts as a miss, with its diagonal as the distance; the
-table of all models also has the distances without misses.
+table of all models also has the distances without misses. 95 % interval: of the mean Dice, by a
+bootstrap over patients, or over images that are not grouped by patient.
 Annotation: mean dwell time of the reader, or the stated time to draw a mask. Gaze –: trained on
 masks. n: number of images with a mask. –: missing value.</p>
 {% for note, titles in notes %}
@@ -289,6 +331,17 @@ masks. n: number of images with a mask. –: missing value.</p>
 standard deviation. The axis may not start at 0.
 {% if simulated_datasets %}Gaze simulated from the masks, not recorded:
 {{ simulated_datasets }}.{% endif %}
+</figcaption></figure>
+{% endif %}
+{% if effort_chart %}
+<figure class="fit"><img src="{{ effort_chart.uri }}" width="{{ effort_chart.width }}"
+ alt="{{ effort_chart.alt }}">
+<figcaption><strong>Test Dice of the student against the time to annotate an image</strong>;
+whiskers: 95 % interval. Dotted lines, published times: gaze 8.8 s and a mask 74.8 s per image of
+Kvasir-SEG (Zhong et al., MICCAI 2024); a box 35 s, or 7 s by extreme clicking (Papadopoulos et al.,
+ICCV 2017); a point 22.1 s and a scribble 34.9 s per photograph of PASCAL VOC (Bearman et al., ECCV
+2016). Photographs are not medical images, so read these lines as orders of magnitude.
+{% if simulated_datasets %}The time of simulated gaze is simulated, too.{% endif %}
 </figcaption></figure>
 {% endif %}
 <details><summary>All models and splits</summary>
@@ -339,14 +392,25 @@ Pseudomasks {{ colour_key(PSEUDOMASK_COLOUR) }}: precise filled, broad outlined;
 <h3><span class="tag">Figure C{{ number }}</span>Test images</h3>
 <p class="hint">{{ section.test_caption }}
 {% if section.test_samples %}
-{{ ("Truth " ~ colour_key(TRUTH_COLOUR)) if section.has_masks else "No masks" }}; prediction
-{{ colour_key(PREDICTION_COLOUR) }}.
+{% if section.has_masks %}
+Truth {{ colour_key(TRUTH_COLOUR) }}; prediction {{ colour_key(PREDICTION_COLOUR) }}; missed
+{{ colour_key(MISSED_COLOUR) }}; wrongly marked {{ colour_key(WRONG_COLOUR) }}.
+{% else %}
+No masks; prediction {{ colour_key(PREDICTION_COLOUR) }}.
+{% endif %}
 {% endif %}
 {{ section.simulated_note }}</p>
 {{ show_samples(section.test_samples) }}
 
+{% if section.outcome_chart %}
+<h3><span class="tag">Figure D{{ number }}</span>What the results depend on</h3>
+<p class="hint">{{ section.outcome_caption }} {{ section.simulated_note }}</p>
+<figure class="fit"><img src="{{ section.outcome_chart.uri }}"
+ width="{{ section.outcome_chart.width }}" alt="{{ section.outcome_chart.alt }}"></figure>
+{% endif %}
+
 {% if section.training_curves %}
-<h3><span class="tag">Figure D{{ number }}</span>Training curves</h3>
+<h3><span class="tag">Figure E{{ number }}</span>Training curves</h3>
 <p class="hint">Loss (mean since the previous point) and validation Dice at the working size.
 Teachers: dashed; students: solid; one line per seed. The loss has different terms for different
 experiments and networks, so compare the shape of the curves, not their values.
@@ -356,7 +420,7 @@ experiments and networks, so compare the shape of the curves, not their values.
 {% endif %}
 
 {% if section.attention_caption %}
-<h3><span class="tag">Figure E{{ number }}</span>Attention to the text</h3>
+<h3><span class="tag">Figure F{{ number }}</span>Attention to the text</h3>
 <p class="hint">{{ section.attention_caption }}
 {% if section.attention_samples %}
 Outline {{ colour_key(PSEUDOMASK_COLOUR) }}: the broad pseudomask, which the text describes.

@@ -1,6 +1,7 @@
 """All results of the named data sets → report.html: tables, curves and overlays on one page."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,9 +20,14 @@ from stages.report.page import (
     render_page,
 )
 from stages.report.provenance_table import provenance_table
-from stages.report.sections import TrainingFiles, make_section
+from stages.report.sections import make_section
+from stages.report.trainings import TrainingFiles
 from stages.settings.report import ReportDataset, ReportSettings
 
+# Published annotation times, seconds per image; the caption of the figure in page.py cites them.
+_PUBLISHED_SECONDS = {
+    "box, 4 clicks": 7.0, "gaze": 8.8, "point": 22.1, "box, scribble": 35.0, "mask": 74.8,
+}  # fmt: skip
 _TEXT_COLUMNS = ("dataset", "experiment", "model", "split", "unit", "gaze")
 
 
@@ -62,11 +68,19 @@ def _read_summary(file: Path, datasets: tuple[ReportDataset, ...]) -> pd.DataFra
     return summary
 
 
+def _format_interval(row: dict[str, Any]) -> str:
+    """Format the 95 % interval of the mean Dice of a summary row."""
+    if math.isnan(row["dice_low"]):
+        return MISSING
+    return f"{row['dice_low']:.3f} to {row['dice_high']:.3f}"
+
+
 def _format_overlaps(row: dict[str, Any]) -> list[str]:
-    """Format Dice and IoU of a summary row."""
-    return [
+    """Format Dice, its interval and IoU of a summary row."""
+    overlaps = [
         format_mean_std(row[f"{name}_mean"], row[f"{name}_std"], (3, 2)) for name in ("dice", "iou")
     ]
+    return [overlaps[0], _format_interval(row), overlaps[1]]
 
 
 def _format_penalised(row: dict[str, Any]) -> list[str]:
@@ -96,7 +110,7 @@ def headline_rows(summary: pd.DataFrame) -> list[list[str]]:
         ]
         for row in _records(student_test)
     }
-    return [cells.get(name, [name, *[MISSING] * 8]) for name in summary["experiment"].unique()]
+    return [cells.get(name, [name, *[MISSING] * 9]) for name in summary["experiment"].unique()]
 
 
 def all_rows(summary: pd.DataFrame, titles: dict[str, str]) -> list[list[str]]:
@@ -140,6 +154,28 @@ def _dice_chart(
     return Picture(png, "Dice of the student on test images per data set and experiment")
 
 
+def _effort_chart(
+    summary: pd.DataFrame, titles: dict[str, str], experiments: list[str]
+) -> Picture | None:
+    shown = summary[(summary["model"] == "student") & (summary["split"] == "test")]
+    shown = shown[shown["dice_mean"].notna() & (shown["annotation_seconds_per_image"] > 0)]
+    efforts = {
+        title: [
+            charts.Effort(
+                row["experiment"], row["annotation_seconds_per_image"],
+                row["dice_mean"], row["dice_low"], row["dice_high"],
+            )
+            for row in _records(shown[shown["dataset"] == name])
+        ]
+        for name, title in titles.items()
+        if name in set(shown["dataset"])
+    }  # fmt: skip
+    if not efforts:
+        return None
+    png = charts.plot_effort(efforts, _PUBLISHED_SECONDS, experiments)
+    return Picture(png, "Dice of the student on test images against annotation seconds per image")
+
+
 def _name_inputs(
     summary: Path,
     per_dataset: dict[str, list[Path]],
@@ -171,15 +207,17 @@ def report(
     metrics: list[Path],
     histories: list[Path],
     output: Path,
+    figures: Path,
     settings: ReportSettings,
 ) -> None:
     """Write one HTML page that contains its pictures and loads no other file.
 
-    The page begins with the tables of the summary and a chart. Then it shows for each data set its
-    numbers, three training images from gaze to pseudomask, the quality of the gaze (`quality`: each
-    gaze_quality.csv), three test images with the predictions, the training curves and, if the
-    predictions hold it, the attention to the text. It ends with the provenance of each result. The
-    same files give the same bytes.
+    The page begins with the tables of the summary and two charts. Then it shows for each data set
+    its numbers, three training images from gaze to pseudomask, the quality of the gaze (`quality`:
+    each gaze_quality.csv), three test images with the predictions, what the results depend on, the
+    training curves and, if the predictions hold it, the attention to the text. It ends with the
+    provenance of each result. The folder `figures` gets each picture as a PNG file. The same files
+    give the same bytes.
     """
     per_dataset = {
         "prepared": prepared,
@@ -229,6 +267,7 @@ def report(
         ],
         notes=group_notes(settings.datasets),
         dice_chart=_dice_chart(table, titles, experiments),
+        effort_chart=_effort_chart(table, titles, experiments),
         simulated_datasets=", ".join(simulated),
         all_rows=all_rows(table, titles),
         sections=sections,
@@ -239,8 +278,12 @@ def report(
             json.loads(str(page_provenance["params"])), indent=1, ensure_ascii=False
         ),
     )
+    html = render_page(page)
+    with io.atomic_folder(figures) as folder:
+        for name, picture in page.pictures(list(titles)).items():
+            (folder / f"{name}.png").write_bytes(picture.png)
     with io.atomic_file(output) as temporary:
-        temporary.write_text(render_page(page), "utf-8", newline="\n")
+        temporary.write_text(html, "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

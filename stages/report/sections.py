@@ -3,7 +3,6 @@
 import math
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -15,21 +14,14 @@ from stages.core.images import to_rgb8
 from stages.evaluation.evaluate import PROBABILITY_DATASETS, THRESHOLD
 from stages.evaluation.summarise import mean_dwell_seconds
 from stages.gaze.quality import level_columns
-from stages.report import attention, charts, figures, gaze_quality
+from stages.report import attention, charts, figures, gaze_quality, outcomes
 from stages.report.page import MISSING, Picture, SampleFigure, Section, format_number
+from stages.report.trainings import TrainingFiles, find_rows, read_test_dice
 from stages.settings.predict import ATTENTION_DATASETS
-from stages.settings.report import ReportDataset, ReportHistory, ReportTraining
+from stages.settings.report import ReportDataset, ReportHistory
 
 SPLITS = ("train", "val", "test")
 SIMULATED_NOTE = "The gaze is simulated from the masks, not recorded."
-
-
-class TrainingFiles(NamedTuple):
-    """A training and its result files."""
-
-    training: ReportTraining
-    predictions: Path
-    metrics: Path
 
 
 def choose_samples(scores: list[float]) -> list[tuple[int, str]]:
@@ -58,11 +50,17 @@ def _count_agreeing(agreement: NDArray[np.int8]) -> str:
 
 
 def _explanation_facts(explanations: h5py.File) -> list[tuple[str, str]]:
-    """Return the number of explanations, and of those whose claims agree with the gaze."""
+    """Return the number of explanations, and of those whose claims agree with the gaze.
+
+    Measured texts are taken from the gaze, so they always agree with it.
+    """
     has_text = (explanations["text"].asstr()[()] != "").any(axis=1)
     failed = int(explanations["failed"][()].sum())
+    facts = [("Explanations", f"{has_text.sum()}" + (f" ({failed} failed)" if failed else ""))]
+    if explanations.attrs["backend"] == "measured":
+        return facts
     return [
-        ("Explanations", f"{has_text.sum()}" + (f" ({failed} failed)" if failed else "")),
+        *facts,
         ("Claimed area agrees with the gaze", _count_agreeing(explanations["area_agrees"][()])),
         ("Claimed place agrees with the gaze", _count_agreeing(explanations["place_agrees"][()])),
     ]
@@ -123,25 +121,12 @@ def _gaze_samples(
     return samples, available
 
 
-def _test_dice(files: TrainingFiles) -> dict[tuple[str, str], float]:
-    """Return (sample id, model) → Dice of the test samples, at full resolution."""
-    table = io.read_csv(files.metrics, ("sample_id", "split", "model"), ("dice",))
-    test = table[table["split"] == "test"]
-    return dict(zip(zip(test["sample_id"], test["model"], strict=True), test["dice"], strict=True))
-
-
-def _sample_index(file: h5py.File, sample_id: str, metrics: Path) -> int:
-    """Return the index in `file` of a sample from the table `metrics`."""
-    found = f"no sample {sample_id!r}, which is in {metrics}"
-    return io.find_sample_index(file, sample_id, where=file.filename, found=found)
-
-
 def _test_samples(prepared: h5py.File, trainings: list[TrainingFiles]) -> list[SampleFigure]:
     """Draw three test samples with the predictions of the first teacher and of all students."""
     if not trainings:
         return []
     metrics = trainings[0].metrics
-    scores = [_test_dice(files) for files in trainings]
+    scores = [read_test_dice(files) for files in trainings]
     sample_ids = [sample_id for sample_id, model in scores[0] if model == "student"]
     samples = []
     with ExitStack() as stack:
@@ -161,12 +146,12 @@ def _test_samples(prepared: h5py.File, trainings: list[TrainingFiles]) -> list[S
             sample_id = sample_ids[position]
             predictions = []
             for k, model in models:
-                row = _sample_index(predictions_files[k], sample_id, metrics)
+                (row,) = find_rows(predictions_files[k], [sample_id], metrics)
                 probability = predictions_files[k][PROBABILITY_DATASETS[model]][row]
                 score = format_number(scores[k].get((sample_id, model), math.nan), 3)
                 title = f"{model}, {trainings[k].training.experiment}"
                 predictions.append((title, f"Dice {score}", probability >= THRESHOLD))
-            i = _sample_index(prepared, sample_id, metrics)
+            (i,) = find_rows(prepared, [sample_id], metrics)
             png = figures.draw_prediction_strip(
                 to_rgb8(prepared["image"][i]), _true_mask(prepared, i), predictions
             )
@@ -283,7 +268,7 @@ def make_section(
             "dwell_ms", "fixation", "fixation_offset", "sample_id",
         ) as gaze,
         io.open_h5(
-            files[3], "text", "failed", "area_agrees", "place_agrees", "sample_id"
+            files[3], "text", "attributes", "failed", "area_agrees", "place_agrees", "sample_id"
         ) as explanations,
     ):  # fmt: skip
         io.check_same_samples(prepared, gaze, explanations)
@@ -291,13 +276,20 @@ def make_section(
         quality_figure = gaze_quality.quality_figure(quality, gaze["threshold"][()])
         gaze_samples, available = _gaze_samples(prepared, gaze, explanations, quality)
         test_samples = _test_samples(prepared, trainings)
+        outcome_chart, outcome_caption = outcomes.outcome_figure(
+            prepared, gaze["threshold"][()], quality, trainings, experiments
+        )
         attention_samples, attention_caption = _attention_samples(
             prepared, gaze, explanations, trainings
         )
         return Section(
             title=dataset.title,
             note=dataset.note,
-            facts=_dataset_facts(prepared, gaze, quality) + _explanation_facts(explanations),
+            facts=[
+                *_dataset_facts(prepared, gaze, quality),
+                *_explanation_facts(explanations),
+                *outcomes.agreement_facts(prepared, gaze, explanations, trainings),
+            ],
             levels=quality_figure.levels,
             gaze_samples=gaze_samples,
             gaze_caption=_gaze_caption(gaze_samples, available, str(explanations.attrs["backend"])),
@@ -305,6 +297,8 @@ def make_section(
             quality_caption=quality_figure.caption,
             test_samples=test_samples,
             test_caption=_test_caption(test_samples, trainings),
+            outcome_chart=outcome_chart,
+            outcome_caption=outcome_caption,
             has_masks=bool(prepared["has_mask"][()].any()),
             training_curves=_training_curves(histories, experiments),
             attention_samples=attention_samples,

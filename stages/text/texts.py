@@ -104,7 +104,7 @@ def merge_texts(
                 continue
             text[i] = explanation.sentences()
             attributes[i] = json.dumps(explanation.values, ensure_ascii=False, sort_keys=True)
-            agreement = compare_with_gaze(explanation, gaze_file["pseudomask"][i])
+            agreement = compare_with_gaze(explanation.values, gaze_file["pseudomask"][i])
             area_error[i] = agreement.area_error
             for key, values in verdicts.items():
                 if (verdict := getattr(agreement, key)) is not None:

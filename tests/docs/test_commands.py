@@ -20,7 +20,6 @@ from PIL import Image
 from stages.networks import models
 from tests.docs.pages import BLOCKS, PAGES, in_language, spans
 from tests.rules.test_module import SNAKEFILE
-from tests.unit.evaluation.test_segment import make_student
 from tests.workspace import ROOT, Workspace, dry_run, shipped_config
 
 LANGUAGES = {"bash", "yaml", "python", "snakemake", "text", "bibtex"}
@@ -225,7 +224,10 @@ def test_the_example_that_segments_an_image_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "results/mine/full/seed0"
     folder.mkdir(parents=True)
-    make_student(folder, channels=3)
+    architecture = models.Architecture(
+        role="student", channels=3, size=(32, 48), widths=(8,) * 6, head_width=8
+    )
+    models.save(models.build(architecture, seed=0), folder / "student.safetensors", {})
     Image.new("RGB", (60, 40), (90, 60, 50)).save("frame.png")
     names = {}
     exec(example("docs/own_data.md"), names)

@@ -1,11 +1,10 @@
 """Comparison of an explanation with the gaze: whether it claims the right area and place."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from stages.text.describers import Explanation
 
 # Words for the nine parts of an image → row and column of the part.
 PLACES = {
@@ -41,21 +40,25 @@ class Agreement(NamedTuple):
     place_agrees: bool | None
 
 
-def compare_with_gaze(explanation: Explanation, pseudomasks: NDArray[np.uint8]) -> Agreement:
+def compare_with_gaze(
+    values: Mapping[str, float | str], pseudomasks: NDArray[np.uint8]
+) -> Agreement:
     """Compare the `area` and the `place` among an explanation's values with the pseudomasks.
 
     Parameters
     ----------
-    regions
+    values
+        `Explanation.values`.
+    pseudomasks
         (L, H, W) uint8 in {0, 1}, from precise to broad.
     """
     precise, broad = (float((level > 0).mean()) for level in (pseudomasks[0], pseudomasks[-1]))
-    area = explanation.values.get("area")
+    area = values.get("area")
     if isinstance(area, float) and np.isfinite(area):
         error, area_agrees = area - broad, precise / _AREA_FACTOR <= area <= broad * _AREA_FACTOR
     else:
         error, area_agrees = float("nan"), None
-    part = PLACES.get(str(explanation.values.get("place")))
+    part = PLACES.get(str(values.get("place")))
     if part is None or broad == 0:
         return Agreement(error, area_agrees, None)
     centroid = [

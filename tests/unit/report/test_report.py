@@ -56,6 +56,7 @@ class DatasetSpec(NamedTuple):
     limits: QualitySettings = QualitySettings()
     # "heatmaps" or "refined" if the gaze is given as maps.
     maps: str = ""
+    backend: str = "transformers"
 
 
 # The page has one picture: the prediction of one test sample.
@@ -144,11 +145,14 @@ class ReportFiles:
             text = [["It is <b>red</b>.", f"It is number {i}."] if has_gaze[i] else ["", ""]
                     for i in range(n)]  # fmt: skip
             io.write_strings(file, "text", text)
+            # Sample i claims 12.8 % of the image, which is the area of each mask and prediction.
+            claim = '{"area": 0.128, "place": "upper left"}'
+            io.write_strings(file, "attributes", [claim if known else "{}" for known in has_gaze])
             io.write_strings(file, "sample_id", spec.ids)
             file["failed"] = np.arange(n) == n - 1
             file["area_agrees"] = np.where(has_gaze, np.arange(n) % 2, -1).astype(np.int8)
             file["place_agrees"] = np.full(n, -1, np.int8)
-            file.attrs["backend"] = "measured"
+            file.attrs["backend"] = spec.backend
             file.attrs["fields"] = ["area_percentage", ""]
         return spec
 
@@ -223,6 +227,7 @@ class ReportFiles:
             {"dataset": spec.name, "experiment": experiment, "model": model, "split": split,
              "seeds": 1, "n": 3 if known else 0, "unit": "mm", "undefined": 1 if known else 0,
              "dice_mean": 0.8123 if known else NAN, "dice_std": 0.0512 if known else NAN,
+             "dice_low": 0.7891 if known else NAN, "dice_high": 0.8344 if known else NAN,
              "hd95_mean": 12.34 if known else NAN, "hd95_std": 3.21 if known else NAN,
              "hd95_penalised": 45.67 if known else NAN, "asd_penalised": 8.9 if known else NAN,
              "annotation_seconds_per_image": 1.5, "gaze": spec.origin} | values
@@ -239,7 +244,8 @@ class ReportFiles:
         provenance = self.folder / "provenance.json"
         provenance.write_text(json.dumps(self.provenance))
         return {"summary": summary, "provenance": provenance,
-                "output": self.folder / "out" / "report.html", "settings": self.settings,
+                "output": self.folder / "out" / "report.html",
+                "figures": self.folder / "out" / "figures", "settings": self.settings,
                 **self.files}  # fmt: skip
 
     def html(self):
@@ -310,8 +316,8 @@ def test_the_page_loads_nothing_and_has_no_scripts(html):
 
 def test_each_picture_is_a_png_with_an_alternative_text(html):
     tags = Tags(html)
-    # The chart; per data set three pictures for A, one for B, three for C and one for D.
-    assert len(tags.pictures()) == 1 + 2 * 8
+    # Two charts; per data set three pictures for A, one for B, three for C, one for D and for E.
+    assert len(tags.pictures()) == 2 + 2 * 9
     for picture in tags.pictures():
         assert picture.format == "PNG"
         assert "Software" not in picture.info
@@ -323,7 +329,7 @@ def test_tables_hold_formatted_values(html):
     assert "0.812 ± 0.05" in text
     assert "12.3 ± 3.2 mm" in text
     assert "– mm" not in text
-    assert "Data set A full 0.812 ± 0.05 – 45.7 mm 8.90 mm 3 1 1.5 recorded" in text
+    assert "Data set A full 0.812 ± 0.05 0.789 to 0.834 – 45.7 mm 8.90 mm 3 1 1.5 recorded" in text
 
 
 def test_notes_are_in_the_summary_and_in_the_section(html):
@@ -343,6 +349,51 @@ def test_a_section_counts_the_explanations_that_agree_with_the_gaze(html):
     assert "(1 failed) Claimed area agrees with the gaze" in text
     assert "Claimed place agrees with the gaze – " in text
     assert "precise ≥ 0.5" in text
+
+
+def test_measured_texts_are_not_compared_with_the_gaze_that_they_come_from(report_files):
+    report_files.training(report_files.dataset(DatasetSpec(backend="measured")))
+    assert "agrees with the gaze" not in Tags(report_files.html()).text
+
+
+def test_gaze_and_words_are_compared_with_the_students_masks(report_files):
+    # Samples 5, 6 and 7 are test images; two of them have gaze.
+    spec = report_files.dataset(DatasetSpec(with_gaze=(0, 5, 6)))
+    report_files.training(spec)
+    expected = []
+    for i in (5, 6):
+        gaze, prediction = blob(SIZE, (20 - i, 20 + i), 8), blob(SIZE, (17, 20 + i), 8)
+        expected.append(2 * (gaze & prediction).sum() / (gaze.sum() + prediction.sum()))
+    text = Tags(report_files.html()).text
+    assert f"Gaze and student (full) agree, test Dice {np.mean(expected):.3f}" in text
+    assert "Claimed area agrees with the student, test 2 of 2" in text
+    # The centres lie at rows 17 of 32 and columns 25 and 26 of 48: in the middle of the image.
+    assert "Claimed place agrees with the student, test 0 of 2" in text
+
+
+def test_each_picture_is_also_a_file(report_files):
+    report_files.training(report_files.dataset(), teacher=True)
+    pictures = Tags(report_files.html()).pictures()
+    files = sorted((report_files.folder / "out/figures").iterdir())
+    assert [file.stem for file in files] == [
+        "a_gaze_quality", "a_gaze_to_pseudomask_1", "a_gaze_to_pseudomask_2",
+        "a_gaze_to_pseudomask_3", "a_outcomes", "a_test_image_1", "a_test_image_2",
+        "a_test_image_3", "a_training_curves", "annotation_effort", "dice",
+    ]  # fmt: skip
+    on_page = {picture.tobytes() for picture in pictures}
+    assert {Image.open(file).tobytes() for file in files} == on_page
+
+
+def test_errors_have_a_tint():
+    image = np.zeros((8, 8, 3), np.uint8)
+    truth, prediction = np.zeros((2, 8, 8), bool)
+    truth[2:6, 2:6], prediction[2:6, 4:8] = True, True
+    drawn = colours(figures.draw_prediction_strip(image, truth, [("student", "", prediction)]))
+    for code in (figures.MISSED_COLOUR, figures.WRONG_COLOUR):
+        half = tuple(round(int(code[i : i + 2], 16) / 2) for i in (1, 3, 5))
+        assert half in drawn
+    without = colours(figures.draw_prediction_strip(image, None, [("student", "", prediction)]))
+    assert not [c for c in without if max(c) - min(c) > 60 and c[0] > c[2] > 20 and c[1] < 70]
 
 
 def test_samples_have_the_lowest_median_and_highest_dice(html):
@@ -413,7 +464,7 @@ def test_level_rows_ignore_excluded_samples():
 
 
 def test_the_caption_of_gaze_quality_holds_its_numbers(html):
-    _, _, quality_caption, *_ = captions(html)
+    _, _, _, quality_caption, *_ = captions(html)
     assert quality_caption.startswith(
         "3 images with gaze. Bars: number of images; dashed line: median. Boxes: quartiles of each "
         "pseudomask level; whiskers: 5th to 95th percentile. Means: 3.0 fixations; "
@@ -516,10 +567,11 @@ def test_the_explanation_is_shown_and_escaped(html):
 
 
 def test_captions_with_simulated_gaze_say_so(html):
-    chart, *figures_ = captions(html)
+    chart, effort, *figures_ = captions(html)
     assert chart.endswith("Gaze simulated from the masks, not recorded: Data set B.")
-    recorded, simulated = figures_[:4], figures_[4:]
-    assert len(simulated) == 4
+    assert effort.endswith("The time of simulated gaze is simulated, too.")
+    recorded, simulated = figures_[:5], figures_[5:]
+    assert len(simulated) == 5
     assert not [caption for caption in recorded if "simulated" in caption]
     assert all("simulated from the masks, not recorded" in caption for caption in simulated)
 
@@ -576,15 +628,17 @@ def test_missing_values_are_dashes(report_files):
     spec = report_files.dataset(SMALL)
     report_files.training(spec)
     report_files.rows.clear()
-    report_files.row(spec, "full", dice_std=NAN, hd95_mean=NAN, hd95_std=NAN, unit="mixed",
-                  hd95_penalised=NAN, asd_penalised=NAN,
-              annotation_seconds_per_image=NAN, gaze="")  # fmt: skip
+    unknown = (
+        "dice_std", "dice_low", "dice_high", "hd95_mean", "hd95_std", "hd95_penalised",
+        "asd_penalised", "annotation_seconds_per_image",
+    )  # fmt: skip
+    report_files.row(spec, "full", unit="mixed", gaze="", **dict.fromkeys(unknown, NAN))
     report_files.row(spec, "NA", split="val")
     html = report_files.html()
     text = Tags(html).text
-    assert "full 0.812 ± – – – – 3 1 – –" in text
+    assert "full 0.812 ± – – – – – 3 1 – –" in text
     # An experiment without test images has a row.
-    assert "NA – – – – – – – –" in text
+    assert "NA – – – – – – – – –" in text
     assert not re.search(r"\bnan\b", text, re.IGNORECASE)
 
 
@@ -592,7 +646,7 @@ def test_the_same_files_give_the_same_bytes(report_files):
     spec = report_files.dataset(DatasetSpec(with_gaze=(0,), splits=SMALL.splits))
     report_files.training(spec, teacher=True)
     first = report_files.html()
-    assert len(Tags(first).pictures()) == 5
+    assert len(Tags(first).pictures()) == 7
     assert report_files.html() == first
 
 
@@ -617,10 +671,10 @@ def test_a_data_set_without_masks(report_files):
 def test_prediction_strips_have_one_panel_per_network(report_files):
     spec = report_files.dataset(SMALL)
     report_files.training(spec, "supervised")
-    alone = Tags(report_files.html()).pictures()[1].width
+    alone = Tags(report_files.html()).pictures()[2].width
     report_files.training(spec, "full", teacher=True)
     # One more student, and one teacher, which belongs to the second training.
-    more = Tags(report_files.html()).pictures()[1].width
+    more = Tags(report_files.html()).pictures()[2].width
     assert more / alone == pytest.approx(5 / 3, rel=0.02)
 
 
@@ -696,7 +750,7 @@ def test_a_failure_leaves_no_file(report_files, monkeypatch):
     monkeypatch.setattr("stages.report.report.render_page", fail)
     with pytest.raises(RuntimeError, match="no page"):
         report(**options)
-    assert list(options["output"].parent.iterdir()) == []
+    assert not options["output"].parent.exists()
 
 
 def test_command_line(report_files):
@@ -858,8 +912,8 @@ def test_without_attention_or_text_there_is_no_attention_figure(report_files):
     report_files.attention(spec)
     html = report_files.html()
     assert captions(html)[-1] == "No validation or test image has a text."
-    # The chart, three pictures for A, one for B, three for C and one for D.
-    assert len(Tags(html).pictures()) == 9
+    # Two charts, three pictures for A, one for B, three for C, one for D and one for E.
+    assert len(Tags(html).pictures()) == 11
 
 
 def test_a_single_token_has_no_attention_figure(report_files):
@@ -873,8 +927,8 @@ def test_a_single_token_has_no_attention_figure(report_files):
             file[f"attention_{scale}"] = np.where(share > 0, 1, 0).astype(np.float16)
     html = report_files.html()
     assert captions(html)[-1] == ("The text of an image is a single token: all attention is on it.")
-    # The chart, two pictures for A, one for B, three for C and one for D.
-    assert len(Tags(html).pictures()) == 8
+    # Two charts, two pictures for A, one for B, three for C, one for D and one for E.
+    assert len(Tags(html).pictures()) == 10
 
 
 def test_attention_with_different_samples_is_refused(report_files):
