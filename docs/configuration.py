@@ -145,7 +145,7 @@ def _rows(
         kind = _kind(schema["properties"][name], definitions)
         if field.metadata and any(part is _PATH for part in field.metadata):
             kind = "path"
-        elif kind.startswith("text or null") and "Path" in str(field.annotation):
+        elif any(_PATH in get_args(part) for part in get_args(field.annotation)):
             kind = "path or null"
         default = field.get_default(call_default_factory=True)
         shown = "required" if default is PydanticUndefined else _code(default)
@@ -156,6 +156,7 @@ def _rows(
             kind = kind.replace("settings", f"[settings](#{_anchor(headings[nested])})")
         if kind == "mapping of names" and f"{name}.NAME" in headings.values():
             kind = f"[{kind}](#{_anchor(f'{name}.NAME')})"
+            words = words or _sentences(get_args(field.annotation)[1])[0]
         unit = "" if nested or "settings" in kind else _unit(name, words)
         if kind in ("true or false", "text", "path") or kind.startswith("`"):
             unit = ""
@@ -188,7 +189,7 @@ def _places() -> dict[type[BaseModel], list[str]]:
 
 def _sections() -> Iterator[tuple[str, type[BaseModel], list[str]]]:
     """Yield the heading, the model and the fields of each section."""
-    yield "The file", Config, [n for n in Config.model_fields if n not in ("defaults", "datasets")]
+    yield "The file", Config, list(Config.model_fields)
     own = [name for name in DatasetSettings.model_fields if name not in _PARTS]
     yield "datasets.NAME", DatasetSettings, own
     yield "experiments.NAME", Experiment, list(Experiment.model_fields)

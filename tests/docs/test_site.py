@@ -5,12 +5,15 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
 
 from docs import configuration
 from docs.hooks import PAGES as OTHER_PAGES
+from stages.core.config import Config, Defaults
+from stages.settings.training import OptimisationSettings
 from tests.docs.pages import PAGES
 from tests.workspace import ROOT
 
@@ -88,6 +91,18 @@ def test_the_readme_is_one_screen_and_a_half():
 def test_the_configuration_reference_is_up_to_date():
     found = (ROOT / "docs/configuration.md").read_text("utf-8")
     assert found == configuration.page(), "regenerate it: make schema"
+
+
+def test_the_configuration_reference_has_a_row_for_each_setting():
+    page = (ROOT / "docs/configuration.md").read_text("utf-8")
+    rows = Counter(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    schema = Config.model_json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    settings = Counter(name for part in parts for name in part["properties"])
+    # What teacher and student share is there once; a data set repeats the parts of the defaults.
+    twice = {*OptimisationSettings.model_fields, *Defaults.model_fields}
+    assert set(rows) == set(settings) - (set(Defaults.model_fields) - set(rows))
+    assert all(rows[name] >= count for name, count in settings.items() if name not in twice)
 
 
 def _texts():
