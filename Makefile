@@ -37,7 +37,7 @@ slurm-test: $(VENV)/installed
 lint: $(VENV)/installed
 	ruff check .
 	ruff format --check .
-	mypy stages rules
+	mypy stages rules docs/configuration.py
 	lint-imports
 	snakefmt --check workflow rules
 	snakemake --lint
