@@ -257,7 +257,10 @@ summary { cursor: pointer; color: var(--accent); font-size: .93rem; font-weight:
 details > :not(summary) { margin-top: .7rem; }
 code, pre { font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-@media print { body { background: #fff; } section { border: 0; padding: 0; } }
+@media screen and (max-width: 700px) { main { padding-left: .6rem; padding-right: .6rem; }
+  section { padding: 1rem; } .fit { overflow-x: auto; } .fit img { max-width: none; } }
+@media print { body { background: #fff; } section { border: 0; padding: 0; }
+  .scroll { overflow: visible; } img { max-width: 100%; } table { font-size: .7rem; } }
 """
 
 _TEMPLATE = """<!doctype html>
@@ -278,8 +281,8 @@ _TEMPLATE = """<!doctype html>
 {% for sample in samples %}
 <div class="sample">
 <h4><bdi>{{ sample.sample_id }}</bdi>{% if sample.reason %} · {{ sample.reason }}{% endif %}</h4>
-<div class="scroll"><img src="{{ sample.picture.uri }}" width="{{ sample.picture.width }}"
- alt="{{ sample.picture.alt }}"></div>
+<div class="scroll" tabindex="0"><img src="{{ sample.picture.uri }}"
+ width="{{ sample.picture.width }}" alt="{{ sample.picture.alt }}"></div>
 {% if sample.sentences %}
 <p class="words">{{ sample.sentences | join(" ") }}</p>
 {% endif %}
@@ -302,7 +305,7 @@ teacher (gaze only, lower bound) and on full masks (supervised, upper bound).</p
 
 <section id="summary">
 <h2>Test images, student</h2>
-<div class="scroll"><table class="wide">
+<div class="scroll" tabindex="0"><table class="wide">
 <thead class="wrap"><tr><th>Data set</th>
 {% for name in HEADLINE_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 {% for title, rows in headline %}
@@ -325,7 +328,7 @@ masks. n: number of images with a mask. –: missing value.</p>
 <p class="note"><strong>{{ titles }}:</strong> {{ note }}</p>
 {% endfor %}
 {% if dice_chart %}
-<figure class="fit"><img src="{{ dice_chart.uri }}" width="{{ dice_chart.width }}"
+<figure class="fit" tabindex="0"><img src="{{ dice_chart.uri }}" width="{{ dice_chart.width }}"
  alt="{{ dice_chart.alt }}">
 <figcaption><strong>Test Dice of the student</strong>, mean over images and seeds; whiskers: ± one
 standard deviation. The axis may not start at 0.
@@ -334,7 +337,7 @@ standard deviation. The axis may not start at 0.
 </figcaption></figure>
 {% endif %}
 {% if effort_chart %}
-<figure class="fit"><img src="{{ effort_chart.uri }}" width="{{ effort_chart.width }}"
+<figure class="fit" tabindex="0"><img src="{{ effort_chart.uri }}" width="{{ effort_chart.width }}"
  alt="{{ effort_chart.alt }}">
 <figcaption><strong>Test Dice of the student against the time to annotate an image</strong>;
 whiskers: 95 % interval. Dotted lines, published times: gaze 8.8 s and a mask 74.8 s per image of
@@ -345,7 +348,7 @@ ICCV 2017); a point 22.1 s and a scribble 34.9 s per photograph of PASCAL VOC (B
 </figcaption></figure>
 {% endif %}
 <details><summary>All models and splits</summary>
-<div class="scroll"><table>
+<div class="scroll" tabindex="0"><table>
 <thead class="wrap"><tr>{% for name in ALL_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in all_rows %}
@@ -363,7 +366,7 @@ ICCV 2017); a point 22.1 s and a scribble 34.9 s per photograph of PASCAL VOC (B
 {% endif %}
 <div class="columns">
 <dl>{% for name, value in section.facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
-<div class="scroll"><table>
+<div class="scroll" tabindex="0"><table>
 <thead><tr><th>Pseudomask</th><th>Threshold</th><th>Area, %</th><th>Smallest</th><th>Largest</th>
 <th>Dice, train</th></tr></thead><tbody>
 {% for level in section.levels %}
@@ -385,7 +388,7 @@ Pseudomasks {{ colour_key(PSEUDOMASK_COLOUR) }}: precise filled, broad outlined;
 {% if section.quality_chart %}
 <h3><span class="tag">Figure B{{ number }}</span>Gaze quality</h3>
 <p class="hint">{{ section.quality_caption }} {{ section.simulated_note }}</p>
-<figure class="fit"><img src="{{ section.quality_chart.uri }}"
+<figure class="fit" tabindex="0"><img src="{{ section.quality_chart.uri }}"
  width="{{ section.quality_chart.width }}" alt="{{ section.quality_chart.alt }}"></figure>
 {% endif %}
 
@@ -405,7 +408,7 @@ No masks; prediction {{ colour_key(PREDICTION_COLOUR) }}.
 {% if section.outcome_chart %}
 <h3><span class="tag">Figure D{{ number }}</span>What the results depend on</h3>
 <p class="hint">{{ section.outcome_caption }} {{ section.simulated_note }}</p>
-<figure class="fit"><img src="{{ section.outcome_chart.uri }}"
+<figure class="fit" tabindex="0"><img src="{{ section.outcome_chart.uri }}"
  width="{{ section.outcome_chart.width }}" alt="{{ section.outcome_chart.alt }}"></figure>
 {% endif %}
 
@@ -415,7 +418,7 @@ No masks; prediction {{ colour_key(PREDICTION_COLOUR) }}.
 Teachers: dashed; students: solid; one line per seed. The loss has different terms for different
 experiments and networks, so compare the shape of the curves, not their values.
 {{ section.simulated_note }}</p>
-<figure class="fit"><img src="{{ section.training_curves.uri }}"
+<figure class="fit" tabindex="0"><img src="{{ section.training_curves.uri }}"
  width="{{ section.training_curves.width }}" alt="{{ section.training_curves.alt }}"></figure>
 {% endif %}
 
@@ -435,7 +438,7 @@ Outline {{ colour_key(PSEUDOMASK_COLOUR) }}: the broad pseudomask, which the tex
 <h2>Provenance</h2>
 <p>{{ provenance.summary }}</p>
 <details><summary>Each result: code, time, memory, host, device</summary>
-<div class="scroll"><table>
+<div class="scroll" tabindex="0"><table>
 <thead class="wrap"><tr>
 {% for name in PROVENANCE_COLUMNS %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -453,12 +456,14 @@ beside this page holds the settings and inputs of each result.</p>
 {% endfor %}
 </details>
 <details><summary>This page: versions, inputs and settings</summary>
-<div class="scroll"><table><thead><tr><th>Package</th><th>Version</th></tr></thead><tbody>
+<div class="scroll" tabindex="0"><table>
+<thead><tr><th>Package</th><th>Version</th></tr></thead><tbody>
 {% for name, value in versions.items() %}
 <tr><td>{{ name }}</td><td>{{ value }}</td></tr>
 {% endfor %}
 </tbody></table></div>
-<div class="scroll"><table><thead><tr><th>Input</th><th>SHA-256</th></tr></thead><tbody>
+<div class="scroll" tabindex="0"><table>
+<thead><tr><th>Input</th><th>SHA-256</th></tr></thead><tbody>
 {% for name, value in inputs.items() %}
 <tr><td>{{ name }}</td><td><code>{{ value }}</code></td></tr>
 {% endfor %}

@@ -149,7 +149,7 @@ _TEMPLATE = """<!doctype html>
 with <strong>{{ references | join(", ") }}</strong>.</p>
 </header>
 <section>
-<div class="scroll"><table class="wide">
+<div class="scroll" tabindex="0"><table class="wide">
 <thead class="wrap"><tr><th>Data set</th><th>Experiment</th><th>Dice<sup>1</sup></th>
 <th>IoU<sup>1</sup></th><th>HD95<sup>1, 2</sup></th><th>ASD<sup>1, 2</sup></th>
 <th>Undefined<sup>2</sup></th><th>Annotation, s/image<sup>3</sup></th><th>Gaze<sup>3</sup></th>
@@ -199,7 +199,8 @@ at most 5 %.</li>
 <h2>Provenance</h2>
 <p class="small">Table, SHA-256: <code>{{ sha256 }}</code></p>
 <details><summary>Versions</summary>
-<div class="scroll"><table><thead><tr><th>Package</th><th>Version</th></tr></thead><tbody>
+<div class="scroll" tabindex="0"><table>
+<thead><tr><th>Package</th><th>Version</th></tr></thead><tbody>
 {% for package, version in versions.items() %}
 <tr><td>{{ package }}</td><td>{{ version }}</td></tr>
 {% endfor %}
