@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# The theme prints news about other programs.
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-random test-slow faults fuzz slurm-test gpu-check lint bench lock schema clean
+.PHONY: demo test test-random test-slow faults fuzz slurm-test gpu-check lint bench lock schema docs clean
 
 demo: $(VENV)/installed
 	snakemake demo
@@ -39,11 +41,12 @@ gpu-check: $(VENV)/installed
 lint: $(VENV)/installed
 	ruff check .
 	ruff format --check .
-	mypy stages rules
+	mypy stages rules docs/configuration.py
 	lint-imports
 	snakefmt --check workflow rules
 	snakemake --lint
 	hadolint envs/Dockerfile
+	mkdocs build --strict
 
 bench: $(VENV)/installed
 	failed=0; for script in $(filter-out %published_reference.py %gpu_check.py,$(wildcard benchmarks/*.py)); do \
@@ -54,8 +57,14 @@ lock:
 	uv pip compile --quiet --generate-hashes --no-header --extra dev --python-version 3.11 \
 		--python-platform x86_64-manylinux_2_28 pyproject.toml --output-file envs/lock.txt
 
+# What the models of the configuration say: for editors, and as a page.
 schema: $(VENV)/installed
 	python -m stages.core.config workflow/schemas/config.schema.json
+	python -m docs.configuration docs/configuration.md
+
+# The documentation: site/index.html opens from the disk.
+docs: $(VENV)/installed
+	mkdocs build --strict
 
 $(VENV)/installed: envs/lock.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11) and 'Python 3.11 is needed, found ' + sys.version + '; name it: make PYTHON=/path/to/python3.11')"
@@ -64,4 +73,4 @@ $(VENV)/installed: envs/lock.txt
 	touch $@
 
 clean:
-	rm -rf results data/demo .snakemake
+	rm -rf results data/demo .snakemake site

@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from stages.core import io
-from tests.workspace import DEMO_DATASETS, Workspace, tiny_config
+from tests.workspace import DEMO_DATASETS, ROOT, Workspace, tiny_config
 
 EXPERIMENTS = ("full", "gaze_only", "supervised")
 # Images of the demo: 12 of train.txt, half of them moved to validation, and 6 of test.txt.
@@ -109,6 +109,26 @@ def test_the_content_of_the_hdf5_files(demo, dataset):
         assert (spacing == np.float32(0.6)).all() if dataset == "demo_prostate" else (
             np.isnan(spacing).all()
         )  # fmt: skip
+
+
+def test_the_page_about_files_names_what_is_in_them_and_no_more(demo):
+    page = (ROOT / "docs/files.md").read_text("utf-8")
+    start, tables = page.index("## Inside the HDF5 files"), page.index("## Tables")
+    rows = re.findall(r"^\| (.*?) \|", page[start:tables], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([\w.]+?)(?:/<sample_id>)?`", row)}
+    folder = demo.folder / "results/demo_kvasir"
+    found = set()
+    for path in folder.rglob("*.h5"):
+        with h5py.File(path) as file:
+            found |= set(file)
+    # Of three attention maps the page names the first and the last; these phantoms have no vote.
+    assert found - {"attention_2", "attention_3"} == {
+        name for name in named if not name.endswith(".h5")
+    } - {"aligned"}
+    columns = set(re.findall(r"`([\w.]+)`", page[tables:]))
+    for path in [*folder.rglob("*.csv"), demo.folder / "results/summary.csv"]:
+        names = {re.sub(r"^(area|dice)_[\d.]+$", "", name) for name in pd.read_csv(path)}
+        assert {re.sub(r"_(mean|std)$", "", name) for name in names} - {""} <= columns, path
 
 
 def test_a_weights_file_describes_its_network(demo):

@@ -534,8 +534,8 @@ def test_settings_are_frozen():
         parsed.dataset("kvasir").gaze.sigma = 1
 
 
-def test_the_example_entry_in_data_readme_is_valid():
-    page = (ROOT / "data/README.md").read_text(encoding="utf-8")
+def test_the_example_entry_of_own_data_is_valid():
+    page = (ROOT / "docs/own_data.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```yaml\n(datasets:\n.*?)```", page, re.DOTALL)
     raw = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     mine = parse(raw | yaml.safe_load(example) | {"summary": []}).dataset("mine")

@@ -670,10 +670,10 @@ def test_settings_of_raw_gaze_that_do_not_fit_together(values, words):
         RecordingSettings.model_validate(values)
 
 
-# The examples in data/README.md
+# The examples in docs/trackers.md
 
-GUIDE = (ROOT / "data/README.md").read_text("utf-8")
-GUIDE = GUIDE[GUIDE.index("### Each tracker") : GUIDE.index("### The form of a table")]
+GUIDE = (ROOT / "docs/trackers.md").read_text("utf-8")
+GUIDE = GUIDE[GUIDE.index("## EyeLink Data Viewer") : GUIDE.index("## Maps")]
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
 
 
