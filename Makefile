@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test test-random test-slow faults fuzz slurm-test lint bench lock schema clean
+.PHONY: demo test test-random test-slow faults fuzz slurm-test gpu-check lint bench lock schema clean
 
 demo: $(VENV)/installed
 	snakemake demo
@@ -32,6 +32,10 @@ slurm-test: $(VENV)/installed
 		DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends slurm-wlm munge)
 	python -m pytest tests/slurm -rs
 
+# Without a GPU it says so.
+gpu-check: $(VENV)/installed
+	python benchmarks/gpu_check.py
+
 lint: $(VENV)/installed
 	ruff check .
 	ruff format --check .
@@ -42,7 +46,7 @@ lint: $(VENV)/installed
 	hadolint envs/Dockerfile
 
 bench: $(VENV)/installed
-	failed=0; for script in $(filter-out %published_reference.py,$(wildcard benchmarks/*.py)); do \
+	failed=0; for script in $(filter-out %published_reference.py %gpu_check.py,$(wildcard benchmarks/*.py)); do \
 		python $$script || failed=1; done; exit $$failed
 
 # Resolves the version ranges of pyproject.toml to exact versions with hashes.

@@ -118,8 +118,8 @@ def place_blocks(
 
 def draw_darm(precise: Tensor, broad: Tensor, rng: np.random.Generator) -> Tensor:
     """Draw blocks, (B, H, W) of 0 and 1, in the disagreement of the two pseudomasks."""
-    masks = place_blocks((precise != broad).numpy(), rng, count_overlaps_once=False)
-    return torch.from_numpy(masks).float()
+    masks = place_blocks((precise != broad).cpu().numpy(), rng, count_overlaps_once=False)
+    return torch.from_numpy(masks).float().to(precise.device)
 
 
 def draw_cut_mix(shape: torch.Size, rng: np.random.Generator) -> Tensor:
@@ -180,7 +180,7 @@ def joint_step(
 ) -> float:
     """Update both networks on one batch; return the loss."""
     unmasked = 1 - draw_darm(batch.precise, batch.broad, rng)
-    box = draw_cut_mix(batch.image.shape, rng)
+    box = draw_cut_mix(batch.image.shape, rng).to(batch.image.device)
     teacher_output = teacher(batch.image, batch.text)
     student_output = student(batch.image * unmasked[:, None], num_aligned=len(unmasked))
 

@@ -38,6 +38,7 @@ from torch import nn
 
 from stages.core import io
 from stages.core.config import Experiment, parse
+from stages.core.device import choose_device
 from stages.core.resize import resize
 from stages.demo.phantoms import draw_polyp_frame
 from stages.networks import models
@@ -56,7 +57,7 @@ class BenchmarkCase(NamedTuple):
     """A size: a data set of config.yaml, the size of its frames, steps of a block, and threads.
 
     The first `warm_up` steps of each block do not count. Small networks have no work for a second
-    thread.
+    thread. `gpus` is 0 for the CPU.
     """
 
     dataset: str
@@ -64,6 +65,7 @@ class BenchmarkCase(NamedTuple):
     steps: int
     warm_up: int
     threads: int
+    gpus: int = 0
 
 
 CASES = {
@@ -73,7 +75,11 @@ CASES = {
 
 
 class StepTimes(NamedTuple):
-    """For each step: wall-clock and CPU seconds, and the share outside; and peak memory, MiB."""
+    """For each step: wall-clock and CPU seconds, and the share outside; and peak memory, MiB.
+
+    On a GPU the memory is that of the GPU, and the share outside has no meaning: the functions
+    return before the GPU has finished.
+    """
 
     seconds: list[float]
     cpu_seconds: list[float]
@@ -106,6 +112,8 @@ class StepTimer:
         return timed
 
     def mark_step(self) -> None:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         self.step_starts.append((time.perf_counter(), time.process_time(), self.seconds_inside))
 
     def take_times(self, warm_up: int) -> StepTimes:
@@ -113,11 +121,14 @@ class StepTimer:
         self.step_starts.clear()
         # Linux reports KiB, macOS bytes.
         unit = 2**20 if sys.platform == "darwin" else 2**10
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        if torch.cuda.is_initialized():
+            peak = torch.cuda.max_memory_allocated() / 2**20
         return StepTimes(
             periods[:, 0].tolist(),
             periods[:, 1].tolist(),
             (1 - periods[:, 2] / periods[:, 0]).tolist(),
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+            peak,
         )
 
 
@@ -171,7 +182,7 @@ def make_files(case: BenchmarkCase, folder: Path) -> None:
             io.write_strings(file, "sample_id", sample_ids())
 
 
-def load_samples(folder: Path, rows: int) -> Samples:
+def load_samples(folder: Path, rows: int, device: torch.device) -> Samples:
     columns = {
         "image": Column(folder / "prepared.h5", "image"),
         "text": Column(folder / "explanations.h5", "embedding"),
@@ -179,17 +190,17 @@ def load_samples(folder: Path, rows: int) -> Samples:
         "refined": Column(folder / "refined.h5", "refined"),
         "pseudolabel": Column(folder / "pseudolabels.h5", "probability"),
     }
-    return Samples(columns, np.arange(rows), torch.device("cpu"), resident_mb=4000)
+    return Samples(columns, np.arange(rows), device, resident_mb=4000)
 
 
 def run_ours(case: BenchmarkCase, folder: Path) -> dict[str, StepTimes]:
     """Train a teacher for a block of steps, then a student."""
-    device = loop.set_up_torch(case.threads, gpus=0)
+    device = loop.set_up_torch(case.threads, case.gpus)
     settings, size = read_settings(case)
     timer = StepTimer()
-    timer.time_functions(teacher, "partial_cross_entropy")
-    timer.time_functions(distilled, "partial_cross_entropy", "feature_alignment", "consistency")
-    data, no_data = load_samples(folder, IMAGES), load_samples(folder, 0)
+    timer.time_functions(teacher, "label_loss")
+    timer.time_functions(distilled, "label_loss", "feature_alignment", "consistency")
+    data, no_data = (load_samples(folder, rows, device) for rows in (IMAGES, 0))
 
     def fit(
         name: str, model: nn.Module, step: loop.Step, settings: OptimisationSettings
@@ -204,7 +215,7 @@ def run_ours(case: BenchmarkCase, folder: Path) -> dict[str, StepTimes]:
             name, {"prepared": folder / "prepared.h5"}, settings, 0, device,
             folder / "weights", folder / "history", folder / "work", ("stages.training.loop",),
         )  # fmt: skip
-        loop.fit(run, model.train(), timed_step, teacher.predict, data, no_data)
+        loop.fit(run, model.to(device).train(), timed_step, teacher.predict, data, no_data)
         return timer.take_times(case.warm_up)
 
     shape = {"channels": 3, "size": size}
@@ -240,12 +251,13 @@ def run_ours(case: BenchmarkCase, folder: Path) -> dict[str, StepTimes]:
 def run_published(case: BenchmarkCase, folder: Path) -> dict[str, StepTimes]:
     """Run a block of joint steps."""
     torch.set_num_threads(case.threads)
+    device = choose_device(case.gpus)
     settings, size = read_settings(case)
     timer = StepTimer()
     timer.time_functions(published, "gaze_loss", "alignment", "consistency")
     shape = {"channels": 3, "size": size}
     networks = [
-        published.as_published(models.build(architecture, seed=0))
+        published.as_published(models.build(architecture, seed=0)).to(device)
         for architecture in (
             models.Architecture(
                 role="teacher", widths=settings.teacher.widths,
@@ -264,6 +276,7 @@ def run_published(case: BenchmarkCase, folder: Path) -> dict[str, StepTimes]:
         timer.mark_step()
         chosen = rng.choice(sample_ids(), settings.teacher.batch_size, replace=False).tolist()
         batch = published.load_batch(folder, chosen, size, rng)
+        batch = published.Batch(*(values.to(device) for values in batch))
         published.joint_step(*networks, optimisers, batch, iteration, rng)
     timer.mark_step()
     return {"joint": timer.take_times(case.warm_up)}

@@ -4,6 +4,8 @@ Images of one subject (such as the slices of a patient) are not independent. The
 bootstrap resamples subjects, and the test flips the signs of subjects.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,13 @@ MAX_EXACT_SUBJECTS = 12
 _BLOCK_VALUES = 4_000_000
 
 FloatArray = NDArray[np.float64]
+
+
+def _split_draws(count: int) -> Iterator[int]:
+    """Split `RESAMPLES` draws of `count` numbers each into parts of limited size."""
+    size = max(1, _BLOCK_VALUES // count)
+    for start in range(0, RESAMPLES, size):
+        yield min(size, RESAMPLES - start)
 
 
 def bootstrap_interval(
@@ -47,16 +56,13 @@ def bootstrap_interval(
     count = len(image_counts)
     if count < 2:
         return np.nan, np.nan
-    means = np.empty(RESAMPLES)
-    # In blocks, since the counts of all draws of many thousand subjects do not fit into memory.
-    block = max(1, _BLOCK_VALUES // count)
-    for start in range(0, RESAMPLES, block):
-        draws = min(block, RESAMPLES - start)
+    parts = []
+    for draws in _split_draws(count):
         # How often each draw takes each subject: (draws, subjects).
-        multiplicity = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(
-            np.float64
-        )
-        means[start : start + draws] = (multiplicity @ sums) / (multiplicity @ image_counts)
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws)
+        multiplicity = drawn.astype(np.float64)
+        parts.append((multiplicity @ sums) / (multiplicity @ image_counts))
+    means = np.concatenate(parts)
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
@@ -85,10 +91,10 @@ def sign_flip_p_value(differences: FloatArray, rng: np.random.Generator) -> floa
     if not count:
         return np.nan
     if count <= MAX_EXACT_SUBJECTS:
-        positive = np.arange(2**count)[:, None] >> np.arange(count) & 1
+        sums = (2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1) - 1.0) @ differences
     else:
-        positive = rng.integers(0, 2, (RESAMPLES, count))
-    sums = (2.0 * positive - 1.0) @ differences
+        parts = (rng.integers(0, 2, (draws, count)) for draws in _split_draws(count))
+        sums = np.concatenate([(2.0 * positive - 1.0) @ differences for positive in parts])
     # Rounding may make equal sums differ in their last bits.
     tolerance = 1e-12 * np.abs(differences).sum()
     extreme = np.abs(sums) >= abs(differences.sum()) - tolerance

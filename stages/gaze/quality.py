@@ -5,7 +5,7 @@ The measures that need a mask are for information only: `flag_reasons` does not 
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +172,14 @@ def quality_table(rows: Iterable[Mapping[str, Any]], thresholds: Sequence[float]
     ValueError
         A row has other columns.
     """
-    names, all_rows = table_columns(thresholds), list(rows)
-    for row in all_rows:
+    names = table_columns(thresholds)
+    # Tuples need a third of the memory of dictionaries.
+    values: list[tuple[Any, ...]] = []
+    for row in rows:
         if set(row) != set(names):
             raise ValueError(f"unexpected or missing columns: {sorted(set(row) ^ set(names))}")
-    return pd.DataFrame(all_rows, columns=names)
+        values.append(tuple(row[name] for name in names))
+    return pd.DataFrame(values, columns=names)
 
 
 def _read_scanpath(gaze: h5py.File, i: int) -> Scanpath | None:
@@ -208,17 +211,19 @@ def measure_quality(prepared: Path, gaze: Path, output: Path, settings: QualityS
         texts = zip(*(io.read_strings(source, name) for name in names), strict=True)
         training = io.read_strings(source, "split") == "train"
         use_mask = source["has_mask"][()] & training
-        rows = []
-        for i, text in enumerate(cli.progress(texts, "quality", len(training))):
-            row = measure_sample(
-                _read_scanpath(file, i),
-                file["pseudomask"][i],
-                source["mask"][i] if use_mask[i] else None,
-                thresholds,
-                tuple(source["original_size"][i].tolist()),
-            )
-            rows.append(dict(zip(names, text, strict=True)) | row | flag_sample(row, settings))
-    table = quality_table(rows, thresholds)
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for i, text in enumerate(cli.progress(texts, "quality", len(training))):
+                row = measure_sample(
+                    _read_scanpath(file, i),
+                    file["pseudomask"][i],
+                    source["mask"][i] if use_mask[i] else None,
+                    thresholds,
+                    tuple(source["original_size"][i].tolist()),
+                )
+                yield dict(zip(names, text, strict=True)) | row | flag_sample(row, settings)
+
+        table = quality_table(rows(), thresholds)
     flags = table.loc[training, "flags"]
     reasons = ", ".join(f"{reason}: {count}" for reason, count in count_reasons(flags))
     cli.log.info(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +216,10 @@ def _write_samples(
                     to_grey_levels(heatmap), root / f"gaze/heatmap/{ids[i]}{form.map_ending}"
                 )
         if "explanations" in files:
-            np.save(root / f"embeddings/{ids[i]}.npy", files["explanations"]["embedding"][i])
+            vectors = BytesIO()
+            np.save(vectors, files["explanations"]["embedding"][i])
+            # Into a file, NumPy itself would not say why a write fails.
+            (root / f"embeddings/{ids[i]}.npy").write_bytes(vectors.getvalue())
 
 
 def _warn_of_missing(files: Mapping[str, h5py.File], index: NDArray[np.intp]) -> None:

@@ -99,7 +99,8 @@ def attention_figures(
                 [],
                 "The text of an image is a single token: all attention is on it.",
             )
-        with_text = np.flatnonzero(coarsest[()].any(axis=(1, 2, 3)))
+        # Row by row: the maps of all images may not fit into memory.
+        with_text = np.flatnonzero([coarsest[k].any() for k in range(len(coarsest))])
         if not len(with_text):
             return [], "No validation or test image has a text."
         chosen = sorted({int(with_text[0]), int(with_text[-1])})

@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,10 @@ def join_fields(text: NDArray[np.object_]) -> NDArray[np.object_]:
 
 def encode_text(
     encoder: Encoder, text: NDArray[np.object_], batch_size: int
-) -> NDArray[np.float32]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Encode each distinct sentence once.
+
+    The vectors of all samples together would need many times the memory.
 
     Parameters
     ----------
@@ -43,7 +45,8 @@ def encode_text(
 
     Returns
     -------
-    (N, K, D) float32, zeros where a text is empty.
+    (S, D) float32 the vectors of the empty text, which is zeros, and of the distinct sentences; and
+    (N, K) int64 the row of each text.
     """
     # Many samples share the same sentences. Sentences of similar length share a batch.
     sentences = sorted(set(text.ravel()) - {""}, key=lambda sentence: (len(sentence), sentence))
@@ -58,8 +61,8 @@ def encode_text(
     for start in cli.progress(range(0, len(sentences), batch_size), "embed"):
         vectors.append(encoder.encode(sentences[start : start + batch_size]))
     row_of = {"": 0} | {sentence: i for i, sentence in enumerate(sentences, start=1)}
-    rows_of_text = np.vectorize(row_of.__getitem__, otypes=[int])(text)
-    return np.concatenate(vectors)[rows_of_text]
+    rows_of_text = np.vectorize(row_of.__getitem__, otypes=[np.int64])(text)
+    return np.concatenate(vectors), rows_of_text
 
 
 def _copy_other_data(source: h5py.File, file: h5py.File) -> None:
@@ -77,21 +80,33 @@ def _write_explanations(
     file: h5py.File,
     text: NDArray[np.object_],
     fields: Sequence[str],
-    vectors: NDArray[np.float32],
+    vectors: Iterable[NDArray[np.float32]],
+    width: int,
     encoder: tuple[str, str],
 ) -> None:
     """Write texts and their marks, vectors, and all other data of texts.h5.
 
     The text of an imported vector may be unknown, and is then empty: it may state anything.
+
+    Parameters
+    ----------
+    text
+        (N, K) str.
+    vectors
+        The vectors of each sample in turn, (K, D) float32.
+    width
+        D.
     """
     io.write_strings(file, "text", text)
-    unknown = (text == "") & vectors.any(axis=2)
+    embedding = io.create_sample_dataset(file, "embedding", (*text.shape, width), np.float32)
+    unknown = np.zeros(text.shape, bool)
+    for i, of_sample in enumerate(vectors):
+        embedding[i] = of_sample
+        unknown[i] = (text[i] == "") & of_sample.any(axis=1)
     for name, is_false in _MARKS.items():
         file[name] = np.vectorize(is_false, otypes=[bool])(text) | unknown
-    embedding = io.create_sample_dataset(file, "embedding", vectors.shape, np.float32)
-    embedding[...] = vectors
     file.attrs["encoder"], file.attrs["encoder_version"] = encoder
-    file.attrs["D"], file.attrs["fields"] = vectors.shape[2], fields
+    file.attrs["D"], file.attrs["fields"] = width, fields
     _copy_other_data(texts_file, file)
 
 
@@ -104,13 +119,13 @@ def _import_vectors(
     ):
         text, fields = io.read_strings(texts_file, "text"), list(texts_file.attrs["fields"])
         explained = (text != "").any(axis=1)
-        vectors = module.read_vectors(source, io.read_strings(texts_file, "sample_id"), explained)
-        if vectors.shape[1] != text.shape[1]:
-            fields = [""] * vectors.shape[1]
-            text = np.full(vectors.shape[:2], "", object)
-        _write_explanations(
-            texts_file, file, text, fields, vectors, ("import", f"sha256:{io.sha256(source)}")
-        )
+        sample_ids = io.read_strings(texts_file, "sample_id")
+        (tokens, width), vectors = module.read_vectors(source, sample_ids, explained)
+        if tokens != text.shape[1]:
+            fields = [""] * tokens
+            text = np.full((len(text), tokens), "", object)
+        encoder = ("import", f"sha256:{io.sha256(source)}")
+        _write_explanations(texts_file, file, text, fields, vectors, width, encoder)
 
 
 def _encode_texts(texts: Path, output: Path, settings: EmbedSettings, encoder: Encoder) -> None:
@@ -121,10 +136,10 @@ def _encode_texts(texts: Path, output: Path, settings: EmbedSettings, encoder: E
         text, fields = io.read_strings(texts_file, "text"), list(texts_file.attrs["fields"])
         if settings.tokens == "one":
             text, fields = join_fields(text), ["all"]
-        vectors = encode_text(encoder, text, settings.batch_size)
-        _write_explanations(
-            texts_file, file, text, fields, vectors, (encoder.name, encoder.version)
-        )
+        vectors, rows_of_text = encode_text(encoder, text, settings.batch_size)
+        of_samples = (vectors[rows] for rows in rows_of_text)
+        version = (encoder.name, encoder.version)
+        _write_explanations(texts_file, file, text, fields, of_samples, vectors.shape[1], version)
 
 
 def _cache_key(provenance: Mapping[str, Any], settings: EmbedSettings, encoder: Encoder) -> str:

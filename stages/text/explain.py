@@ -3,7 +3,8 @@
 import hashlib
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,12 +51,12 @@ def _cache_key(inputs: dict[str, Path], settings: ExplainSettings, revision: str
     return hashlib.sha256(json.dumps(key_parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _answered_ids(journal: Journal) -> set[str]:
-    """Return the ids of the samples with a valid answer."""
-    return {
+def _answered_ids(journal: Journal) -> Iterator[str]:
+    """Yield the ids of the samples with a valid answer."""
+    return (
         name for name, answer in journal.entries.items()
         if name != _REVISIONS_ENTRY and not answer["problem"]
-    }  # fmt: skip
+    )  # fmt: skip
 
 
 def _describe_batch(describer: Describer, samples: Sequence[Sample], journal: Journal) -> None:
@@ -64,7 +65,7 @@ def _describe_batch(describer: Describer, samples: Sequence[Sample], journal: Jo
         answers = describer.describe(samples)
     except BatchRefused as refused:
         # With the same settings, other samples were answered: these samples are the cause.
-        if not _answered_ids(journal):
+        if next(_answered_ids(journal), None) is None:
             raise
         problem = " ".join(str(refused).split())
         answers = [Answer(explanation=None, problem=problem) for _ in samples]
@@ -75,6 +76,11 @@ def _describe_batch(describer: Describer, samples: Sequence[Sample], journal: Jo
     # An endpoint reports its revision with the answers. Keep it even if the job is killed later.
     revisions = {*journal.entries.get(_REVISIONS_ENTRY, []), *describer.revision.split()}
     journal.add(entries | {_REVISIONS_ENTRY: sorted(revisions)})
+
+
+def _write_lines(file: Path, entries: Iterable[tuple[str, Any]]) -> None:
+    with io.atomic_file(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(to_lines(entries))
 
 
 def explain(
@@ -116,7 +122,7 @@ def explain(
         key = _cache_key(inputs, settings, describer.revision)
         shared = cache / "explain" / key if cache else None
         journal = Journal(work / key, f"{shard}of{shards}", shared)
-        answered = _answered_ids(journal)
+        answered = set(_answered_ids(journal))
         pending = [i for i in indices if sample_ids[i] not in answered]
         if len(pending) < len(indices):
             cli.log.info("%d answers are reused from earlier jobs", len(indices) - len(pending))
@@ -137,15 +143,16 @@ def explain(
         "revision": " ".join(journal.entries.get(_REVISIONS_ENTRY, [describer.revision])),
         "prompt": prompt.read_text("utf-8") if prompt else "",
     }
-    answers = [(name, journal.entries[name]) for name in sample_ids[indices]]
-    if shared and answers:
-        valid = [(name, answer) for name, answer in answers if not answer["problem"]]
-        shared_entries = [(_REVISIONS_ENTRY, journal.entries[_REVISIONS_ENTRY]), *valid]
-        with io.atomic_file(shared / f"{shard}of{shards}.jsonl") as temporary:
-            temporary.write_text("".join(to_lines(shared_entries)), "utf-8")
+
+    def answers() -> Iterator[tuple[str, dict[str, Any]]]:
+        return ((name, journal.entries[name]) for name in sample_ids[indices])
+
+    if shared and indices:
+        valid = (entry for entry in answers() if not entry[1]["problem"])
+        revisions = (_REVISIONS_ENTRY, journal.entries[_REVISIONS_ENTRY])
+        _write_lines(shared / f"{shard}of{shards}.jsonl", chain([revisions], valid))
     job_log.log_provenance(io.provenance("explain", inputs, settings))
-    with io.atomic_file(output) as temporary:
-        temporary.write_text("".join(to_lines([("", header), *answers])), "utf-8")
+    _write_lines(output, chain([("", header)], answers()))
 
 
 if __name__ == "__main__":

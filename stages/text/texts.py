@@ -13,8 +13,8 @@ from stages.text.describers.faithfulness import compare_with_gaze
 
 # What the first line of a shard says about the backend.
 _BACKEND_KEYS = ("backend", "model", "revision", "prompt")
-# How many failures an error message shows.
-_MAX_EXAMPLES = 5
+# How many failures an error message shows, and how many the log names.
+_MAX_EXAMPLES, _MAX_LOGGED = 5, 100
 
 
 def _read_shard(shard: Path) -> tuple[dict[str, str], dict[str, Answer]]:
@@ -36,8 +36,13 @@ def _read_shard(shard: Path) -> tuple[dict[str, str], dict[str, Answer]]:
 
 def _check_failure_share(answers: dict[str, Answer], limit: float, shards: list[Path]) -> None:
     failed = {name: answer for name, answer in answers.items() if answer.problem}
-    for name, answer in failed.items():
-        cli.log.warning("%s: %s", name, answer.problem)
+    for name in list(failed)[:_MAX_LOGGED]:
+        cli.log.warning("%s: %s", name, failed[name].problem)
+    if len(failed) > _MAX_LOGGED:
+        cli.log.warning(
+            "and %d more samples without a valid answer: the shards tell why",
+            len(failed) - _MAX_LOGGED,
+        )
     if len(failed) > limit * len(answers):
         examples = "; ".join(
             f"{name}: {failed[name].problem}" for name in list(failed)[:_MAX_EXAMPLES]

@@ -79,7 +79,8 @@ class Answer(BaseModel):
     problem
         Why the backend failed; empty if it did not.
     raw
-        The model's answers, one text per attempt; empty for backends without a model.
+        The model's answers, one text per attempt, of which the ends of far too long ones are
+        missing (`asking.MAX_STORED_CHARS`); empty for backends without a model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,6 +1,8 @@
 """Parsing a vision-language model's answer: tolerant of its form, strict about its content.
 
-Each function raises ValueError; the message can be sent back to the model.
+Each function raises ValueError; the message can be sent back to the model. The time is bounded for
+any text, also for one that a broken or hostile endpoint makes up: braces, tags and words may occur
+in millions.
 """
 
 import json
@@ -10,6 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _BRITISH_SPELLINGS = {"center": "centre", "gray": "grey", "color": "colour"}
+# Longest answer, characters, without the model's reasoning; the six fields need a few hundred.
+MAX_ANSWER_CHARS = 100_000
+# Each brace that opens no object costs time up to the length of the answer.
+_MAX_STRAY_BRACES = 300
 _PERCENT = re.compile(
     r"(?:about|around|approximately|approx\.?|ca\.?|~|≈)?\s*(\d{1,9}(?:\.\d{1,9})?)"
     r"\s*(?:%|percent|per cent)?\.?",
@@ -17,13 +23,16 @@ _PERCENT = re.compile(
 )
 # Tags around a model's reasoning: <think>, <reasoning>, <|begin_of_thought|>, [THINK], ◁think▷,
 # MedGemma's <unused94> … <unused95>, and gpt-oss's <|channel|>analysis … <|channel|>final.
+# Nothing is tried twice (`*+`), and a prefix is short: else the time grows with the square of the
+# length of a tag.
 _REASONING = (
-    r"(?:think|thought|reason|reflect|analy[sz]|rationale|scratch|monologue|deliberat|draft)\w*"
+    r"(?:think|thought|reason|reflect|analy[sz]|rationale|scratch|monologue|deliberat|draft)\w*+"
 )
+_PREFIX = r"(?:\w{1,40}[:_])?"
 _REASONING_TAG = re.compile(
-    rf"(?P<closes><\|?(?:/|end_(?:of_)?)(?:\w+[:_])?{_REASONING}\s*\|?>"
+    rf"(?P<closes><\|?(?:/|end_(?:of_)?){_PREFIX}{_REASONING}\s*\|?>"
     r"|\[/THINK\]|◁/think▷|<unused95>|<\|channel\|>\s*final)"
-    rf"|<\|?(?:(?:begin|start)_(?:of_)?)?(?:\w+[:_])?{_REASONING}[^<>/]*>"
+    rf"|<\|?(?:(?:begin|start)_(?:of_)?)?{_PREFIX}{_REASONING}[^<>/]*+>"
     r"|\[THINK\]|◁think▷|<unused94>|<\|channel\|>\s*(?:analysis|commentary)",
     re.IGNORECASE,
 )
@@ -41,7 +50,8 @@ def normalise_spelling(text: str) -> str:
 def _quote(value: object) -> str:
     """Quote a value of an answer, in ASCII: a JSON escape can be half of a surrogate pair."""
     if isinstance(value, str):
-        return json.dumps(textwrap.shorten(value, 60, placeholder="..."))
+        beginning = " ".join(value.split())[:100]
+        return json.dumps(textwrap.shorten(beginning, 60, placeholder="..."))
     return "empty" if value is None else f"a {type(value).__name__}"
 
 
@@ -56,17 +66,19 @@ def _remove_reasoning(text: str) -> str:
         A reasoning has no end.
     """
     kept, start = "", 0
-    opened: list[str] = []
+    # The names of the open tags; a name that is opened again closes with its first tag.
+    opened: dict[str, None] = {}
     for tag in _REASONING_TAG.finditer(text):
         kept += "" if opened else text[start : tag.start()]
         start = tag.end()
         name = "".join(re.findall(_REASONING, tag[0].casefold()))
         if not tag["closes"]:
-            opened.append(name)
+            opened.setdefault(name)
         elif name in opened:
-            del opened[opened.index(name) :]
+            while opened.popitem()[0] != name:
+                pass
         else:
-            kept, opened = "", []
+            kept, opened = "", {}
     if opened:
         raise ValueError("it ends within its reasoning, before the answer")
     return kept + text[start:]
@@ -75,9 +87,13 @@ def _remove_reasoning(text: str) -> str:
 def _find_json_object(raw: str) -> dict[str, Any]:
     """Find the one JSON object in a text, outside of its reasoning."""
     text = _remove_reasoning(raw)
+    if len(text) > MAX_ANSWER_CHARS:
+        raise ValueError(
+            f"it has {len(text)} characters, and at most {MAX_ANSWER_CHARS} are wanted"
+        )
     found: list[dict[str, Any]] = []
     decoder = json.JSONDecoder()
-    start = text.find("{")
+    start, stray = text.find("{"), 0
     while start >= 0:
         end = start + 1
         try:
@@ -85,7 +101,9 @@ def _find_json_object(raw: str) -> dict[str, Any]:
             found.append(value)
         except (ValueError, RecursionError):
             # This brace does not open a complete JSON object.
-            pass
+            stray += 1
+        if stray > _MAX_STRAY_BRACES:
+            raise ValueError(f"it holds more than {_MAX_STRAY_BRACES} braces without an object")
         start = text.find("{", end)
     if not found:
         raise ValueError("it holds no valid JSON object")
@@ -103,7 +121,7 @@ def read_json_object(raw: str, keys: Sequence[str]) -> dict[str, Any]:
         There is no object or more than one, or a key is missing or occurs in two spellings.
     """
     found: dict[str, Any] = {}
-    by_spelling = {normalise_spelling(key): key for key in keys}
+    by_spelling = _by_spelling(keys)
     for spelling, value in _find_json_object(raw).items():
         key = by_spelling.get(normalise_spelling(spelling))
         if key in found:
@@ -128,14 +146,22 @@ def read_area(value: object) -> float:
     return percent / 100
 
 
-def read_term(value: object, key: str, vocabulary: Sequence[str]) -> str:
-    """Read one term of a vocabulary and return it in the vocabulary's spelling."""
+def _by_spelling(words: Sequence[str]) -> dict[str, str]:
+    return {normalise_spelling(word): word for word in words}
+
+
+def _find_term(value: object, key: str, by_spelling: Mapping[str, str]) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{key} is {_quote(value)}, and should be text")
-    by_spelling = {normalise_spelling(word): word for word in vocabulary}
-    if normalise_spelling(value) not in by_spelling:
+    term = by_spelling.get(normalise_spelling(value))
+    if term is None:
         raise ValueError(f"{key} holds {_quote(value)}, which is not among the words for it")
-    return by_spelling[normalise_spelling(value)]
+    return term
+
+
+def read_term(value: object, key: str, vocabulary: Sequence[str]) -> str:
+    """Read one term of a vocabulary and return it in the vocabulary's spelling."""
+    return _find_term(value, key, _by_spelling(vocabulary))
 
 
 def read_grouped_terms(
@@ -151,8 +177,8 @@ def read_grouped_terms(
     words = re.split(r"[,;]", value.strip(" ,;.")) if isinstance(value, str) else value
     if not isinstance(words, list):
         raise ValueError(f"{key} is {_quote(value)}, and should be a list")
-    all_terms = [word for group in groups.values() for word in group]
-    chosen = {read_term(word, key, all_terms) for word in words if word != ""}
+    by_spelling = _by_spelling([word for group in groups.values() for word in group])
+    chosen = {_find_term(word, key, by_spelling) for word in words if word != ""}
     if not chosen:
         raise ValueError(f"{key} holds none of the words for it")
     found = {group: [word for word in words if word in chosen] for group, words in groups.items()}

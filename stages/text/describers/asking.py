@@ -12,6 +12,9 @@ from stages.text.describers import Answer, Sample
 from stages.text.describers.prompts import Prompt
 from stages.text.describers.view import caption, draw_view
 
+# What is stored of an answer, characters: a broken model may write megabytes.
+MAX_STORED_CHARS = 20_000
+
 
 class Question(NamedTuple):
     """A question for a model about one sample.
@@ -95,6 +98,13 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def _to_store(text: str) -> str:
+    """Return what is stored of an answer: all of it, unless it is far too long."""
+    if len(text) <= MAX_STORED_CHARS:
+        return text
+    return f"{text[:MAX_STORED_CHARS]}... ({len(text)} characters)"
+
+
 def _append_error(question: Question, reason: str) -> Question:
     return question._replace(
         text=f"{question.text}\n\nAn earlier answer of yours could not be used: {reason}. "
@@ -131,10 +141,11 @@ class ModelDescriber:
         text = f"{caption(sample, self._view)}\n\n{self._prompt.text()}"
         return Question(draw_view(sample, self._view), text)
 
-    def _parse_answer(self, texts: tuple[str, ...]) -> Answer:
-        """Parse the last of a sample's texts."""
+    def _parse_answer(self, text: str, earlier: tuple[str, ...]) -> Answer:
+        """Parse a sample's last text; `earlier` are those before it, as stored."""
+        texts = (*earlier, _to_store(text))
         try:
-            return Answer(explanation=self._prompt.parse(texts[-1]), raw=texts)
+            return Answer(explanation=self._prompt.parse(text), raw=texts)
         except ValueError as error:
             return Answer(explanation=None, problem=str(error), raw=texts)
 
@@ -152,9 +163,9 @@ class ModelDescriber:
             for i, reply in zip(pending, replies, strict=True):
                 raw = answers[i].raw
                 if isinstance(reply, str):
-                    answers[i] = self._parse_answer((*raw, _encodable(reply)))
+                    answers[i] = self._parse_answer(_encodable(reply), raw)
                 elif reply.ask_again:
-                    raw = (*raw, _encodable(reply.text))
+                    raw = (*raw, _to_store(_encodable(reply.text)))
                     answers[i] = Answer(explanation=None, problem=reply.reason, raw=raw)
                 else:
                     problem = f"the model gave no answer: {reply.reason}"

@@ -131,14 +131,14 @@ def parse_retry_after(header: str | None) -> float:
 
 def _read_body(response: httpx2.Response, deadline: float) -> bytes:
     """Read the body in pieces, because the client's time-out restarts with each of them."""
-    body = b""
+    body = bytearray()
     for piece in response.iter_bytes():
         body += piece
         if time.monotonic() > deadline:
             raise httpx2.ReadTimeout("")
         if len(body) > MAX_ANSWER_BYTES:
             raise RetryableError(f"the answer is larger than {MAX_ANSWER_BYTES // 1_000_000} MB")
-    return body
+    return bytes(body)
 
 
 class Connection:

@@ -60,10 +60,13 @@ def remove_directional_sentences(text: str, max_chars: int | None = None) -> str
     max_chars
         Most characters to keep; a sentence that would exceed them is also removed. None: no limit.
     """
-    kept = ""
+    kept: list[str] = []
+    # Of the kept sentences, with a space before each.
+    length = 0
     # Join lines first, because a line break may split "3 o'clock".
     for sentence in _SENTENCE_END.split(" ".join(text.split())):
-        longer = f"{kept} {sentence}".strip()
-        if not names_direction(sentence) and (max_chars is None or len(longer) <= max_chars):
-            kept = longer
-    return kept
+        fits = max_chars is None or length + len(sentence) <= max_chars
+        if sentence and fits and not names_direction(sentence):
+            kept.append(sentence)
+            length += len(sentence) + 1
+    return " ".join(kept)

@@ -30,6 +30,8 @@ from stages.text.describers.request import (
 FIRST_PAUSE_S, MAX_PAUSE_S = 1, 60
 # A question fails if the endpoint asks for a longer wait, s.
 MAX_RETRY_AFTER_S = 600
+# More revisions are not listed: some endpoints report another one with each answer.
+MAX_REVISIONS = 20
 # Statuses of temporary errors, besides all from 500 on: time-out, conflict, too early, too many
 # requests.
 _RETRYABLE_STATUSES = {408, 409, 425, 429}
@@ -120,10 +122,12 @@ class EndpointModel:
         )
         self._pause = pause
         self._rng = rng or np.random.default_rng()
+        # With an empty one as soon as there is an answer.
         self._revisions: set[str] = set()
+        self._has_more_revisions = False
         self._schema = schema
         self._names = make_names(settings)
-        self._names_lock = threading.Lock()
+        self._lock = threading.Lock()
 
     def generate(self, questions: Sequence[Question], attempt: int) -> list[str | Unanswered]:
         """Answer each question, in their order; see `asking.VisionLanguageModel`.
@@ -231,7 +235,7 @@ class EndpointModel:
         return first_refusal
 
     def _keep_names(self, names: Names) -> None:
-        with self._names_lock:
+        with self._lock:
             for field, name in names.items():
                 if name != (before := self._names[field]):
                     log.warning(
@@ -276,10 +280,7 @@ class EndpointModel:
         except ValidationError:
             return Unanswered(f"the answer is not a chat completion: {detail}")
         reported_model = completion.model if completion.model != self.name else ""
-        reported = (reported_model, completion.system_fingerprint, "")
-        self._revisions.update(
-            self._connection.redact(word) for word in reported if isinstance(word, str)
-        )
+        self._keep_revisions(reported_model, completion.system_fingerprint, "")
         # Another name may be in use, but no limit only if the settings say so.
         limit = self._settings.max_tokens if self._settings.names.max_tokens else None
         answer = completion.answer(limit)
@@ -290,6 +291,21 @@ class EndpointModel:
             reason=self._connection.clean_message(answer.reason),
             text=self._connection.redact(answer.text),
         )
+
+    def _keep_revisions(self, *reported: Any) -> None:
+        with self._lock:
+            for text in reported:
+                # It becomes a line of the answers and an attribute, so it must be encodable.
+                known = isinstance(text, str) and text
+                words = self._connection.clean_message(text) if known else ""
+                if len(self._revisions) <= MAX_REVISIONS or not words:
+                    self._revisions.add(words)
+                elif words not in self._revisions and not self._has_more_revisions:
+                    self._has_more_revisions = True
+                    log.warning(
+                        "the endpoint reports more than %d revisions: the others are not listed",
+                        MAX_REVISIONS,
+                    )
 
     def _make_http_error(
         self, status: int, detail: str, error_type: type[BadInput] = BadInput

@@ -1,7 +1,7 @@
 """Vectors from another program: a folder of <id>.npy, the form that the authors publish."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -55,28 +55,29 @@ def read_array(file: Path) -> NDArray[np.float32]:
 
 
 def _check_shapes(
-    files: Mapping[str, Path], arrays: Mapping[str, NDArray[np.float32]], problems: cli.Problems
-) -> None:
-    """Add a problem for each array whose shape differs from the most common one."""
-    ((expected_shape, _),) = Counter(array.shape for array in arrays.values()).most_common(1)
-    example = next(files[name] for name, array in arrays.items() if array.shape == expected_shape)
-    for name, array in arrays.items():
-        if array.shape != expected_shape:
+    files: Mapping[str, Path], shapes: Mapping[str, tuple[int, int]], problems: cli.Problems
+) -> tuple[int, int]:
+    """Return the most common shape; add a problem for each array with another one."""
+    ((expected_shape, _),) = Counter(shapes.values()).most_common(1)
+    example = next(files[name] for name, shape in shapes.items() if shape == expected_shape)
+    for name, shape in shapes.items():
+        if shape != expected_shape:
             problems.append(
                 cli.BadInput(
                     files[name],
                     "shape",
-                    found=f"{array.shape} (number of vectors, their length)",
+                    found=f"{shape} (number of vectors, their length)",
                     expected=f"{expected_shape}, as in {example.name}: all files need one shape",
                     mend="make all vectors with one encoder, and the same number for each sample",
                 )
             )
+    return expected_shape
 
 
 def read_vectors(
     source: Path, sample_ids: NDArray[np.object_], explained: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """Read the vectors of all samples.
+) -> tuple[tuple[int, int], Iterator[NDArray[np.float32]]]:
+    """Check the vectors of all samples, and read them again one by one: memory may not hold all.
 
     Parameters
     ----------
@@ -89,7 +90,8 @@ def read_vectors(
 
     Returns
     -------
-    (N, K, D) float32, zeros for a sample without a file.
+    The shape (K, D) of each sample's vectors, and the vectors of each of the N samples in turn,
+    float32; zeros for a sample without a file.
 
     Raises
     ------
@@ -115,13 +117,13 @@ def read_vectors(
                 "images without their extension, or remove the samples from the split files",
             )
         )
-    arrays: dict[str, NDArray[np.float32]] = {}
+    shapes: dict[str, tuple[int, int]] = {}
     for name, file in cli.progress(present.items(), "embed"):
         with problems.collect():
-            arrays[name] = read_array(file)
-    if arrays:
-        _check_shapes(present, arrays, problems)
+            tokens, width = read_array(file).shape
+            shapes[name] = tokens, width
+    shape = _check_shapes(present, shapes, problems) if shapes else (0, 0)
     problems.raise_all()
-    cli.log.info("%d of %d samples have vectors", len(arrays), len(sample_ids))
-    zeros = np.zeros_like(next(iter(arrays.values())))
-    return np.stack([arrays.get(name, zeros) for name in sample_ids])
+    cli.log.info("%d of %d samples have vectors", len(shapes), len(sample_ids))
+    zeros = np.zeros(shape, np.float32)
+    return shape, (read_array(present[name]) if name in present else zeros for name in sample_ids)

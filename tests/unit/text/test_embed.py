@@ -77,9 +77,11 @@ class Letters:
 def test_each_distinct_sentence_is_encoded_once_in_batches():
     encoder = Letters()
     text = np.array([["aa", "b"], ["", "aa"], ["cccc", "ddd"]], object)
-    vectors = encode_text(encoder, text, batch_size=3)
+    distinct, rows = encode_text(encoder, text, batch_size=3)
+    vectors = distinct[rows]
     assert encoder.asked == [["b", "aa", "ddd"], ["cccc"]]
     assert vectors.dtype == np.float32
+    assert len(distinct) == 5
     assert vectors.tolist() == [[[2, 1], [1, 1]], [[0, 0], [2, 1]], [[4, 1], [3, 1]]]
 
 
@@ -88,7 +90,8 @@ def test_each_distinct_sentence_is_encoded_once_in_batches():
     batch_size=st.integers(1, 5),
 )
 def test_every_text_gets_its_own_vector(text, batch_size):
-    vectors = encode_text(Letters(), text, batch_size)
+    distinct, rows = encode_text(Letters(), text, batch_size)
+    vectors = distinct[rows]
     lengths = np.vectorize(len, otypes=[int])(text)
     assert (vectors[..., 0] == lengths).all()
     assert (vectors[..., 1] == (lengths > 0)).all()

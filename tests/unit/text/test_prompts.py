@@ -194,8 +194,9 @@ def test_the_area_is_a_percentage(area, value, sentence):
         ("I cannot help with that.", "it holds no valid JSON object"),
         (answer()[:-1], "it holds no valid JSON object"),
         (answer().replace('"', "'"), "it holds no valid JSON object"),
-        ("{" * 5000, "it holds no valid JSON object"),
-        ('{"a":' * 5000, "it holds no valid JSON object"),
+        ("{" * 300, "it holds no valid JSON object"),
+        ("{" * 5000, "it holds more than 300 braces without an object"),
+        ('{"a":' * 5000, "it holds more than 300 braces without an object"),
         ('{"a": ' + "[" * 5000 + "]" * 5000 + "}", "it holds no valid JSON object"),
         (f"[{answer()}, {answer()}]", "it holds 2 JSON objects, and one is wanted"),
         *[(f"{opens}A draft: {answer()} but", "it ends within its reasoning, before the answer")
