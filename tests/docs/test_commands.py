@@ -4,6 +4,7 @@ import argparse
 import ast
 import copy
 import importlib
+import importlib.util
 import multiprocessing
 import re
 import runpy
@@ -133,7 +134,9 @@ def test_a_command_in_a_sentence_works(span):
     if words[0].startswith("benchmarks/"):
         words.insert(0, "python")
         assert (ROOT / words[1]).is_file()
-    if len(words) > 2 or words[0] != "python":
+    if words[:2] == ["python", "-m"] and len(words) == 3:
+        assert importlib.util.find_spec(words[2])
+    elif len(words) > 2 or words[0] != "python":
         RULES[program(words)](words)
 
 
