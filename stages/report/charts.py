@@ -108,15 +108,16 @@ def _experiment_style(experiments: list[str], experiment: str) -> tuple[str, str
 
 def plot_dice(
     mean: NDArray[np.float64],
-    std: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
     datasets: list[str],
     experiments: list[str],
 ) -> bytes:
-    """Plot mean Dice ± standard deviation, one group of points per data set.
+    """Plot mean Dice and its interval, one group of points per data set.
 
     Parameters
     ----------
-    mean, std
+    mean, low, high
         (data sets, experiments); NaN if missing.
     datasets, experiments
         Names of rows and columns.
@@ -132,13 +133,14 @@ def plot_dice(
         colour, marker = _experiment_style(experiments, experiment)
         x = np.arange(len(datasets)) + (j - (len(experiments) - 1) / 2) * step
         axes.errorbar(
-            x, mean[:, j], np.nan_to_num(std[:, j]), color=colour, marker=marker,
-            markersize=7, linestyle="none", elinewidth=1.6, capsize=3.5,
+            x, mean[:, j], np.nan_to_num([mean[:, j] - low[:, j], high[:, j] - mean[:, j]]),
+            color=colour, marker=marker, markersize=7, linestyle="none", elinewidth=1.6,
+            capsize=3.5,
         )  # fmt: skip
         handles.append(
             Line2D([], [], color=colour, marker=marker, linestyle="none", label=experiment)
         )
-    lowest = np.append((mean - np.nan_to_num(std))[~np.isnan(mean)], 0.9).min()
+    lowest = np.append(np.fmin(mean, low)[~np.isnan(mean)], 0.9).min()
     # Unlike bars, points need no zero, so the axis starts at the next tenth below: differences stay
     # visible. The margin of 0.025 keeps points at both ends whole.
     axes.set_ylim(max(0.0, np.floor(lowest * 10 - 0.2) / 10) - 0.025, 1.025)

@@ -330,8 +330,8 @@ masks. n: number of images with a mask. –: missing value.</p>
 {% if dice_chart %}
 <figure class="fit" tabindex="0"><img src="{{ dice_chart.uri }}" width="{{ dice_chart.width }}"
  alt="{{ dice_chart.alt }}">
-<figcaption><strong>Test Dice of the student</strong>, mean over images and seeds; whiskers: ± one
-standard deviation. The axis may not start at 0.
+<figcaption><strong>Test Dice of the student</strong>, mean over images and seeds; whiskers: 95 %
+interval of the mean. The axis may not start at 0.
 {% if simulated_datasets %}Gaze simulated from the masks, not recorded:
 {{ simulated_datasets }}.{% endif %}
 </figcaption></figure>

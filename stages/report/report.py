@@ -144,13 +144,13 @@ def _dice_chart(
     names = [name for name in titles if name in set(shown["dataset"])]
     if not names:
         return None
-    mean, std = (
+    mean, low, high = (
         shown.pivot(index="dataset", columns="experiment", values=column)
         .reindex(index=names, columns=experiments)
         .to_numpy(float)
-        for column in ("dice_mean", "dice_std")
+        for column in ("dice_mean", "dice_low", "dice_high")
     )
-    png = charts.plot_dice(mean, std, [titles[name] for name in names], experiments)
+    png = charts.plot_dice(mean, low, high, [titles[name] for name in names], experiments)
     return Picture(png, "Dice of the student on test images per data set and experiment")
 
 
