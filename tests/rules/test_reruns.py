@@ -284,7 +284,7 @@ CASES = {
     "a section of the report": Case(
         code("report/gaze_quality"), {"report_together", "report demo_isic"}
     ),
-    "statistics": Case(code("evaluation/statistics"), COMPARISON),
+    "statistics": Case(code("evaluation/statistics"), MINE_SUMMARY | ISIC_SUMMARY),
     "export": Case(code("published/export_published"), {"export_published demo_isic"}),
     # code of settings,
     "settings of gaze": Case(code("settings/gaze"), MINE_GAZE | ISIC_GAZE),
