@@ -39,20 +39,18 @@ import torch
 import training
 from models_on_disk import write_vlm
 from safetensors.torch import load_file
-from tiny_training import TINY, make_files, read_history
+from tiny_training import make_files, read_history, train_tiny_teacher
 
 from stages.core.device import choose_device
 from stages.gaze import crf
 from stages.settings.explain import ExplainSettings
-from stages.settings.training import TeacherSettings
 from stages.text.describers.asking import Question
 from stages.text.describers.local import LocalModel
 from stages.training import checkpoint, loop
-from stages.training.teacher import train_teacher
 
 # Both devices round sums in different orders.
 CRF_TOLERANCE, WEIGHT_TOLERANCE, LOSS_TOLERANCE, DICE_TOLERANCE = 1e-3, 1e-3, 0.02, 0.05
-SHORT = TINY | {"iterations": 20, "log_every": 5, "validate_every": 5}
+SHORT = {"iterations": 20, "log_every": 5, "validate_every": 5}
 
 
 class Machine(NamedTuple):
@@ -136,12 +134,8 @@ def check_crf(machine: Machine, folder: Path) -> Result:
 
 def train(files: dict[str, Path], folder: Path, gpus: int) -> Path:
     """Train a tiny teacher; return its weights."""
-    output = folder / "teacher.safetensors"
-    train_teacher(
-        **files, output=output, history=folder / "teacher_history.csv", work=folder / "work",
-        settings=TeacherSettings(**SHORT), seed=0, threads=1, gpus=gpus, resident_mb=100,
-    )  # fmt: skip
-    return output
+    weights: Path = train_tiny_teacher(files, folder, gpus=gpus, **SHORT)
+    return weights
 
 
 def train_and_die(files: dict[str, Path], folder: Path, gpus: int) -> None:

@@ -58,7 +58,7 @@ def make_files(folder):
     return paths
 
 
-def train_tiny_teacher(files, folder, seed=0, threads=1, **changes):
+def train_tiny_teacher(files, folder, seed=0, threads=1, gpus=0, **changes):
     """Train a teacher; return its weights file."""
     output = folder / "teacher.safetensors"
     train_teacher(
@@ -69,7 +69,7 @@ def train_tiny_teacher(files, folder, seed=0, threads=1, **changes):
         seed=seed,
         work=folder / "work",
         threads=threads,
-        gpus=0,
+        gpus=gpus,
         resident_mb=100,
     )
     return output

@@ -2,7 +2,7 @@
 
 from math import ceil
 from textwrap import fill
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -106,6 +106,12 @@ def _experiment_style(experiments: list[str], experiment: str) -> tuple[str, str
     return PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
 
 
+def _experiment_handle(experiments: list[str], experiment: str, **style: Any) -> Line2D:
+    """Return the entry of an experiment in a legend."""
+    colour, marker = _experiment_style(experiments, experiment)
+    return Line2D([], [], color=colour, marker=marker, label=experiment, **style)
+
+
 def plot_dice(
     mean: NDArray[np.float64],
     low: NDArray[np.float64],
@@ -137,9 +143,7 @@ def plot_dice(
             color=colour, marker=marker, markersize=7, linestyle="none", elinewidth=1.6,
             capsize=3.5,
         )  # fmt: skip
-        handles.append(
-            Line2D([], [], color=colour, marker=marker, linestyle="none", label=experiment)
-        )
+        handles.append(_experiment_handle(experiments, experiment, linestyle="none"))
     lowest = np.append(np.fmin(mean, low)[~np.isnan(mean)], 0.9).min()
     # Unlike bars, points need no zero, so the axis starts at the next tenth below: differences stay
     # visible. The margin of 0.025 keeps points at both ends whole.
@@ -186,11 +190,8 @@ def plot_relations(relations: list[Relation], experiments: list[str]) -> bytes:
                 series.x[known], series.y[known], np.nan_to_num(series.half[known]), color=colour,
                 marker=marker, markersize=5, linewidth=1.3, elinewidth=1, capsize=2,
             )  # fmt: skip
-    handles = [
-        Line2D([], [], color=colour, marker=marker, markersize=5, label=name)
-        for name, (colour, marker) in ((n, _experiment_style(experiments, n)) for n in named)
-    ]
-    if handles:
+    if named:
+        handles = [_experiment_handle(experiments, name, markersize=5) for name in named]
         _draw_legend(figure, handles)
     return to_png(figure)
 
@@ -237,12 +238,12 @@ def plot_effort(
         axes.set_xlabel("annotation, seconds per image", fontsize=9, color=TEXT_COLOUR)
         axes.set_ylabel("Dice of the student, test", fontsize=9, color=TEXT_COLOUR)
     shown = {point.experiment for points in efforts.values() for point in points}
-    _draw_legend(figure, [
-        Line2D([], [], color=colour, marker=marker, linestyle="none", label=name)
-        for name, (colour, marker) in (
-            (name, _experiment_style(experiments, name)) for name in experiments if name in shown
-        )
-    ])  # fmt: skip
+    handles = [
+        _experiment_handle(experiments, name, linestyle="none")
+        for name in experiments
+        if name in shown
+    ]
+    _draw_legend(figure, handles)
     return to_png(figure)
 
 
@@ -277,8 +278,7 @@ def plot_training_curves(curves: list[Curve], experiments: list[str]) -> bytes:
     handles = []
     for name in experiments:
         if any(curve.experiment == name for curve in curves):
-            colour, marker = _experiment_style(experiments, name)
-            handles.append(Line2D([], [], color=colour, marker=marker, markersize=5, label=name))
+            handles.append(_experiment_handle(experiments, name, markersize=5))
     grey = "#7b8794"
     if not all(curve.teacher for curve in curves):
         handles.append(Line2D([], [], color=grey, linestyle="-", label="student"))

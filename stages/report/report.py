@@ -95,9 +95,12 @@ def _records(summary: pd.DataFrame) -> list[dict[str, Any]]:
     return cast(list[dict[str, Any]], summary.to_dict("records"))
 
 
+def _student_on_test(summary: pd.DataFrame) -> pd.DataFrame:
+    return summary[(summary["model"] == "student") & (summary["split"] == "test")]
+
+
 def headline_rows(summary: pd.DataFrame) -> list[list[str]]:
     """Return the cells of one data set: the student on test images, one row per experiment."""
-    student_test = summary[(summary["model"] == "student") & (summary["split"] == "test")]
     cells = {
         row["experiment"]: [
             row["experiment"],
@@ -108,7 +111,7 @@ def headline_rows(summary: pd.DataFrame) -> list[list[str]]:
             format_number(row["annotation_seconds_per_image"], 1),
             row["gaze"] or MISSING,
         ]
-        for row in _records(student_test)
+        for row in _records(_student_on_test(summary))
     }
     return [cells.get(name, [name, *[MISSING] * 9]) for name in summary["experiment"].unique()]
 
@@ -139,7 +142,7 @@ def all_rows(summary: pd.DataFrame, titles: dict[str, str]) -> list[list[str]]:
 def _dice_chart(
     summary: pd.DataFrame, titles: dict[str, str], experiments: list[str]
 ) -> Picture | None:
-    shown = summary[(summary["model"] == "student") & (summary["split"] == "test")]
+    shown = _student_on_test(summary)
     shown = shown[shown["dice_mean"].notna()]
     names = [name for name in titles if name in set(shown["dataset"])]
     if not names:
@@ -157,7 +160,7 @@ def _dice_chart(
 def _effort_chart(
     summary: pd.DataFrame, titles: dict[str, str], experiments: list[str]
 ) -> Picture | None:
-    shown = summary[(summary["model"] == "student") & (summary["split"] == "test")]
+    shown = _student_on_test(summary)
     shown = shown[shown["dice_mean"].notna() & (shown["annotation_seconds_per_image"] > 0)]
     efforts = {
         title: [
