@@ -27,12 +27,15 @@ from typing import Any
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# The training of seconds is the one of the tests.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 import torch  # noqa: E402
 from monai.inferers import SlidingWindowInferer  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
+from tiny_training import make_files, train_tiny_student, train_tiny_teacher  # noqa: E402
 
 from stages.core.resize import resize  # noqa: E402
 from stages.deploy import graph  # noqa: E402
@@ -42,6 +45,7 @@ from stages.training.samples import normalise  # noqa: E402
 
 SLICES, BATCH, SIZE = 16, 8, (128, 128)
 WIDTHS = (32, 64, 128, 256, 512, 32)
+DECODER_WIDTHS = (256, 128, 64, 32, 16)
 THRESHOLD = 0.5
 
 
@@ -83,28 +87,72 @@ def medians(methods: dict[str, Callable[[], object]], repeats: int) -> dict[str,
     return {name: float(np.median(values[1:])) for name, values in seconds.items()}
 
 
+def make_students(folder: Path) -> dict[str, models.Student]:
+    """Make a student of each kind: the published network, one on an encoder of timm, a trained one.
+
+    The first two have random weights.
+    """
+    kinds = {"U-Net": {"widths": WIDTHS}}
+    kinds["lite0"] = {"encoder": "tf_efficientnet_lite0", "decoder_widths": DECODER_WIDTHS}
+    students: dict[str, models.Student] = {}
+    for name, parts in kinds.items():
+        architecture = models.Architecture(
+            role="student", channels=1, size=SIZE, head_width=32, **parts
+        )
+        student = models.build(architecture, seed=0).eval()
+        assert isinstance(student, models.Student)
+        students[name] = student
+    files = make_files(folder)
+    trained = train_tiny_student(files, folder, train_tiny_teacher(files, folder))
+    return students | {"trained": models.load(trained, "student").eval()}
+
+
+def compare_with_onnx(student: models.Student, repeats: int) -> tuple[dict[str, float], float]:
+    """Return the median seconds of a batch in onnxruntime and in torch, and the largest difference.
+
+    The difference is of probabilities, over the sizes and batches of `graph.compare_onnx`.
+    """
+    network = graph.DeployedStudent(student).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "student.onnx")
+        graph.write_onnx(graph.trace(network, any_size=True), path, {}, any_size=True)
+        difference = graph.compare_onnx(network, path, any_size=True)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    images = network.example(BATCH, *network.size, seed=0)
+
+    @torch.no_grad()
+    def run_torch() -> object:
+        return network(images)
+
+    methods = {
+        "onnx": lambda: session.run(None, {graph.INPUT: images.numpy()}),
+        "torch": run_torch,
+    }
+    return medians(methods, repeats), difference
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    architecture = models.Architecture(
-        role="student", channels=1, size=SIZE, widths=WIDTHS, head_width=32
-    )
-    student = models.build(architecture, seed=0).eval()
-    assert isinstance(student, models.Student)
+    with tempfile.TemporaryDirectory() as folder:
+        students = make_students(Path(folder))
+    student = students["U-Net"]
     ensemble = Ensemble([student])
 
     print(f"{'':<34}{'ours':>10}{'other':>10}{'ratio':>8}   slices per second, one core")
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
 
-    def show(name: str, count: int, ours: float, other: float) -> None:
+    def show(name: str, count: int, ours: float, other: float, note: str = "") -> None:
         rows[name] = {
             "ours": round(count / ours, 2),
             "other": round(count / other, 2),
             "ratio": round(other / ours, 2),
         }
-        print(f"{name:<34}{count / ours:>10.2f}{count / other:>10.2f}{other / ours:>8.2f}")
+        print(f"{name:<34}{count / ours:>10.2f}{count / other:>10.2f}{other / ours:>8.2f}{note}")
 
     slices = draw_volume(SIZE[0])
     ours, other = partial(segment_ours, ensemble), partial(segment_monai, student)
@@ -114,24 +162,12 @@ def main() -> None:
         found = medians({"ours": partial(ours, slices), "other": partial(other, slices)}, repeats)
         show(f"{side} × {side}, MONAI's windows", count, found["ours"], found["other"])
 
-    network = graph.DeployedStudent(student).eval()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "student.onnx")
-        graph.write_onnx(graph.trace(network, any_size=True), path, {}, any_size=True)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-    images = np.stack(draw_volume(SIZE[0])[:BATCH]).transpose(0, 3, 1, 2).copy()
-    with torch.no_grad():
-        found = medians(
-            {
-                "onnx": lambda: session.run(None, {graph.INPUT: images}),
-                "torch": lambda: network(torch.from_numpy(images)),
-            },
-            arguments.repeats,
-        )
-    show("student.onnx, torch", BATCH, found["onnx"], found["torch"])
-    first, second, onnx = rows.values()
+    differences = {}
+    for name, network in students.items():
+        found, differences[name] = compare_with_onnx(network, arguments.repeats)
+        note = f"   differ by at most {differences[name]:.1e}"
+        show(f"student.onnx, torch: {name}", BATCH, found["onnx"], found["torch"], note)
+    first, second, *of_onnx = rows.values()
     print(
         json.dumps(
             {
@@ -141,7 +177,10 @@ def main() -> None:
                 "repeats": arguments.repeats,
                 "same_pixels": round(agreement, 6),
                 "full_resolution": second,
-                "onnx_against_torch": onnx,
+                "onnx_against_torch": {
+                    name: {**row, "largest_difference": differences[name]}
+                    for name, row in zip(students, of_onnx, strict=True)
+                },
             }
         )
     )
