@@ -28,8 +28,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from tests.faults import segmentations
 from tests.faults.folders import lost_bytes, read_folder, write_folder
 from tests.faults.pipeline import Pipeline, plan
+from tests.faults.segmentations import RTSTRUCT, SCANS, SEG
 from tests.workspace import Workspace, own_data_settings, tiny_config
 
 RAW, RESULTS = "data/mine", "results/mine"
@@ -362,6 +364,66 @@ RAW_CASES = [
 ]  # fmt: skip
 
 
+def segmentation_case(name: str, path: str, make: Make, *words: str, **more: Any) -> Case:
+    kind = "SEG" if path == SEG else "RTSTRUCT"
+    settings = {"layout": "folder", "split": "drawn", **more}
+    return Case(kind, name, make, "data.prepare", (path, *words, "to mend:"), 1,
+                {"raw": SCANS}, settings)  # fmt: skip
+
+
+OF_NO_IMAGE = "frames or contours, of no image of the folder"
+
+
+def segmentation_cases() -> list[Case]:
+    found = []
+    for path in (SEG, RTSTRUCT):
+        found += [
+            segmentation_case("empty file", path, segmentations.raw(path, lambda c: b""),
+                              f"{path}: file", "no DICM"),
+            segmentation_case("text", path, segmentations.raw(path, lambda c: b"no mask"),
+                              f"{path}: file", "no DICM"),
+            segmentation_case("cut short", path, segmentations.raw(path, lambda c: c[: len(c) // 2]
+                              ), "expected: "),
+            segmentation_case("damaged", path, segmentations.raw(path, lambda c: c[:1200] +
+                              b"\xff" * 200 + c[1400:]), "expected: "),
+            segmentation_case("wrong series", path, segmentations.of_others(path),
+                              f"{path}: images", OF_NO_IMAGE, "add the images on which it was"),
+            segmentation_case("other patient", path, segmentations.of_others(
+                              path, PatientName="Planted^Two", StudyInstanceUID="1.2.3",
+                              FrameOfReferenceUID="1.2.4"),
+                              f"{path}: images", OF_NO_IMAGE),
+            segmentation_case("no segments", path, segmentations.bad(
+                              path, segmentations.forget_segments), "found:    "),
+            segmentation_case("segment that no file has", path, segmentations.bad(
+                              path, lambda dataset: None), "foreground", "1 'Prostate'",
+                              foreground=[7]),
+        ]  # fmt: skip
+    return [
+        *found,
+        segmentation_case("wrong frame of reference", SEG, segmentations.bad(
+                          SEG, segmentations.leave_the_frame_of_reference), f"{SEG}: images",
+                          OF_NO_IMAGE),
+        segmentation_case("unknown segment of a frame", SEG, segmentations.bad(
+                          SEG, segmentations.name_unknown_segment), f"{SEG}: segment of frame 1",
+                          "found:    7", "expected: a segment that the file describes"),
+        segmentation_case("fewer pixels", SEG, segmentations.bad(
+                          SEG, lambda dataset: setattr(dataset, "PixelData", b"\1\1")),
+                          f"{SEG}: file", "expected: a readable DICOM segmentation"),
+        segmentation_case("wrong frame of reference", RTSTRUCT, segmentations.bad(
+                          RTSTRUCT, segmentations.move_contours),
+                          "ReferencedFrameOfReferenceUID of contour 1 of ROI 1 'Prostate'",
+                          ", that of the image t2 1.dcm"),
+        segmentation_case("unknown ROI", RTSTRUCT, segmentations.bad(
+                          RTSTRUCT, segmentations.name_unknown_roi), f"{RTSTRUCT}: file",
+                          "contours of ROI 7, which StructureSetROISequence lacks"),
+        segmentation_case("contour between two images", RTSTRUCT, segmentations.bad(
+                          RTSTRUCT, segmentations.lift_contours), "plane of contour 1", "1.2 mm"),
+        segmentation_case("open contour", RTSTRUCT, segmentations.bad(
+                          RTSTRUCT, lambda dataset: None, kind="OPEN_PLANAR"),
+                          "ContourGeometricType of contour 1", "found:    OPEN_PLANAR"),
+    ]  # fmt: skip
+
+
 def gaze_case(name: str, make: Make, *words: str, **more: Any) -> Case:
     words = words if more.get("status") == 0 else (GAZE, *words)
     return Case("recordings", name, make, "gaze.verify", words, **more)
@@ -615,8 +677,8 @@ FILE_SYSTEM_CASES = [
 ]  # fmt: skip
 
 CASES = [
-    *text_cases(), *value_cases(), *RAW_CASES, *GAZE_CASES, *TEXT_CASES, *VECTOR_CASES,
-    *h5_cases(), *WEIGHTS_CASES, *FILE_SYSTEM_CASES,
+    *text_cases(), *value_cases(), *RAW_CASES, *segmentation_cases(), *GAZE_CASES, *TEXT_CASES,
+    *VECTOR_CASES, *h5_cases(), *WEIGHTS_CASES, *FILE_SYSTEM_CASES,
 ]  # fmt: skip
 
 
@@ -702,6 +764,7 @@ def test_bad_input_gives_a_message_and_does_no_harm(complete, tally, case):
     assert status == case.status, printed
     for word in case.words:
         assert word in printed, printed
+    assert segmentations.PATIENT not in printed, printed
     assert not tally["tracebacks"] and not tally["bytes lost"], printed
     new = {path for path in found.keys() - before.keys() if not is_log(path)}
     assert not new or case.status == 0, new
