@@ -1,5 +1,6 @@
 """A student as one graph, image in and probability out: ONNX and torch.export."""
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -130,8 +131,11 @@ def write_onnx(
 
 def write_program(program: ExportedProgram, path: Path, about: Mapping[str, str]) -> None:
     """Write a traced network as torch.export does, with `about` as extra files."""
+    # Torch's own writer ends the whole process if the disk is full.
+    archive = io.BytesIO()
     with _quiet():
-        torch.export.save(program, path, extra_files=dict(about))
+        torch.export.save(program, archive, extra_files=dict(about))
+    path.write_bytes(archive.getbuffer())
 
 
 def _shapes(network: DeployedStudent, any_size: bool) -> list[tuple[int, int, int]]:

@@ -37,7 +37,8 @@ STAGES = (
     "evaluation.summarise", "evaluation.compare", "deploy.segment", "report.tabulate",
     "report.provenance", "report.report", "published.export_published", "data.fetch_lesions",
 )  # fmt: skip
-# An export takes a quarter of a minute for each fault; its folder appears in one step at the end.
+# An export takes a quarter of a minute for each fault; its folder appears in one step at the end,
+# and `test_export` fills the disk under each of its writers.
 NOT_TRIED = {"published.import_published", "deploy.export"}
 # One that writes a journal and a cache, one a file of weights. The others are slow.
 QUICK = ("text.explain", "training.encoder")

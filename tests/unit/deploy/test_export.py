@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -149,6 +150,21 @@ def test_a_graph_that_differs_is_no_output(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match=r"differs from torch by 0\.0002"):
         export(student, tmp_path / "exported")
     assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path):
+    class Tiny(torch.nn.Module):
+        def forward(self, image):
+            return image.sigmoid()[:, 0]
+
+    batch = {"image": {0: torch.export.Dim("batch")}}
+    program = torch.export.export(Tiny(), (torch.ones(2, 1, 32, 32),), dynamic_shapes=batch)
+    disk = Path("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        graph.write_program(program, disk, {"a": "b"})
+    with pytest.raises(OSError, match="No space left"):
+        graph.write_onnx(program, disk, {}, any_size=False)
 
 
 def test_nan_is_a_difference(tmp_path):
