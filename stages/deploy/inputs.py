@@ -119,10 +119,11 @@ class _Slice:
 
 
 def _read_slice(path: Path, parent: Path, stem: str) -> _Slice:
-    header = dicom.read_header(path)
+    dataset = dicom.open_dataset(path, [*dicom.HEADER_TAGS, "InstanceNumber"])
+    header = dicom.parse_header(path, dataset)
     series, geometry = header.series, header.geometry
     with files.report_read_errors(path, "a number as InstanceNumber"):
-        number = int(dicom.open_dataset(path, ["InstanceNumber"]).get("InstanceNumber") or 0)
+        number = int(dataset.get("InstanceNumber") or 0)
     if series and not _UID.fullmatch(series):
         # It becomes the name of a file.
         raise BadInput(

@@ -32,6 +32,8 @@ _TOLERANCES = {
     "ImageOrientationPatient": (0.0, 1e-3),
 }
 _UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+# The tags of a `Header`.
+HEADER_TAGS = ("PatientID", *_UIDS, *_TOLERANCES)
 # All slices of one series share these tags, that is all but the position.
 SERIES_TAGS = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 
@@ -176,11 +178,21 @@ def read_header(path: Path) -> Header:
     BadInput
         The file cannot be read.
     """
-    header = open_dataset(path, ["PatientID", *_UIDS, *_TOLERANCES])
+    return parse_header(path, open_dataset(path, [*HEADER_TAGS]))
+
+
+def parse_header(path: Path, dataset: pydicom.Dataset) -> Header:
+    """Return the header of the file `path`, which was opened with at least `HEADER_TAGS`.
+
+    Raises
+    ------
+    BadInput
+        A tag cannot be read.
+    """
     with files.report_read_errors(path, _EXPECTED_FILE):
-        patient_id = str(header.get("PatientID") or "").strip()
-        uids = [str(header.get(name) or "") for name in _UIDS]
-        return Header(path, patient_id, read_geometry(header), *uids)
+        patient_id = str(dataset.get("PatientID") or "").strip()
+        uids = [str(dataset.get(name) or "") for name in _UIDS]
+        return Header(path, patient_id, read_geometry(dataset), *uids)
 
 
 def read_geometry(*datasets: pydicom.Dataset) -> dict[str, NDArray[np.float64]]:
