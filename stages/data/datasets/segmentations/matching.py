@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 from pydicom.uid import (
     UID,
@@ -26,8 +27,7 @@ _SEG = (SegmentationStorage, UID("1.2.840.10008.5.1.4.1.1.66.7"))
 _MAX_NAMED = 5
 
 
-def _read_class(path: Path) -> str:
-    dataset = dicom.open_dataset(path, ["SOPClassUID"])
+def _read_class(path: Path, dataset: pydicom.Dataset) -> str:
     with files.report_read_errors(path, "a readable DICOM file"):
         return read_uid(dataset, "SOPClassUID")
 
@@ -40,7 +40,7 @@ def is_segmentation(path: Path) -> bool:
     BadInput
         The file cannot be read, or is a segmentation by surfaces.
     """
-    found = _read_class(path)
+    found = _read_class(path, dicom.open_dataset(path, ["SOPClassUID"]))
     if found == SurfaceSegmentationStorage:
         raise BadInput(
             path,
@@ -53,15 +53,17 @@ def is_segmentation(path: Path) -> bool:
 
 
 def _read_index(path: Path) -> Index:
-    if _read_class(path) == RTStructureSetStorage:
-        return rtstruct.read_index(path)
-    return seg.read_index(path)
+    dataset = dicom.open_dataset(path)
+    if _read_class(path, dataset) == RTStructureSetStorage:
+        return rtstruct.read_index(path, dataset)
+    return seg.read_index(path, dataset)
 
 
 def _open(path: Path) -> OpenFile:
-    if _read_class(path) == RTStructureSetStorage:
-        return rtstruct.StructFile(path)
-    return seg.SegFile(path)
+    dataset = dicom.open_dataset(path)
+    if _read_class(path, dataset) == RTStructureSetStorage:
+        return rtstruct.StructFile(path, dataset)
+    return seg.SegFile(path, dataset)
 
 
 @volumes.cache_last_two

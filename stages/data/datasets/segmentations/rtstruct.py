@@ -9,7 +9,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from stages.core.cli import BadInput
-from stages.data.datasets import dicom, files
+from stages.data.datasets import files
 from stages.data.datasets.dicom import Header
 from stages.data.datasets.segmentations.index import Index, check_plain, read_sequence, read_uid
 from stages.data.datasets.segmentations.polygons import fill_polygons
@@ -179,15 +179,14 @@ def _read_contours(
     return contours
 
 
-def read_index(path: Path) -> Index:
+def read_index(path: Path, dataset: pydicom.Dataset) -> Index:
     """Read which ROIs and contours the file holds, and to which images it refers.
 
     Raises
     ------
     BadInput
-        The file cannot be read, is encrypted, has no ROI, or holds damaged contours.
+        A tag cannot be read, or the file is encrypted, has no ROI, or holds damaged contours.
     """
-    dataset = dicom.open_dataset(path)
     check_plain(path, dataset)
     with files.report_read_errors(path, _EXPECTED):
         items = read_sequence(dataset, "StructureSetROISequence")
@@ -216,8 +215,8 @@ def read_index(path: Path) -> Index:
 class StructFile:
     """The contours of a file."""
 
-    def __init__(self, path: Path) -> None:
-        self._contours = read_index(path).items
+    def __init__(self, path: Path, dataset: pydicom.Dataset) -> None:
+        self._contours = read_index(path, dataset).items
 
     def draw(self, segment: int, items: Iterable[int], image: Header) -> NDArray[np.bool_]:
         """Return the (H, W) mask of an ROI in an image.

@@ -147,15 +147,15 @@ def _check_supported(path: Path, dataset: pydicom.Dataset) -> None:
     dicom.check_transfer_syntax(path, dataset)
 
 
-def read_index(path: Path) -> Index:
+def read_index(path: Path, dataset: pydicom.Dataset) -> Index:
     """Read which segments the file holds, and to which images it refers.
 
     Raises
     ------
     BadInput
-        The file cannot be read, is encrypted or of another type, or a frame has no known segment.
+        A tag cannot be read, the file is encrypted or of another type, or a frame has no known
+        segment.
     """
-    dataset = dicom.open_dataset(path)
     _check_supported(path, dataset)
     with files.report_read_errors(path, _EXPECTED):
         segments = _read_segments(dataset)
@@ -205,15 +205,15 @@ def _unknown_segment(
 class SegFile:
     """A file in memory; decodes the frames that are asked for. Threads may share it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._index = read_index(path)
+    def __init__(self, path: Path, dataset: pydicom.Dataset) -> None:
+        self._path, self._dataset = path, dataset
+        self._index = read_index(path, dataset)
         self._lock = Lock()
 
     @cached_property
     def _segmentation(self) -> Any:
         with files.report_read_errors(self._path, _EXPECTED):
-            return Segmentation.from_dataset(dicom.open_dataset(self._path), copy=False)
+            return Segmentation.from_dataset(self._dataset, copy=False)
 
     def _decode(self, frame: int) -> NDArray[Any]:
         """Decode a frame, from 1."""
