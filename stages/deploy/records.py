@@ -22,6 +22,7 @@ from stages.core.cli import BadInput
 
 Content = Literal["mask", "probability", "uncertainty"]
 CREATOR = "gaze-to-insight"
+# The version of the package, too: pyproject.toml reads it here.
 VERSION = "0.1.0"
 PNG_TEXT = "record"
 NIFTI_COMMENT = 6
