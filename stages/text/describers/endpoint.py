@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +23,7 @@ from stages.text.describers.request import (
     avoid_names,
     find_refused_words,
     make_body,
+    make_message,
     make_names,
 )
 
@@ -180,10 +181,10 @@ class EndpointModel:
     def _ask_with_retries(
         self, question: Question, attempt: int, rng: np.random.Generator, stop: threading.Event
     ) -> str | Unanswered | _RefusedQuestion:
-        refused: set[str] = set()
+        message, refused = make_message(question), set[str]()
         for n_retries in range(self._endpoint.retries + 1):
             try:
-                return self._ask(question, attempt, refused)
+                return self._ask(message, attempt, refused)
             except RetryableError as failure:
                 last = failure
             if last.retry_after > MAX_RETRY_AFTER_S:
@@ -211,7 +212,7 @@ class EndpointModel:
         return Unanswered(f"{last} (tried {n_retries + 1} times)")
 
     def _ask(
-        self, question: Question, attempt: int, refused: set[str]
+        self, message: Mapping[str, Any], attempt: int, refused: set[str]
     ) -> str | Unanswered | _RefusedQuestion:
         """Send a request, and again without each field that a refusal names.
 
@@ -220,7 +221,7 @@ class EndpointModel:
         first_refusal = None
         names = avoid_names(self._names, refused)
         while names is not None:
-            body = make_body(question, self._settings, attempt, self._schema, names)
+            body = make_body(message, self._settings, attempt, self._schema, names)
             outcome = self._handle_reply(self._connection.post(body))
             if not isinstance(outcome, _RefusedQuestion):
                 if refused:

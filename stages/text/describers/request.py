@@ -29,22 +29,8 @@ def make_names(settings: ExplainSettings) -> Names:
     return settings.names.model_dump() | {"response_format": response_format}
 
 
-def make_body(
-    question: Question,
-    settings: ExplainSettings,
-    attempt: int,
-    schema: dict[str, Any],
-    names: Names,
-) -> bytes:
-    """Make the body of a request: the text and the picture, as PNG in a data URL, of one user.
-
-    Parameters
-    ----------
-    attempt
-        Counts from 0; it is added to the seed.
-    schema
-        JSON schema of the answers, for the field `response_format`.
-    """
+def make_message(question: Question) -> dict[str, Any]:
+    """Make the message of one user: the text, and the picture as PNG in a data URL."""
     png = io.BytesIO()
     Image.fromarray(question.picture).save(png, "PNG")
     url = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode("ascii")
@@ -52,6 +38,27 @@ def make_body(
         {"type": "text", "text": question.text},
         {"type": "image_url", "image_url": {"url": url}},
     ]
+    return {"role": "user", "content": content}
+
+
+def make_body(
+    message: Mapping[str, Any],
+    settings: ExplainSettings,
+    attempt: int,
+    schema: dict[str, Any],
+    names: Names,
+) -> bytes:
+    """Make the body of a request.
+
+    Parameters
+    ----------
+    message
+        As `make_message` returns it.
+    attempt
+        Counts from 0; it is added to the seed.
+    schema
+        JSON schema of the answers, for the field `response_format`.
+    """
     json_schema = {"name": "explanation", "strict": True, "schema": schema}
     values = {
         "temperature": settings.temperature,
@@ -59,8 +66,7 @@ def make_body(
         "seed": settings.seed + attempt,
         "response_format": {"type": "json_schema", "json_schema": json_schema},
     }
-    messages = [{"role": "user", "content": content}]
-    fields: dict[str, Any] = {"model": settings.model, "messages": messages}
+    fields: dict[str, Any] = {"model": settings.model, "messages": [message]}
     fields |= {names[field]: value for field, value in values.items() if names[field]}
     return json.dumps(fields).encode()
 
