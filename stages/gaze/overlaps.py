@@ -132,35 +132,12 @@ def _join(file: Path, fixations: pd.DataFrame) -> pd.DataFrame:
     """Join and cut the fixations that overlap within a reading; see `count_once`."""
     order = np.lexsort((fixations["start_ms"], fixations["reading"]))
     ordered = fixations.iloc[order]
-    start, duration = ordered["start_ms"].to_numpy(), ordered["duration_ms"].to_numpy()
-    reading = ordered["reading"].to_numpy()
-    overlap = np.where(reading[1:] == reading[:-1], start[:-1] + duration[:-1] - start[1:], 0.0)
-    half = overlap >= np.minimum(duration[1:], duration[:-1]) / 2
-    distance = np.abs(np.diff(ordered[["x", "y"]].to_numpy(), axis=0)).max(axis=1)
-    # A distance to a lost position is NaN, and not larger.
-    apart = half & (distance > _NEAR)
-    if apart.sum() > max(1, _MAX_APART * len(fixations)):
-        row = int(apart.argmax())
-        raise BadInput(
-            file,
-            name_lines(ordered.index[row : row + 2].sort_values()),
-            found=f"{apart.sum()} of {len(fixations)} fixations of one image at the time of "
-            "another one, but at another place",
-            expected="one fixation of each reader at a time",
-            mend=f"{_READERS}; if they are of both eyes, choose one in recording.rows",
-        )
-    chain = np.concatenate([[0], np.cumsum(~(half & ~apart))])
-    longest = np.lexsort((np.arange(len(chain)), -duration, chain))
-    kept = np.sort(longest[np.diff(chain[longest], prepend=-1) > 0])
-    joined = np.setdiff1d(np.arange(len(chain)), kept)
-    ordered, start, reading = ordered.iloc[kept], start[kept], reading[kept]
-    end = start + duration[kept]
-    # The next start limits the end; within a reading the starts increase.
-    limit = np.where(reading[1:] == reading[:-1], start[1:], np.inf)
-    late = np.append(end[:-1] - limit > _ROUNDING_MS, False)
-    end[:-1] = np.where(late[:-1], limit, end[:-1])
+    kept = _find_longest(ordered, _find_same(file, ordered))
+    joined = ordered.index.delete(kept)
+    order, ordered = order[kept], ordered.iloc[kept]
+    ordered, late = _cut(ordered)
     if changed := len(joined) + int(late.sum()):
-        lines = fixations.iloc[order].index[joined].append(ordered.index[late]).sort_values()
+        lines = joined.append(ordered.index[late]).sort_values()
         log.warning(
             "%s: %d of %d fixations overlap another one of the same image in time (%s): both eyes, "
             "or a row for each sample? Of two at one place the longer one counts; otherwise the "
@@ -168,9 +145,55 @@ def _join(file: Path, fixations: pd.DataFrame) -> pd.DataFrame:
             "recording.columns.index (rows of one fixation); %s",
             file, changed, len(fixations), name_lines(lines), _READERS,
         )  # fmt: skip
-    ordered = ordered.assign(duration_ms=np.where(late, end - start, ordered["duration_ms"]))
-    ordered = ordered.iloc[np.argsort(order[kept])]
+    ordered = ordered.iloc[np.argsort(order)]
     return ordered[ordered["duration_ms"] > 0]
+
+
+def _find_same(file: Path, ordered: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return (F - 1,) whether a fixation is the one before it: at its time and at its place.
+
+    Raises
+    ------
+    BadInput
+        Too many are at the time of the one before, but at another place.
+    """
+    start, duration, reading = (
+        ordered[name].to_numpy() for name in ("start_ms", "duration_ms", "reading")
+    )
+    overlap = np.where(reading[1:] == reading[:-1], start[:-1] + duration[:-1] - start[1:], 0.0)
+    half = overlap >= np.minimum(duration[1:], duration[:-1]) / 2
+    distance = np.abs(np.diff(ordered[["x", "y"]].to_numpy(), axis=0)).max(axis=1)
+    # A distance to a lost position is NaN, and not larger.
+    apart = half & (distance > _NEAR)
+    if apart.sum() > max(1, _MAX_APART * len(ordered)):
+        row = int(apart.argmax())
+        raise BadInput(
+            file,
+            name_lines(ordered.index[row : row + 2].sort_values()),
+            found=f"{apart.sum()} of {len(ordered)} fixations of one image at the time of "
+            "another one, but at another place",
+            expected="one fixation of each reader at a time",
+            mend=f"{_READERS}; if they are of both eyes, choose one in recording.rows",
+        )
+    return half & ~apart
+
+
+def _find_longest(ordered: pd.DataFrame, same: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the position of the longest (of equal ones the first) of each chain of same ones."""
+    chain = np.concatenate([[0], np.cumsum(~same)])
+    longest = np.lexsort((np.arange(len(chain)), -ordered["duration_ms"].to_numpy(), chain))
+    return np.sort(longest[np.diff(chain[longest], prepend=-1) > 0])
+
+
+def _cut(ordered: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """End each fixation where the next of its reading begins; also return which ended later."""
+    start, duration, reading = (
+        ordered[name].to_numpy() for name in ("start_ms", "duration_ms", "reading")
+    )
+    # Within a reading the starts increase.
+    limit = np.append(np.where(reading[1:] == reading[:-1], start[1:], np.inf), np.inf)
+    late = start + duration - limit > _ROUNDING_MS
+    return ordered.assign(duration_ms=np.where(late, limit - start, duration)), late
 
 
 def _check_eyes(file: Path, fixations: pd.DataFrame) -> None:
