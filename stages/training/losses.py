@@ -128,7 +128,12 @@ def feature_alignment(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
 
 
 def consistency(
-    logits: Tensor, target: Tensor, threshold: float, *, weighted: bool = True
+    logits: Tensor,
+    target: Tensor,
+    threshold: float,
+    *,
+    weighted: bool = True,
+    dice_weight: float = 0,
 ) -> Tensor:
     """CWC: negative log-likelihood of the teacher's class, weighted by its confidence.
 
@@ -150,6 +155,8 @@ def consistency(
         τ in [0.5, 1).
     weighted
         If False, w = 1: plain consistency, to which the published formula is equal.
+    dice_weight
+        Times this, the Dice loss of the teacher's class over the pixels with c ≥ τ is added.
 
     Returns
     -------
@@ -158,7 +165,9 @@ def consistency(
     confidence, label = target.detach().max(dim=1)
     nll = functional.cross_entropy(logits, label, reduction="none")
     weight = 2 * confidence - 1 if weighted else torch.ones_like(confidence)
-    return weighted_mean(weight * nll, confidence >= threshold)
+    confident = confidence >= threshold
+    loss = weighted_mean(weight * nll, confident)
+    return loss + dice_weight * soft_dice(logits, label, confident) if dice_weight else loss
 
 
 def ramp_up(iteration: int, length: int) -> float:

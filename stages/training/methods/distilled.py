@@ -12,7 +12,7 @@ from stages.core.processes import gather_batch, local_batch
 from stages.networks import models
 from stages.settings.training import StudentSettings
 from stages.training import augment, loop
-from stages.training.losses import consistency, feature_alignment, label_loss, ramp_up, soft_dice
+from stages.training.losses import consistency, feature_alignment, label_loss, ramp_up
 from stages.training.masking import disagreement_mask
 from stages.training.methods import pixel_labels
 from stages.training.samples import Batch
@@ -86,12 +86,12 @@ def make_model_and_step(
         )
         afc = feature_alignment(output.features, features)
         cwc = consistency(
-            perturbed_logits, mixed_target, settings.cwc_threshold, weighted=settings.cwc_weighted
+            perturbed_logits,
+            mixed_target,
+            settings.cwc_threshold,
+            weighted=settings.cwc_weighted,
+            dice_weight=settings.dice_weight,
         )
-        if settings.dice_weight:
-            confident = mixed_target.amax(dim=1) >= settings.cwc_threshold
-            foreground = mixed_target[:, 1] > mixed_target[:, 0]
-            cwc = cwc + settings.dice_weight * soft_dice(perturbed_logits, foreground, confident)
         ramp = ramp_up(iteration, settings.ramp_iterations)
         loss = gaze + ramp * (settings.afc_weight * afc + settings.cwc_weight * cwc)
         return {

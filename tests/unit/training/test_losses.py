@@ -228,6 +228,10 @@ def test_consistency_weights_by_confidence_or_not():
     plain = consistency(logits, target, 0.8, weighted=False)
     assert plain.item() == pytest.approx(-(math.log(0.7) + math.log(0.6)) / 2)
     assert plain.item() == pytest.approx(0.43375, abs=1e-5)
+    # The Dice loss of the teacher's class, on the two confident pixels: t = 1, 0; p = 0.7, 0.4;
+    # Σ |p − t| / (Σ p + Σ t + 1) = 0.7 / 3.1 = 0.22581
+    with_dice = consistency(logits, target, 0.8, dice_weight=2)
+    assert with_dice.item() == pytest.approx(0.29592 + 2 * 0.22581, abs=2e-5)
 
 
 @pytest.mark.parametrize("weighted", [True, False])
