@@ -175,7 +175,7 @@ def _find_same(file: Path, ordered: pd.DataFrame) -> NDArray[np.bool_]:
             expected="one fixation of each reader at a time",
             mend=f"{_READERS}; if they are of both eyes, choose one in recording.rows",
         )
-    return half & ~apart
+    return np.asarray(half & ~apart)
 
 
 def _find_longest(ordered: pd.DataFrame, same: NDArray[np.bool_]) -> NDArray[np.int64]:
