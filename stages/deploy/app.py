@@ -41,8 +41,9 @@ CHUNK = 1024**2
 TIMEOUT = 60
 # Inline script and style of our own page, marked with a random word; all else only from here.
 CSP = (
-    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+    "img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -251,14 +252,18 @@ class _Handler(BaseHTTPRequestHandler):
                 raise Stopped
             if path == "segment":
                 case.clear()
-                upload, _ = self._receive(length, case.images)
+                upload, files = self._receive(length, case.images)
+                if not files:
+                    raise BadInput(
+                        "upload", "images", found="no file",
+                        expected="pictures, DICOM or NIfTI files", mend="choose or drop some",
+                    )  # fmt: skip
                 case.segment([case.images], upload.format)
             else:
                 case.clear_recording()
                 upload, files = self._receive(length, case.recording)
                 case.add_recording(files, upload.settings)
-            described = case.describe()
-        self._send_json(described)
+        self._send_json({})
 
     def _check_length(self) -> int:
         length = self.headers.get("Content-Length", "")

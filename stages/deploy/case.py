@@ -16,15 +16,12 @@ from stages.deploy.inference import Maps
 from stages.deploy.segment import Format, Job, Students, write_masks
 from stages.deploy.views import draw_views
 from stages.evaluation.evaluate import THRESHOLD
+from stages.evaluation.predict import BATCH_SIZE
 from stages.gaze.pseudomasks import GazeMaps, GazeSample, make_maps
 from stages.gaze.recordings import Scanpath
 from stages.gaze.scans import has_gaze, read_recorded_gaze
 from stages.settings.gaze import GazeSettings
 from stages.settings.recording import MAP_FORMATS, RecordingSettings
-
-# The network sees four views of each slice; few at once keep the memory small and the count of
-# finished slices moving.
-BATCH_SIZE = 4
 
 
 class Stopped(Exception):
@@ -106,7 +103,7 @@ class Case:
         text = str(problem)
         for folder in (self.images, self.recording, self._masks, self._folder):
             text = text.replace(f"{folder}/", "")
-        return text.replace(str(self.images), "the images")
+        return text
 
     def segment(self, images: list[Path], format: Format) -> None:
         """Segment images, and show them.
