@@ -54,7 +54,7 @@ bench: $(VENV)/installed
 
 # Resolves the version ranges of pyproject.toml to exact versions with hashes.
 lock:
-	uv pip compile --quiet --generate-hashes --no-header --extra dev --python-version 3.11 \
+	uv pip compile --quiet --generate-hashes --no-header --all-extras --python-version 3.11 \
 		--python-platform x86_64-manylinux_2_28 pyproject.toml --output-file envs/lock.txt
 
 # What the models of the configuration say: for editors, and as a page.

@@ -18,6 +18,7 @@ from stages.settings.report import (
     ReportDataset,
     ReportHistory,
     ReportSettings,
+    ReportTable,
     ReportTraining,
     TabulateSettings,
 )
@@ -48,6 +49,11 @@ def _report_datasets(config: Config, datasets: Sequence[str]) -> list[ReportData
     ]
 
 
+def _shown_tables(config: Config, datasets: Sequence[str]) -> list[tuple[str, str]]:
+    """List each data set with each comparison that its report shows."""
+    return [(dataset, table) for dataset in datasets for table in config.dataset(dataset).tables]
+
+
 def report_inputs(config: Config, datasets: Sequence[str]) -> dict[str, list[str]]:
     """Name the files that a report shows: pictures of the first seed, curves of every seed."""
     shown = trainings(config, datasets, config.seeds[:1])
@@ -64,6 +70,9 @@ def report_inputs(config: Config, datasets: Sequence[str]) -> dict[str, list[str
             for training, network in _trained_networks(config, every)
             for file in training_files(f"{network}_history.csv", [training])
         ],
+        "tables": [
+            f"results/{dataset}/{table}.csv" for dataset, table in _shown_tables(config, datasets)
+        ],
     }
 
 
@@ -77,6 +86,10 @@ def report_settings(config: Config, datasets: Sequence[str]) -> str:
         histories=[
             ReportHistory(**training._asdict(), network=network)
             for training, network in _trained_networks(config, every)
+        ],
+        tables=[
+            ReportTable(dataset=dataset, name=table)
+            for dataset, table in _shown_tables(config, datasets)
         ],
     ).model_dump_json()
 
@@ -134,16 +147,26 @@ def jobs_behind(config: Config, chosen: Sequence[Training], *, shown: bool) -> l
     return jobs
 
 
+def _report_jobs(config: Config, datasets: Sequence[str]) -> list[Job]:
+    """List the jobs behind the sections of a report."""
+    tables = _shown_tables(config, datasets)
+    chosen = trainings(config, datasets, config.seeds)
+    compared = [table_trainings(config, table, [dataset]) for dataset, table in tables]
+    chosen = list(dict.fromkeys([*chosen, *chain.from_iterable(compared)]))
+    return [
+        *jobs_behind(config, chosen, shown=True),
+        *(Job("compare", {"dataset": dataset, "table": table}) for dataset, table in tables),
+    ]
+
+
 def dataset_report_jobs(config: Config, dataset: str) -> list[Job]:
     """List the jobs behind the report on one data set."""
-    chosen = trainings(config, [dataset], config.seeds)
-    return [*jobs_behind(config, chosen, shown=True), Job("summarise", {"dataset": dataset})]
+    return [*_report_jobs(config, [dataset]), Job("summarise", {"dataset": dataset})]
 
 
 def joint_report_jobs(config: Config) -> list[Job]:
     """List the jobs behind the report on all data sets of `summary`."""
-    chosen = trainings(config, config.summary, config.seeds)
-    return [*jobs_behind(config, chosen, shown=True), Job("summarise_together", {})]
+    return [*_report_jobs(config, config.summary), Job("summarise_together", {})]
 
 
 def table_jobs(config: Config, table: str) -> list[Job]:

@@ -96,7 +96,7 @@ rule report:
         "python -m stages.report.report --summary {input.summary:q} --provenance {input.provenance:q}"
         " --prepared {input.prepared:q} --gaze {input.gaze:q} --quality {input.quality:q}"
         " --explanations {input.explanations:q} --predictions {input.predictions:q}"
-        " --metrics {input.metrics:q} --histories {input.histories:q}"
+        " --metrics {input.metrics:q} --histories {input.histories:q} --tables {input.tables:q}"
         " --output {output.report:q} --figures {output.figures:q} --settings {params.settings:q}"
         " --code {params.code} --log {log:q}"
 

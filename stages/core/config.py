@@ -102,6 +102,11 @@ class DatasetSettings(Defaults):
         min_length=1,
         description="experiments that its target runs",
     )
+    tables: tuple[Name, ...] = Field(
+        default=(),
+        description="comparisons of `tables` that its report shows; its target runs their "
+        "experiments, too",
+    )
     threads: int = Field(default=4, ge=1, description="CPU threads of a training job")
     gpus: int = Field(
         default=1,
@@ -178,8 +183,8 @@ class Config(Settings):
 
     def experiments_of(self, dataset: str) -> list[str]:
         """List the experiments that a data set may train: its own, and those of tables."""
-        tables = self.tables.values() if dataset in self.summary else ()
-        compared = (table.rows for table in tables)
+        names = self.tables if dataset in self.summary else self.datasets[dataset].tables
+        compared = (self.tables[name].rows for name in names if name in self.tables)
         named = chain(self.datasets[dataset].experiments, *compared)
         return [name for name in dict.fromkeys(named) if name in self.experiments]
 
@@ -205,7 +210,8 @@ class Config(Settings):
         ------
         ConfigError
             The combination is impossible; cannot happen for a parsed config if the data set lists
-            the experiment, or if the data set is in `summary` and a table has the experiment.
+            the experiment, or if a table has it that the data set lists or, for a data set of
+            `summary`, any table.
         """
         merged = _merge(_explicit_values(self.defaults), _explicit_values(self.datasets[dataset]))
         merged = _merge(merged, _explicit_values(self.experiments[name]))
@@ -369,6 +375,8 @@ def _check_combinations(config: Config) -> Iterable[str]:
             yield f"{path}: the name is a target of the workflow; choose another"
         yield from _check_unique(f"{path}.experiments", part.experiments)
         yield from _check_names(f"{path}.experiments", part.experiments, config.experiments)
+        yield from _check_unique(f"{path}.tables", part.tables)
+        yield from _check_names(f"{path}.tables", part.tables, config.tables)
         try:
             dataset = config.dataset(name)
         except ConfigError as error:

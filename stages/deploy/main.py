@@ -34,8 +34,17 @@ def main(argv: list[str] | None = None) -> None:
         parser.add_argument("command", choices=COMMANDS)
         parser.parse_args(argv)
         return
-    module, function, _ = COMMANDS[argv[0]]
-    cli.run(getattr(import_module(module), function), argv[1:], f"{NAME} {argv[0]}")
+    name, function, _ = COMMANDS[argv[0]]
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] == "stages":
+            raise
+        sys.exit(
+            f"{NAME} {argv[0]}: the package {error.name} is not installed; "
+            f"install it, for example by pip install '.[{argv[0]}]' in the project's folder"
+        )
+    cli.run(getattr(module, function), argv[1:], f"{NAME} {argv[0]}")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,16 @@ class LevelRow(NamedTuple):
     dice: str
 
 
+class Comparison(NamedTuple):
+    """A table that compares experiments on a data set."""
+
+    name: str
+    # The experiment with which the others are compared.
+    reference: str
+    # HTML.
+    table: str
+
+
 class Section(NamedTuple):
     """The part of the page about one data set."""
 
@@ -101,6 +111,7 @@ class Section(NamedTuple):
     outcome_chart: Picture | None
     outcome_caption: str
     has_masks: bool
+    comparisons: list[Comparison]
     training_curves: Picture | None
     attention_samples: list[SampleFigure]
     # Empty: the predictions hold no attention.
@@ -375,6 +386,13 @@ ICCV 2017); a point 22.1 s and a scribble 34.9 s per photograph of PASCAL VOC (B
 {% endfor %}
 </tbody></table></div>
 </div>
+
+{% for comparison in section.comparisons %}
+<h3>Comparison: {{ comparison.name }}</h3>
+<p class="hint">The students on test images. Each experiment is trained once per seed and compared
+with <strong>{{ comparison.reference }}</strong>. {{ section.simulated_note }}</p>
+{{ comparison.table | safe }}
+{% endfor %}
 
 <h3><span class="tag">Figure A{{ number }}</span>From gaze to pseudomask</h3>
 <p class="hint">{{ section.gaze_caption }}

@@ -10,6 +10,7 @@ import pandas as pd
 from stages.core import cli, io
 from stages.evaluation.summarise import COLUMNS
 from stages.report import charts
+from stages.report.comparison import make_comparison
 from stages.report.page import (
     MISSING,
     Page,
@@ -47,7 +48,7 @@ def _check_settings(settings: ReportSettings, counts: dict[str, tuple[int, int]]
     names = [dataset.name for dataset in settings.datasets]
     if len(set(names)) < len(names):
         fail("datasets", names, "each data set once", "delete one of the two")
-    for field in ("trainings", "histories"):
+    for field in ("trainings", "histories", "tables"):
         for entry in getattr(settings, field):
             if entry.dataset not in names:
                 fail(field, entry.dataset, f"one of {names}", "add the data set and its files")
@@ -184,6 +185,7 @@ def _name_inputs(
     per_dataset: dict[str, list[Path]],
     per_training: dict[str, list[Path]],
     histories: list[Path],
+    tables: list[Path],
     settings: ReportSettings,
 ) -> dict[str, Path]:
     """Return a readable name of each input file → the file, for the provenance of the page."""
@@ -196,6 +198,8 @@ def _name_inputs(
             named[f"{t.dataset} {t.experiment} seed{t.seed} {role}"] = file
     for h, file in zip(settings.histories, histories, strict=True):
         named[f"{h.dataset} {h.experiment} seed{h.seed} {h.network}_history"] = file
+    for compared, file in zip(settings.tables, tables, strict=True):
+        named[f"{compared.dataset} table {compared.name}"] = file
     return named
 
 
@@ -209,6 +213,7 @@ def report(
     predictions: list[Path],
     metrics: list[Path],
     histories: list[Path],
+    tables: list[Path],
     output: Path,
     figures: Path,
     settings: ReportSettings,
@@ -216,8 +221,9 @@ def report(
     """Write one HTML page that contains its pictures and loads no other file.
 
     The page begins with the tables of the summary and two charts. Then it shows for each data set
-    its numbers, three training images from gaze to pseudomask, the quality of the gaze (`quality`:
-    each gaze_quality.csv), three test images with the predictions, what the results depend on, the
+    its numbers, comparisons of experiments (`tables`: each table of `compare` that it is to show),
+    three training images from gaze to pseudomask, the quality of the gaze (`quality`: each
+    gaze_quality.csv), three test images with the predictions, what the results depend on, the
     training curves and, if the predictions hold it, the attention to the text. It ends with the
     provenance of each result. The folder `figures` gets each picture as a PNG file. The same files
     give the same bytes.
@@ -233,7 +239,10 @@ def report(
         settings,
         {role: (len(files), len(settings.datasets)) for role, files in per_dataset.items()}
         | {role: (len(files), len(settings.trainings)) for role, files in per_training.items()}
-        | {"histories": (len(histories), len(settings.histories))},
+        | {
+            "histories": (len(histories), len(settings.histories)),
+            "tables": (len(tables), len(settings.tables)),
+        },
     )
     table = _read_summary(summary, settings.datasets)
     titles = {dataset.name: dataset.title for dataset in settings.datasets}
@@ -255,12 +264,19 @@ def report(
             for entry in zip(settings.histories, histories, strict=True)
             if entry[0].dataset == dataset.name
         ]
+        comparisons = [
+            make_comparison(dataset, entry.name, file)
+            for entry, file in zip(settings.tables, tables, strict=True)
+            if entry.dataset == dataset.name
+        ]
         sections.append(
-            make_section(dataset, dataset_files, trainings, dataset_histories, experiments)
+            make_section(
+                dataset, dataset_files, trainings, dataset_histories, comparisons, experiments
+            )
         )
 
     simulated = [section.title for section in sections if section.simulated_note]
-    inputs = _name_inputs(summary, per_dataset, per_training, histories, settings)
+    inputs = _name_inputs(summary, per_dataset, per_training, histories, tables, settings)
     page_provenance = io.provenance("report", inputs, settings)
     page = Page(
         headline=[

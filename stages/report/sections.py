@@ -15,7 +15,14 @@ from stages.evaluation.evaluate import PROBABILITY_DATASETS, THRESHOLD
 from stages.evaluation.summarise import mean_dwell_seconds
 from stages.gaze.quality import level_columns
 from stages.report import attention, charts, figures, gaze_quality, outcomes
-from stages.report.page import MISSING, Picture, SampleFigure, Section, format_number
+from stages.report.page import (
+    MISSING,
+    Comparison,
+    Picture,
+    SampleFigure,
+    Section,
+    format_number,
+)
 from stages.report.trainings import TrainingFiles, find_rows, read_test_dice
 from stages.settings.predict import ATTENTION_DATASETS
 from stages.settings.report import ReportDataset, ReportHistory
@@ -241,6 +248,7 @@ def make_section(
     files: tuple[Path, Path, Path, Path],
     trainings: list[TrainingFiles],
     histories: list[tuple[ReportHistory, Path]],
+    comparisons: list[Comparison],
     experiments: list[str],
 ) -> Section:
     """Make the section of one data set.
@@ -253,6 +261,8 @@ def make_section(
         Its prepared.h5, gaze.h5, gaze_quality.csv and explanations.h5.
     trainings, histories
         Its trainings and histories, with their files.
+    comparisons
+        Tables about it.
     experiments
         All experiments of the page; the position decides the colour.
 
@@ -300,6 +310,7 @@ def make_section(
             outcome_chart=outcome_chart,
             outcome_caption=outcome_caption,
             has_masks=bool(prepared["has_mask"][()].any()),
+            comparisons=comparisons,
             training_curves=_training_curves(histories, experiments),
             attention_samples=attention_samples,
             attention_caption=attention_caption,

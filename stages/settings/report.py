@@ -27,6 +27,13 @@ class ReportHistory(ReportTraining):
     network: Literal["teacher", "student"]
 
 
+class ReportTable(Settings):
+    """One comparison of experiments on a data set."""
+
+    dataset: str
+    name: str
+
+
 class ReportSettings(Settings):
     """Descriptions of the input files of a report."""
 
@@ -39,6 +46,9 @@ class ReportSettings(Settings):
     )
     histories: tuple[ReportHistory, ...] = Field(
         description="the network of each history, in order"
+    )
+    tables: tuple[ReportTable, ...] = Field(
+        default=(), description="the comparison of each table, in order"
     )
 
 

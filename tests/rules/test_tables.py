@@ -1,5 +1,7 @@
 """Comparisons of experiments over seeds: their jobs, and the run of a small one."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -70,6 +72,29 @@ def test_another_seed_of_the_table_resamples_and_trains_nothing(finished):
     assert finished.planned_rules("bounds") == {
         "compare", "compare_together", "tabulate", "provenance_table", "bounds",
     }  # fmt: skip
+
+
+def test_a_report_shows_the_tables_of_its_data_set(finished):
+    # The table has been made; the report adds what it shows itself.
+    finished.config["datasets"]["demo_isic"]["tables"] = ["bounds"]
+    finished.save_config()
+    assert "student" not in finished.planned_rules("demo_isic")
+    finished.must_run("demo_isic")
+    page = (finished.folder / "results/demo_isic/report.html").read_text()
+    assert "Comparison: bounds" in page
+    provenance = json.loads((finished.folder / "results/demo_isic/provenance.json").read_text())
+    assert {
+        "results/demo_isic/bounds.csv",
+        "results/demo_isic/supervised/seed1/metrics.csv",
+    } <= set(provenance)
+
+
+def test_a_table_of_one_data_set_needs_no_summary(tmp_path):
+    config = small_config()
+    config["summary"] = []
+    config["datasets"]["demo_isic"]["tables"] = ["bounds"]
+    counts = Workspace(tmp_path, config).job_counts("demo_isic")
+    assert counts["student"] == 4 and counts["compare"] == counts["report"] == 1
 
 
 @pytest.mark.parametrize("target", ["baselines", "ablations"])

@@ -697,12 +697,18 @@ def test_an_impossible_table_is_refused(key, value, message):
     assert faults(("tables.mine", TABLE | {key: value})) == [f"tables.mine.{message}"]
 
 
-def test_experiments_of_a_table_must_be_possible_on_the_data_sets_of_summary():
+def test_a_report_shows_only_known_tables():
+    (line,) = faults(("tables.mine", TABLE), ("datasets.kvasir.tables", ["mime"]))
+    assert line == "datasets.kvasir.tables: found 'mime'; did you mean 'mine'? allowed: mine"
+
+
+def test_experiments_of_a_table_must_be_possible_on_the_data_sets_that_it_compares():
     odd = [
         ("experiments.odd.student.labels", "mask"),
         ("tables.mine", TABLE | {"reference": "odd"}),
     ]
     parse(changed(*odd))
     (line,) = faults(*odd, ("summary", ["kvasir"]))
+    assert faults(*odd, ("datasets.kvasir.tables", ["mine"])) == [line]
     expected = "experiments.odd.student: labels: mask with method: distilled is impossible"
     assert line.startswith(expected)

@@ -1,5 +1,6 @@
 """The installable package and its command."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -8,8 +9,10 @@ import zipfile
 import pytest
 
 from stages.deploy import main, records
+from tests.unit.rules.test_environments import imported_packages
 from tests.workspace import ROOT
 
+STAGES = [path for path in (ROOT / "stages").rglob("*.py") if path.stem != "__init__"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -38,6 +41,36 @@ def test_the_wheel_holds_the_stages_and_the_command(tmp_path):
 def test_the_version_is_the_same_everywhere():
     assert PROJECT["version"] == records.VERSION
     assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def named(requirements):
+    """Return the names of packages in requirements, as `imported_packages` writes them."""
+    return {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in requirements}
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_a_command_needs_only_its_own_packages(command):
+    extra = PROJECT["optional-dependencies"].get(command, [])
+    imported = imported_packages([main.COMMANDS[command][0]])
+    assert imported <= named(PROJECT["dependencies"] + extra)
+
+
+def test_all_extras_are_what_the_stages_import():
+    modules = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in STAGES}
+    extras = PROJECT["optional-dependencies"]
+    everything = [line for name in extras if name != "dev" for line in extras[name]]
+    # A part of pydantic.
+    found = imported_packages(modules) - {"pydantic-core"}
+    assert found <= named(PROJECT["dependencies"] + everything)
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, capsys):
+    # None in sys.modules makes an import fail as if there were no such package.
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "stages.deploy.graph", raising=False)
+    monkeypatch.delitem(sys.modules, "stages.deploy.export", raising=False)
+    with pytest.raises(SystemExit, match=r"package onnx is not installed.*'\.\[export\]'"):
+        main.main(["export", "--help"])
 
 
 def test_segmenting_and_the_app_import_neither_the_workflow_nor_language_models():

@@ -17,7 +17,8 @@ from stages.evaluation.compare import (
     mean_dice_per_image,
 )
 from stages.evaluation.statistics import bootstrap_interval
-from stages.report.tabulate import format_difference, format_p_value, tabulate
+from stages.report.comparison import format_difference, format_p_value
+from stages.report.tabulate import tabulate
 from stages.settings.evaluation import CompareSettings, TrainingRun
 from stages.settings.report import ReportDataset, TabulateSettings
 

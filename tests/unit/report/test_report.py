@@ -19,6 +19,7 @@ from PIL import Image
 
 from stages.core import cli, io
 from stages.core.cli import BadInput
+from stages.evaluation.compare import COLUMNS as COMPARE_COLUMNS
 from stages.evaluation.summarise import COLUMNS
 from stages.gaze import quality
 from stages.gaze.recordings.scan import Scanpath
@@ -27,7 +28,13 @@ from stages.report.page import format_mean_std, format_number
 from stages.report.report import report
 from stages.report.sections import choose_samples
 from stages.settings.quality import QualitySettings
-from stages.settings.report import ReportDataset, ReportHistory, ReportSettings, ReportTraining
+from stages.settings.report import (
+    ReportDataset,
+    ReportHistory,
+    ReportSettings,
+    ReportTable,
+    ReportTraining,
+)
 
 NAN = float("nan")
 SIZE = (32, 48)
@@ -96,9 +103,11 @@ class ReportFiles:
                 "predictions",
                 "metrics",
                 "histories",
+                "tables",
             )
         }
         self.datasets, self.trainings, self.histories, self.rows = [], [], [], []
+        self.tables = []
         self.provenance = {"results/a/gaze.h5": KNOWN, "results/a/texts.h5": UNKNOWN}
 
     def path(self, role, name):
@@ -233,10 +242,23 @@ class ReportFiles:
              "annotation_seconds_per_image": 1.5, "gaze": spec.origin} | values
         )  # fmt: skip
 
+    def table(self, spec, name, **values):
+        row = {"dataset": spec.name, "experiment": "no_text", "reference": "full", "unit": "mm",
+               "gaze": "recorded", "n": 3, "subjects": 2, "seeds": 5, "dice_mean": 0.7654,
+               "dice_difference": -0.0123, "dice_difference_low": -0.02,
+               "dice_difference_high": -0.004}  # fmt: skip
+        file = self.path("tables", f"{name}.csv")
+        io.write_csv(pd.DataFrame([row | values], columns=COMPARE_COLUMNS), file)
+        self.tables.append(ReportTable(dataset=spec.name, name=name))
+
     @property
     def settings(self):
-        return ReportSettings(datasets=tuple(self.datasets), trainings=tuple(self.trainings),
-                              histories=tuple(self.histories))  # fmt: skip
+        return ReportSettings(
+            datasets=tuple(self.datasets),
+            trainings=tuple(self.trainings),
+            histories=tuple(self.histories),
+            tables=tuple(self.tables),
+        )
 
     def options(self):
         summary = self.folder / "summary.csv"
@@ -369,6 +391,25 @@ def test_gaze_and_words_are_compared_with_the_students_masks(report_files):
     assert "Claimed area agrees with the student, test 2 of 2" in text
     # The centres lie at rows 17 of 32 and columns 25 and 26 of 48: in the middle of the image.
     assert "Claimed place agrees with the student, test 0 of 2" in text
+
+
+def test_comparisons_are_shown_and_explained(report_files):
+    spec = report_files.dataset(SMALL)
+    report_files.table(spec, "ablations")
+    report_files.table(spec, "levels", experiment="levels_2", reference="<full>")
+    page = report_files.html()
+    text = Tags(page).text
+    for words in ("Comparison: ablations", "Comparison: levels", "no_text", "levels_2",
+                  "-0.012 [-0.020, -0.004]", "compared with <full>", "sign-flip"):  # fmt: skip
+        assert words in text, words
+    assert "&lt;full&gt;" in page
+    assert "a table levels" in text.partition("SHA-256")[2]
+
+
+def test_a_comparison_of_another_data_set_is_refused(report_files):
+    report_files.table(report_files.dataset(SMALL), "ablations", dataset="other")
+    with pytest.raises(BadInput, match=r"ablations\.csv: column dataset\n.*'other'"):
+        report(**report_files.options())
 
 
 def test_each_picture_is_also_a_file(report_files):
@@ -702,10 +743,13 @@ def test_training_without_test_images(report_files):
         ("predictions", r"predictions\n.*1 entries\n.*0, one"),
         ("metrics", r"metrics\n.*1 entries\n.*0, one"),
         ("histories", r"histories\n.*1 entries\n.*0, one"),
+        ("tables", r"tables\n.*1 entries\n.*0, one"),
     ],
 )
 def test_counts_that_do_not_match_are_refused(report_files, role, message):
-    report_files.training(report_files.dataset())
+    spec = report_files.dataset()
+    report_files.training(spec)
+    report_files.table(spec, "ablations")
     report_files.files[role].pop()
     with pytest.raises(BadInput, match=message):
         report(**report_files.options())
