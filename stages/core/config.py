@@ -245,7 +245,7 @@ def _resolve(model: type[S], where: str, layers: str, values: Mapping[str, Any])
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = _describe_faults(error, model)
+        faults = describe_faults(error, model)
         raise ConfigError(f"{where}.{fault} ({layers})" for fault in faults) from None
 
 
@@ -297,7 +297,7 @@ def dotted_path(loc: Iterable[int | str]) -> str:
     return path.removeprefix(".")
 
 
-def _describe_faults(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
+def describe_faults(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
     """Describe pydantic's errors in the words of a user who writes YAML."""
     for fault in error.errors():
         kind, found, context = fault["type"], fault["input"], fault.get("ctx", {})
@@ -455,7 +455,7 @@ def parse(raw: Mapping[str, Any]) -> Config:
         # The values of one place may be impossible alone, but possible when merged with others.
         config = Config.model_validate(raw, context={"partial": True})
     except ValidationError as error:
-        raise ConfigError(_describe_faults(error, Config)) from None
+        raise ConfigError(describe_faults(error, Config)) from None
     if faults := list(_check_combinations(config)):
         raise ConfigError(faults)
     return config

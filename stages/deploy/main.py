@@ -10,6 +10,7 @@ NAME = "gaze-to-insight"
 # Subcommand → module, function, and what it does. A module is imported only if it runs.
 COMMANDS = {
     "segment": ("stages.deploy.segment", "segment_images", "write masks of new images"),
+    "app": ("stages.deploy.app", "app", "see masks of new images on a local page"),
     "export": ("stages.deploy.export", "export", "write a student as ONNX and for torch.export"),
 }
 

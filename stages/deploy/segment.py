@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +26,15 @@ Format = Literal["source", "png"]
 _MEND_VOLUME = "export the volume again as NIfTI"
 
 
+class Students(NamedTuple):
+    """Loaded students, and the SHA-256 of each one's weights."""
+
+    ensemble: Ensemble
+    hashes: list[str]
+
+
 @dataclass(eq=False)
-class _Job:
+class Job:
     """An item with its outputs, and the results of its slices so far.
 
     Attributes
@@ -69,7 +76,7 @@ def _check_output(images: list[Path], output: Path) -> None:
         ) from error
 
 
-def _check_options(batch_size: int, label: str) -> None:
+def check_options(batch_size: int, label: str) -> None:
     if batch_size < 1:
         raise BadInput(
             "--batch-size", "option", found=batch_size, expected="1 or more", mend="raise it"
@@ -84,7 +91,20 @@ def _check_options(batch_size: int, label: str) -> None:
         )
 
 
-def _load(student: list[Path], device: torch.device, uncertainty: bool) -> Ensemble:
+def load_students(student: list[Path], *, uncertainty: bool, threads: int, gpus: int) -> Students:
+    """Load students as the options of `segment_images` say.
+
+    Raises
+    ------
+    BadInput
+        There is no file, one cannot be read, or the students do not fit each other.
+    """
+    # On a shared machine, two threads that wait for each other can be a hundred times slower than
+    # one thread.
+    torch.set_num_threads(threads)
+    device = choose_device(gpus)
+    # By default, a GPU computes convolutions less precisely than the pipeline does.
+    make_deterministic(device)
     if not student:
         raise BadInput(
             "--student", "option", found="no file", expected="one or more files of weights",
@@ -92,7 +112,7 @@ def _load(student: list[Path], device: torch.device, uncertainty: bool) -> Ensem
         )  # fmt: skip
     networks = [models.load(path, "student").to(device) for path in student]
     try:
-        return Ensemble(networks, uncertainty=uncertainty)
+        ensemble = Ensemble(networks, uncertainty=uncertainty)
     except ValueError as error:
         raise BadInput(
             "--student",
@@ -101,6 +121,7 @@ def _load(student: list[Path], device: torch.device, uncertainty: bool) -> Ensem
             expected="students of one data set, with the same channels and size",
             mend="segment with each of the others in a run of its own",
         ) from error
+    return Students(ensemble, [io.sha256(path) for path in student])
 
 
 def _outputs(
@@ -128,9 +149,9 @@ def _make_jobs(
     file_format: Format,
     contents: list[records.Content],
     problems: Problems,
-) -> list[_Job]:
+) -> list[Job]:
     """Make a job for each item, except those that would write the file of an earlier one."""
-    jobs: list[_Job] = []
+    jobs: list[Job] = []
     owners: dict[Path, Item] = {}
     for item in items:
         outputs = _outputs(item, output, file_format, contents)
@@ -148,7 +169,7 @@ def _make_jobs(
             )
             continue
         owners |= dict.fromkeys(paths, item)
-        jobs.append(_Job(item, outputs))
+        jobs.append(Job(item, outputs))
     return jobs
 
 
@@ -160,7 +181,7 @@ def _hash_input(item: Item) -> str:
     return hashes[0] if len(hashes) == 1 else records.hash_pixels("".join(hashes).encode())
 
 
-def _is_finished(job: _Job, students: list[str], uncertainty: bool, label: str) -> bool:
+def _is_finished(job: Job, students: list[str], uncertainty: bool, label: str) -> bool:
     """Return whether all outputs of a job exist, of these students, this input and these options.
 
     Raises
@@ -192,8 +213,8 @@ def _is_finished(job: _Job, students: list[str], uncertainty: bool, label: str) 
 
 
 def _read_slices(
-    jobs: Iterable[_Job], ensemble: Ensemble, problems: Problems
-) -> Iterator[tuple[tuple[_Job, tuple[int, int]], NDArray[Any]]]:
+    jobs: Iterable[Job], ensemble: Ensemble, problems: Problems
+) -> Iterator[tuple[tuple[Job, tuple[int, int]], NDArray[Any]]]:
     """Yield ((job, height and width), image at the working size) for each slice of each job.
 
     A job that cannot be read yields only some of its slices, and so is never complete.
@@ -220,7 +241,7 @@ def _read_slices(
                 yield (job, image.shape[:2]), small
 
 
-def _add_result(job: _Job, size: tuple[int, int], maps: Maps) -> bool:
+def _add_result(job: Job, size: tuple[int, int], maps: Maps) -> bool:
     """Add the maps of the next slice, resized to `size`; return whether the job is complete."""
     if not np.isfinite(maps.probability).all():
         raise BadInput(
@@ -236,7 +257,7 @@ def _add_result(job: _Job, size: tuple[int, int], maps: Maps) -> bool:
     return len(job.results["mask"]) == len(job.item.slice_stems)
 
 
-def _write(job: _Job, label: str) -> None:
+def _write(job: Job, label: str) -> None:
     """Write the outputs of a job."""
     for content, paths in job.outputs.items():
         slices, record = job.results.pop(content), job.origins[content]
@@ -248,6 +269,70 @@ def _write(job: _Job, label: str) -> None:
             writers.write_segmentation(paths[0], job.item.files, np.stack(slices), record, label)
         else:
             writers.write_nifti(paths[0], job.item.files[0], np.stack(slices), record, _MEND_VOLUME)
+
+
+def write_masks(
+    students: Students,
+    images: list[Path],
+    output: Path,
+    problems: Problems,
+    *,
+    format: Format,
+    probability: bool,
+    label: str,
+    batch_size: int,
+) -> Iterator[tuple[Job, tuple[int, int], Maps]]:
+    """Write the outputs of `segment_images`, and yield what students say about each slice.
+
+    The students decide about uncertainty. The other parameters are as for `segment_images`.
+
+    Parameters
+    ----------
+    problems
+        Receives a problem for each image that cannot be segmented.
+
+    Yields
+    ------
+    The job of a slice, the slice's height and width, and its maps at the working size, in the order
+    of the items and their slices. With the last slice of a job, its outputs are written. A job that
+    fails lacks at least its last slice; one that an earlier run finished yields nothing.
+
+    Raises
+    ------
+    BadInput
+        There is no file in `images`.
+    """
+    items = find_items(images, output, problems, as_series=format == "source")
+    if not items and not problems:
+        raise BadInput(
+            ", ".join(map(str, images)) or "--images",
+            "images",
+            found="no file",
+            expected="pictures, DICOM or NIfTI files",
+            mend="name them or their folder in --images",
+        )
+    ensemble = students.ensemble
+    contents: list[records.Content] = ["mask"]
+    if probability:
+        contents.append("probability")
+    if ensemble.uncertainty:
+        contents.append("uncertainty")
+    jobs, finished = [], 0
+    for job in _make_jobs(items, output, format, contents, problems):
+        with problems.collect():
+            if _is_finished(job, students.hashes, ensemble.uncertainty, label):
+                finished += 1
+            else:
+                jobs.append(job)
+    if finished:
+        log.info("already segmented by these students: %d of %d", finished, len(items))
+    total = sum(len(job.item.slice_stems) for job in jobs)
+    slices = cli.progress(_read_slices(jobs, ensemble, problems), "segment", total)
+    for (job, size), maps in ensemble.stream(slices, batch_size):
+        with problems.collect():
+            if _add_result(job, size, maps):
+                _write(job, label)
+            yield job, size, maps
 
 
 def segment_images(
@@ -302,46 +387,15 @@ def segment_images(
     gpus
         0: compute on the CPU. 1: on a GPU if there is one.
     """
-    _check_options(batch_size, label)
+    check_options(batch_size, label)
     _check_output(images, output)
-    # On a shared machine, two threads that wait for each other can be a hundred times slower than
-    # one thread.
-    torch.set_num_threads(threads)
-    device = choose_device(gpus)
-    # By default, a GPU computes convolutions less precisely than the pipeline does.
-    make_deterministic(device)
-    ensemble = _load(student, device, uncertainty)
+    students = load_students(student, uncertainty=uncertainty, threads=threads, gpus=gpus)
     problems = Problems()
-    items = find_items(images, output, problems, as_series=format == "source")
-    if not items and not problems:
-        raise BadInput(
-            ", ".join(map(str, images)) or "--images",
-            "images",
-            found="no file",
-            expected="pictures, DICOM or NIfTI files",
-            mend="name them or their folder in --images",
-        )
-    contents: list[records.Content] = ["mask"]
-    if probability:
-        contents.append("probability")
-    if uncertainty:
-        contents.append("uncertainty")
-    students = [io.sha256(path) for path in student]
-    jobs, finished = [], 0
-    for job in _make_jobs(items, output, format, contents, problems):
-        with problems.collect():
-            if _is_finished(job, students, uncertainty, label):
-                finished += 1
-            else:
-                jobs.append(job)
-    if finished:
-        log.info("already segmented by these students: %d of %d", finished, len(items))
-    total = sum(len(job.item.slice_stems) for job in jobs)
-    slices = cli.progress(_read_slices(jobs, ensemble, problems), "segment", total)
-    for (job, size), maps in ensemble.stream(slices, batch_size):
-        with problems.collect():
-            if _add_result(job, size, maps):
-                _write(job, label)
+    for _ in write_masks(
+        students, images, output, problems,
+        format=format, probability=probability, label=label, batch_size=batch_size,
+    ):  # fmt: skip
+        pass
     problems.raise_all()
 
 

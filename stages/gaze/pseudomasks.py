@@ -25,8 +25,20 @@ from stages.settings.modules import FEATURES_MODULE, SIMULATION_MODULE
 _DRAW_HEATMAP = {"image": draw_heatmap, "published": draw_published_heatmap}
 
 
-class _GazeSample(NamedTuple):
-    """The inputs for the maps of one sample with gaze; `area` is a share of the image."""
+class GazeSample(NamedTuple):
+    """The inputs for the maps of one sample with gaze.
+
+    Attributes
+    ----------
+    image
+        (H, W, C), as prepared.
+    original_size
+        Height and width of the original image, px.
+    scanpath
+        Its fixations, or the file of its map.
+    area
+        Share of the image to which the refined map is rescaled; None: it is not.
+    """
 
     image: NDArray[Any]
     original_size: tuple[int, int]
@@ -44,7 +56,8 @@ class GazeMaps(NamedTuple):
     refined: NDArray[np.float16]
 
 
-def _make_maps(sample: _GazeSample, settings: GazeSettings, device: torch.device) -> GazeMaps:
+def make_maps(sample: GazeSample, settings: GazeSettings, device: torch.device) -> GazeMaps:
+    """Make the maps of one sample; `cut_levels` of the refined one gives its pseudomasks."""
     size = sample.image.shape[:2]
     if isinstance(sample.scanpath, Scanpath):
         heatmap = _DRAW_HEATMAP[settings.canvas](
@@ -175,20 +188,18 @@ def make_pseudomasks(
             looked = [scanpaths[sample_ids[i]] for i in rows]
             areas = _estimate_areas(looked, sizes[rows], training[rows])
 
-        def samples() -> Iterator[_GazeSample]:
+        def samples() -> Iterator[GazeSample]:
             for i, area in zip(rows.tolist(), areas, strict=True):
                 original, scanpath = tuple(sizes[i].tolist()), scanpaths[sample_ids[i]]
-                yield _GazeSample(source["image"][i], original, scanpath, area)
+                yield GazeSample(source["image"][i], original, scanpath, area)
 
-        def make_maps(sample: _GazeSample) -> GazeMaps:
-            return _make_maps(sample, settings, device)
+        def maps_of(sample: GazeSample) -> GazeMaps:
+            return make_maps(sample, settings, device)
 
         aligned = refined
         if settings.features is not None:
             aligned = io.create_sample_dataset(file, "aligned", (n, *size), np.float16)
-        all_maps = cli.progress(
-            ordered_map(make_maps, samples(), threads), "pseudomasks", len(rows)
-        )
+        all_maps = cli.progress(ordered_map(maps_of, samples(), threads), "pseudomasks", len(rows))
         for i, maps in zip(rows.tolist(), all_maps, strict=True):
             heatmap[i], aligned[i] = maps
         if settings.features is not None:

@@ -33,7 +33,8 @@ def test_the_wheel_holds_the_stages_and_the_command(tmp_path):
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
         command = archive.read(entry_points).decode()
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stages").rglob("*.py")}
-    assert {name for name in names if ".dist-info/" not in name} == modules
+    data = {"stages/deploy/app.html"}
+    assert {name for name in names if ".dist-info/" not in name} == modules | data
     assert wheel.name.startswith(f"gaze_to_insight-{records.VERSION}-")
     assert "gaze-to-insight = stages.deploy.main:main" in command
 
@@ -73,9 +74,9 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, capsys):
         main.main(["export", "--help"])
 
 
-def test_segmenting_imports_neither_the_workflow_nor_language_models():
+def test_segmenting_and_the_app_import_neither_the_workflow_nor_language_models():
     script = (
-        "import sys; import stages.deploy.main, stages.deploy.segment, highdicom;"
+        "import sys; import stages.deploy.main, stages.deploy.app, highdicom;"
         "heavy = {'snakemake', 'transformers', 'open_clip', 'monai', 'matplotlib', 'timm', 'onnx'};"
         "print(heavy & set(sys.modules))"
     )
