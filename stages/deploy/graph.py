@@ -29,6 +29,33 @@ _LAYERS_OF_TRAINING = ("distill_proj_", "student_adapter_")
 INPUT, OUTPUT = "image", "probability"
 
 
+def _fix_padding(network: nn.Module) -> None:
+    """Pad convolutions by numbers where timm computes the padding from the size of the image.
+
+    TensorFlow's padding depends on the size only if a side is no multiple of the stride. As a
+    formula it lets torch.export trace for minutes.
+    """
+    from timm.layers import Conv2dSame
+
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if not isinstance(layer, Conv2dSame):
+                continue
+            padding: tuple[int, ...] = ()
+            # Pairs for the last axis come first; an odd pixel goes to the end.
+            for size, stride, step in zip(layer.kernel_size, layer.stride, layer.dilation):
+                total = max((size - 1) * step + 1 - stride, 0)
+                padding = (total // 2, total - total // 2, *padding)
+            left, right, top, bottom = padding
+            plain = nn.Conv2d(
+                layer.in_channels, layer.out_channels, (1, 1), layer.stride, 0, layer.dilation,
+                layer.groups, layer.bias is not None,
+            )  # fmt: skip
+            plain.kernel_size = layer.kernel_size
+            plain.weight, plain.bias = layer.weight, layer.bias
+            setattr(parent, name, nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), plain))
+
+
 class DeployedStudent(nn.Module):
     """A student with its normalisation and the sigmoid, without the layers of the training."""
 
@@ -45,6 +72,8 @@ class DeployedStudent(nn.Module):
         self.any_size = all(
             side % self.stride == 0 and side >= self.smallest_side for side in self.size
         )
+        if self.any_size and student.architecture.encoder not in _STRIDES:
+            _fix_padding(student)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the probability (B, H, W) float32.

@@ -167,6 +167,22 @@ def test_a_full_disk_is_an_error_of_the_disk(tmp_path):
         graph.write_onnx(program, disk, {}, any_size=False)
 
 
+def test_the_padding_of_tensorflow_becomes_a_number_and_computes_the_same():
+    # As a formula of the image's size it took many minutes to trace.
+    parts = TIMM | {"encoder": "tf_efficientnet_lite0", "channels": 3, "size": (64, 96)}
+    student, other = (
+        models.build(models.Architecture(role="student", **parts), seed=0).eval() for _ in range(2)
+    )
+    network = graph.DeployedStudent(other).eval()
+    layers = {type(layer).__name__ for layer in student.modules()}
+    assert layers - {type(layer).__name__ for layer in network.modules()} == {"Conv2dSame"}
+    for shape in ((1, 64, 96), (2, 64, 64), (1, 160, 96)):
+        images = network.example(*shape, seed=1)
+        with torch.no_grad():
+            expected = student(normalise(images)).log_odds.sigmoid()
+            torch.testing.assert_close(network(images), expected, rtol=0, atol=1e-6)
+
+
 def test_nan_is_a_difference(tmp_path):
     student = write_student(tmp_path / "student.safetensors", "grey")
     network = graph.DeployedStudent(models.load(student, "student"))
