@@ -70,6 +70,8 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "stages.deploy.graph", raising=False)
     monkeypatch.delitem(sys.modules, "stages.deploy.export", raising=False)
+    # What another test imported is also an attribute of the package.
+    monkeypatch.delattr(sys.modules["stages.deploy"], "graph", raising=False)
     with pytest.raises(SystemExit, match=r"package onnx is not installed.*'\.\[export\]'"):
         main.main(["export", "--help"])
 
