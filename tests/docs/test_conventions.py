@@ -6,6 +6,7 @@ import tomllib
 import pytest
 import yaml
 
+from stages.deploy.records import VERSION
 from tests.workspace import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -18,7 +19,7 @@ def read(name):
 
 def test_the_citation_is_of_this_version_and_names_both_papers():
     citation = read("CITATION.cff")
-    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert (citation["version"], citation["license"]) == (VERSION, PROJECT["license"])
     page = (ROOT / "docs/citing.md").read_text("utf-8")
     for paper in citation["references"]:
         assert paper["title"] in " ".join(page.split())
@@ -28,7 +29,7 @@ def test_the_citation_is_of_this_version_and_names_both_papers():
 def test_the_changelog_has_this_version():
     changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert "## Unreleased" in changes
-    assert PROJECT["version"] in changes
+    assert VERSION in changes
 
 
 def test_hooks_run_tools_of_the_lock_and_no_other():

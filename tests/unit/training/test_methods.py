@@ -543,7 +543,9 @@ def test_plain_consistency_weighs_confident_pixels_the_same(files, tmp_path, mon
     monkeypatch.setattr(
         distilled,
         "consistency",
-        lambda *args, weighted: asked.append(weighted) or weigh(*args, weighted=weighted),
+        lambda *args, weighted, **more: (
+            asked.append(weighted) or weigh(*args, weighted=weighted, **more)
+        ),
     )
     for weighted in (True, False):
         train_tiny_student(
