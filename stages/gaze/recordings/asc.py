@@ -32,10 +32,9 @@ _TRIAL_ID = "TRIALID"
 _VARIABLE = "!V TRIAL_VAR "
 _FIRST_LINE = re.compile(r"\*\* CONVERTED FROM|MSG\s+\d|START\s+\d")
 # Time, an offset in ms before which the message was sent, and the text.
-_MESSAGE = re.compile(r"MSG\s+(\d+(?:\.\d+)?)\s+(?:(-?\d+)\s+(?=\D))?(.*)")
-_COORDINATES = re.compile(
-    r"(?:DISPLAY|GAZE)_COORDS\s+([-\d.]+)\s+([-\d.]+)\s+([-\d.]+)\s+([-\d.]+)"
-)
+_MESSAGE = re.compile(r"MSG\s+(\d{1,15}(?:\.\d+)?)\s+(?:(-?\d{1,15})\s+(?=\D))?(.*)")
+_FOUR_NUMBERS = r"[\s=]+" + r"\s+".join([r"(-?\d{1,9}(?:\.\d*)?)"] * 4) + r"(?!\S)"
+_COORDINATES = re.compile(rf"(?:DISPLAY|GAZE)_COORDS\b(?:{_FOUR_NUMBERS})?")
 # Number of lines in which the form of a file shows.
 _MAX_FIRST_LINES = 50
 _MAX_SHOWN = 6
@@ -152,6 +151,12 @@ def _read_file(table: Table, raw_eye: str | None = None) -> _Recording:
                     trial, named = trial + 1, True
                 messages.append(_Message(trial, float(match[1]) - int(match[2] or 0), text))
                 if corners := _COORDINATES.match(text):
+                    if corners[1] is None:
+                        log.warning(
+                            "%s, line %d: no four numbers follow %s, so the size of the display is "
+                            "not checked", table.file, number, text.split()[0],
+                        )  # fmt: skip
+                        continue
                     left, top, right, bottom = map(float, corners.groups())
                     size = (right - left + 1, bottom - top + 1)
                 continue

@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import numpy as np
 from pydantic import ValidationError
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from stages.core.cli import BadInput, log
 from stages.settings.explain import EndpointSettings, ExplainSettings
@@ -64,6 +65,16 @@ def _find_error_status(content: Any) -> int | None:
     error = content.get("error") if isinstance(content, dict) else None
     code = str(error.get("code")) if isinstance(error, dict) else ""
     return int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
+
+
+def _may_be_retried(failure: BaseException) -> bool:
+    return isinstance(failure, RetryableError) and failure.retry_after <= MAX_RETRY_AFTER_S
+
+
+def _failure_of(call: RetryCallState) -> RetryableError:
+    failure = call.outcome.exception() if call.outcome else None
+    assert isinstance(failure, RetryableError)
+    return failure
 
 
 class EndpointModel:
@@ -182,34 +193,47 @@ class EndpointModel:
         self, question: Question, attempt: int, rng: np.random.Generator, stop: threading.Event
     ) -> str | Unanswered | _RefusedQuestion:
         message, refused = make_message(question), set[str]()
-        for n_retries in range(self._endpoint.retries + 1):
-            try:
-                return self._ask(message, attempt, refused)
-            except RetryableError as failure:
-                last = failure
-            if last.retry_after > MAX_RETRY_AFTER_S:
+
+        def choose_pause(call: RetryCallState) -> float:
+            limit = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** (call.attempt_number - 1))
+            seconds: float = limit * rng.uniform(0.5, 1)
+            asked = _failure_of(call).retry_after
+            return max(seconds, asked + rng.random()) if asked else seconds
+
+        def pause(seconds: float) -> None:
+            self._pause(stop, seconds)
+            if stop.is_set():
+                raise RetryableError("another question failed")
+
+        def log_failure(call: RetryCallState) -> None:
+            log.info("%s; retrying in %.1f s", _failure_of(call), call.upcoming_sleep)
+
+        retrying = Retrying(
+            retry=retry_if_exception(_may_be_retried),
+            stop=stop_after_attempt(self._endpoint.retries + 1),
+            wait=choose_pause,
+            sleep=pause,
+            before_sleep=log_failure,
+            reraise=True,
+        )
+        try:
+            return retrying(self._ask, message, attempt, refused)
+        except RetryableError as failure:
+            if not _may_be_retried(failure):
                 return Unanswered(
-                    f"{last}; the endpoint asks for a wait of {last.retry_after:.0f} s, and the "
-                    f"longest allowed wait is {MAX_RETRY_AFTER_S} s"
+                    f"{failure}; the endpoint asks for a wait of {failure.retry_after:.0f} s, and "
+                    f"the longest allowed wait is {MAX_RETRY_AFTER_S} s"
                 )
-            if n_retries < self._endpoint.retries:
-                seconds = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**n_retries) * rng.uniform(0.5, 1)
-                if last.retry_after:
-                    seconds = max(seconds, last.retry_after + rng.random())
-                log.info("%s; retrying in %.1f s", last, seconds)
-                self._pause(stop, seconds)
-                if stop.is_set():
-                    break
-        if not last.connected:
-            raise BadInput(
-                self._connection.address,
-                "connection",
-                found=last,
-                expected="an endpoint that the job can reach",
-                mend="start the server, correct explain.url, or set the environment variable "
-                "https_proxy if https needs a proxy",
-            )
-        return Unanswered(f"{last} (tried {n_retries + 1} times)")
+            if not failure.connected:
+                raise BadInput(
+                    self._connection.address,
+                    "connection",
+                    found=failure,
+                    expected="an endpoint that the job can reach",
+                    mend="start the server, correct explain.url, or set the environment variable "
+                    "https_proxy if https needs a proxy",
+                ) from None
+            return Unanswered(f"{failure} (tried {retrying.statistics['attempt_number']} times)")
 
     def _ask(
         self, message: Mapping[str, Any], attempt: int, refused: set[str]

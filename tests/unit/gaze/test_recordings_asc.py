@@ -126,6 +126,21 @@ def test_the_display_must_fit(file):
     check(scan, [[0.25, 0.5, 200, 0]])
 
 
+@pytest.mark.parametrize("numbers", ["", "0 0- 999 499", "0 0 999", "0 0 999 499x", "0 0 . 499"])
+def test_an_unreadable_size_of_the_display_is_told(numbers, file, caplog):
+    lines = [line.replace("0 0 999 499", numbers) for line in HEADER]
+    write(file, *lines, *trial(1000, "scene_a", *FIXATIONS))
+    check(read(file, **EYELINK)["scene_a"], EXPECTED, off=2, short=1)
+    assert "line 4: no four numbers follow DISPLAY_COORDS" in caplog.text
+
+
+@pytest.mark.parametrize("numbers", ["= 0 0 1279 1023", "0.00 0.00 1279.00 1023.00"])
+def test_the_size_of_the_display_in_other_forms(numbers, file):
+    lines = [line.replace("0 0 999 499", numbers) for line in HEADER]
+    write(file, *lines, *trial(1000, "scene_a", *FIXATIONS))
+    assert "a screen of [1280, 1024] px" in message(file, **EYELINK)
+
+
 def test_one_image_for_one_trial(file):
     write(file, *HEADER, *trial(1000, "7", *FIXATIONS))
     check(read(file, **EYELINK, image="scene_b")["scene_b"], EXPECTED, off=2, short=1)
