@@ -164,7 +164,7 @@ def run_stages(
         "report": run_stage("report.report", images, **of_data, quality=quality,
             explanations=explanations, summary=summary, provenance=sources,
             predictions=[predictions] * len(runs), metrics=[metrics] * len(runs), histories=[],
-            output=page, settings=shown),
+            tables=[], output=page, figures=folder / "figures", settings=shown),
     }  # fmt: skip
     return costs, page.read_text("utf-8").count("data:image/png")
 
