@@ -78,9 +78,9 @@ def _set_thickness(path: Path, headers: list[pydicom.Dataset]) -> None:
     It is the median distance of the slices of a series. Images without a position need none.
     """
     tags = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient")
-    if headers[0].get("SliceThickness") is not None or not all(headers[0].get(t) for t in tags):
-        return
     with files.report_read_errors(path, "positions and orientations of the slices"):
+        if headers[0].get("SliceThickness") is not None or not all(headers[0].get(t) for t in tags):
+            return
         orientation = np.asarray(headers[0].ImageOrientationPatient, float)
         normal = np.cross(orientation[:3], orientation[3:])
         places = [np.dot(np.asarray(h.ImagePositionPatient, float), normal) for h in headers]
@@ -205,7 +205,7 @@ def write_segmentation(
             series_description=f"{label} by {records.CREATOR}"[:64],
             omit_empty_frames=False,
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, NotImplementedError) as error:
         raise BadInput(
             sources[0],
             "header",

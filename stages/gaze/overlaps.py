@@ -198,11 +198,14 @@ def _cut(ordered: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
 
 def _check_eyes(file: Path, fixations: pd.DataFrame) -> None:
     """Check that no two readings of an image agree fixation by fixation, as both eyes do."""
-    located = fixations[fixations[["x", "y", "start_ms"]].notna().all(axis=1)]
+    units = [0.25, _EYES_MS, _EYES_MS, _EYES_NEAR, _EYES_NEAR]
+    with np.errstate(over="ignore"):
+        values = fixations[["sample", "start_ms", "duration_ms", "x", "y"]].to_numpy(float) / units
+    # Without a place or a start, or absurdly far away.
+    finite = np.isfinite(values).all(axis=1)
+    located, values = fixations[finite], values[finite]
     if not len(located):
         return
-    units = [0.25, _EYES_MS, _EYES_MS, _EYES_NEAR, _EYES_NEAR]
-    values = located[["sample", "start_ms", "duration_ms", "x", "y"]].to_numpy() / units
     pairs = cKDTree(values).query_pairs(1, p=np.inf, output_type="ndarray")
     reading = located["reading"].to_numpy()
     pairs = np.sort(pairs[reading[pairs[:, 0]] != reading[pairs[:, 1]]], axis=1)

@@ -11,7 +11,7 @@ from stages.report.page import MISSING, ProvenanceTable
 def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
         return dict(json.loads(file.read_text("utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise BadInput(
             file,
             "file",

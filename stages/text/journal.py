@@ -66,7 +66,7 @@ class Journal:
                     try:
                         name, entry = json.loads(line)
                         self.entries.set(name, entry)
-                    except (ValueError, TypeError) as error:
+                    except (ValueError, TypeError, RecursionError) as error:
                         # A power failure may leave blocks of zeros.
                         log.warning("%s: line %d is dropped: %s", file, number, error)
 

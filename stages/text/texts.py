@@ -24,7 +24,7 @@ def _read_shard(shard: Path) -> tuple[dict[str, str], dict[str, Answer]]:
         (_, header), *entries = (json.loads(line) for line in lines)
         header = {key: header[key] for key in _BACKEND_KEYS}
         return header, {name: Answer.model_validate(answer) for name, answer in entries}
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise cli.BadInput(
             shard,
             "file",

@@ -272,7 +272,8 @@ def check_transfer_syntax(path: Path, dataset: pydicom.Dataset) -> None:
     BadInput
         The file does not, or they cannot.
     """
-    stated = dataset.file_meta.get("TransferSyntaxUID")
+    with files.report_read_errors(path, _EXPECTED_FILE):
+        stated = dataset.file_meta.get("TransferSyntaxUID")
     if not stated:
         implicit, _ = dataset.original_encoding
         uncompressed = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
@@ -324,10 +325,12 @@ def _open_single_image(path: Path) -> pydicom.Dataset:
     """Open a file that holds one grey or colour image."""
     dataset = open_dataset(path)
     if "PixelData" not in dataset:
+        with files.report_read_errors(path, _EXPECTED_FILE):
+            modality = dataset.get("Modality")
         raise BadInput(
             path,
             "file",
-            found=f"no pixels, Modality {dataset.get('Modality')}",
+            found=f"no pixels, Modality {modality}",
             expected=_EXPECTED_FILE,
             mend="replace the file by an image; contours (RTSTRUCT) belong to the masks",
         )

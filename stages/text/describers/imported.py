@@ -37,7 +37,9 @@ def _read_table(source: Path) -> pd.DataFrame:
                 source, sep=table_format.separator, encoding=table_format.encoding, dtype=str,
                 keep_default_na=False, index_col=False,
             )  # fmt: skip
-    except (OSError, ValueError, AttributeError, pd.errors.ParserWarning) as error:
+    except (
+        OSError, ValueError, AttributeError, RecursionError, pd.errors.ParserWarning,
+    ) as error:  # fmt: skip
         raise BadInput(
             source,
             "file",

@@ -66,12 +66,12 @@ def _read_text_config(folder: Path) -> dict[str, Any]:
     file = folder / "open_clip_config.json"
     try:
         text_config: dict[str, Any] = json.loads(file.read_text("utf-8"))["model_cfg"]["text_cfg"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise cli.BadInput(
             file,
             "model_cfg",
             found=error
-            if isinstance(error, OSError | ValueError)
+            if isinstance(error, OSError | ValueError | RecursionError)
             else "no model_cfg with text_cfg",
             expected="a folder as open_clip publishes its models: open_clip_config.json, the "
             "weights, and the tokenizer unless it is CLIP's own",

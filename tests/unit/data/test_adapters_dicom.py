@@ -37,6 +37,17 @@ def test_stored_values_and_spacing(path):
     assert spacing == (0.5, 0.75)  # along y, then x
 
 
+def test_an_unknown_kind_of_value_is_bad_input(path):
+    write_dicom(path, STORED, (1, 1))
+    content = path.read_bytes()
+    # The modality's CS; and no pixels, so that the message wants to name the modality.
+    damaged = content.replace(b"\x08\x00\x60\x00CS", b"\x08\x00\x60\x00S\x02")
+    path.write_bytes(damaged.replace(b"\xe0\x7f\x10\x00", b"\xe0\x7f\x12\x00"))
+    assert path.read_bytes() != content
+    with pytest.raises(BadInput, match="Unknown Value Representation"):
+        dicom.read_image(path)
+
+
 def test_slope_and_intercept_are_applied(path):
     write_dicom(path, STORED, (1, 1), RescaleSlope=2, RescaleIntercept=-1024)
     np.testing.assert_array_equal(dicom.read_image(path)[0][..., 0], 2 * STORED - 1024)

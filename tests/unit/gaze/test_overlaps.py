@@ -67,6 +67,11 @@ def test_time_counts_once(case, rows, expected, caplog):
     assert found["duration_ms"].sum() == 4 * sum(duration for _, duration in expected)
 
 
+def test_a_place_beyond_all_numbers_is_near_no_other():
+    far = [(0, 0, 1e308, -1e308, 100, 0), (0, 1, 1e308, -1e308, 100, 0), (0, 1, 0.2, 0.2, 90, 200)]
+    assert kept(*far) == [(2, 100), (3, 100), (4, 90)]
+
+
 def test_a_warning_names_the_lines(caplog):
     kept(*((0, 0, 0.2, 0.2, 10 * (i + 1), 0) for i in range(8)), (0, 0, 0.9, 0.9, 50, 100))
     assert (

@@ -326,6 +326,12 @@ def test_an_imported_text_that_no_file_can_hold_raises(tmp_path):
     assert str(caught.value).startswith(f"{tmp_path}/t.jsonl: characteristics of 'a'\n")
 
 
+def test_an_imported_line_that_is_nested_too_deeply_raises(tmp_path):
+    (tmp_path / "t.jsonl").write_text("[" * 100_000)
+    with pytest.raises(BadInput, match="file with one object per line"):
+        read_texts(tmp_path / "t.jsonl")
+
+
 def test_an_additional_value_in_a_line_raises(tmp_path):
     (tmp_path / "texts.csv").write_text("sample_id,text\na,Pale, flat.\nb,Red, raised.\n")
     with pytest.raises(BadInput, match=r"texts\.csv: file[^$]*with quotation marks"):

@@ -54,6 +54,12 @@ def test_a_truncated_journal_keeps_its_complete_lines(content, tmp_path_factory,
     assert list(Journal(folder, "0of1").entries) == [*list(ENTRIES)[:whole], "d"]
 
 
+def test_a_line_that_is_nested_too_deeply_is_dropped(content, tmp_path, caplog):
+    (tmp_path / "0of1.jsonl").write_bytes(content + b"[" * 100_000 + b"\n")
+    assert list(Journal(tmp_path, "0of1").entries) == list(ENTRIES)
+    assert "is dropped" in caplog.text
+
+
 def test_a_partial_write_on_a_full_disk_raises_and_keeps_the_journal_readable(tmp_path):
     journal = Journal(tmp_path, "0of1")
     journal.add({"a": 1})
