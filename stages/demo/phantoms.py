@@ -5,6 +5,7 @@ brightness of the target, and borders from sharp to invisible. So a threshold fa
 can learn. A network that is trained on phantoms is of no use for patients.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +84,18 @@ def _blend(image: Image, colour: Image, opacity: Image) -> Image:
     """Paint (3,) or (H, W, 3) `colour` over an RGB image."""
     mixed: Image = image + (colour - image) * opacity[..., None]
     return mixed
+
+
+def _paint_spot(
+    image: Image, y: Image, x: Image, spot: Blob, paint: Callable[[Image], Image], opacity: float
+) -> None:
+    """Paint a small soft spot in place; `paint` gives the colours from those below it."""
+    # Farther away the spot is too faint to change a pixel of 8 bits.
+    reach = 5 * spot.radius
+    rows, columns = np.abs(y[:, 0] - spot.centre[0]) < reach, np.abs(x[0] - spot.centre[1]) < reach
+    near = np.ix_(rows, columns)
+    edge = _soft_edge(spot.depth(y[near], x[near]), 0.5)
+    image[near] = _blend(image[near], paint(image[near]), opacity * edge)
 
 
 def _draw_curve(size: Size, rng: np.random.Generator, width: float, bend: float) -> Image:
@@ -167,7 +180,7 @@ def draw_polyp_frame(rng: np.random.Generator) -> tuple[NDArray[np.uint8], Mask]
     image *= (1.2 - 0.45 * falloff)[..., None]
     for _ in range(rng.integers(6, 18)):
         shine = Blob.random(tuple(rng.uniform(-1, 1, 2)), rng.uniform(0.015, 0.05), 0.3, rng)
-        image = _blend(image, np.array([1.0, 0.97, 0.95]), _soft_edge(shine.depth(y, x), 0.5))
+        _paint_spot(image, y, x, shine, lambda _: np.array([1.0, 0.97, 0.95]), 1)
     image = np.clip(image, 0, 1) + 0.012 * rng.normal(size=image.shape)
     corners = (np.abs(y) + np.abs(x)) > 0.88 * (1 + size[1] / size[0])
     image[corners] = 0.02
@@ -289,8 +302,7 @@ def draw_skin_image(rng: np.random.Generator) -> tuple[NDArray[np.uint8], Mask]:
     image = _blend(image, lesion, _soft_edge(depth, rng.uniform(0.06, 0.4)))
     for _ in range(rng.integers(3, 14)):
         freckle = Blob.random(tuple(rng.uniform(-1.2, 1.2, 2)), rng.uniform(0.02, 0.09), 0.2, rng)
-        strength = rng.uniform(0.3, 0.9)
-        image = _blend(image, image * brown, strength * _soft_edge(freckle.depth(y, x), 0.5))
+        _paint_spot(image, y, x, freckle, lambda skin: skin * brown, rng.uniform(0.3, 0.9))
 
     if rng.random() < 0.5:
         ink = np.array([0.35, 0.25, 0.55])
