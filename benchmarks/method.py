@@ -30,8 +30,8 @@ DATASETS = ["demo_kvasir", "demo_prostate", "demo_isic"]
 EXPERIMENTS = ["full", "supervised"]
 # The demo trains for less, to be quick; then methods differ less.
 LONGER = {
-    "teacher": {"iterations": 500, "learning_rate": 0.003},
-    "student": {"iterations": 800, "learning_rate": 0.003, "ramp_iterations": 213},
+    "teacher": {"iterations": 500, "batch_size": 8},
+    "student": {"iterations": 800, "batch_size": 8, "ramp_iterations": 213},
 }
 
 
