@@ -13,6 +13,7 @@ rule prepare:
         "results/{dataset}/logs/prepare.log",
     benchmark:
         "results/{dataset}/benchmarks/prepare.tsv"
+    priority: 1
     conda:
         "../envs/data.yaml"
     threads: dataset_threads

@@ -15,6 +15,7 @@ rule demo_data:
         "results/benchmarks/demo_data_{phantom}.tsv"
     wildcard_constraints:
         phantom="|".join(re.escape(Path(root).name) for root in PHANTOMS) or "(?!)",
+    priority: 1
     conda:
         "../envs/data.yaml"
     threads: 1

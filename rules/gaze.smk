@@ -23,7 +23,7 @@ rule verify:
     benchmark:
         "results/{dataset}/benchmarks/verify.tsv"
     # Before what would stop at a part of it.
-    priority: 1
+    priority: 2
     conda:
         "../envs/gaze.yaml"
     threads: dataset_threads
@@ -52,6 +52,7 @@ rule pseudomasks:
         "results/{dataset}/logs/pseudomasks.log",
     benchmark:
         "results/{dataset}/benchmarks/pseudomasks.tsv"
+    priority: 1
     conda:
         "../envs/gaze.yaml"
     threads: dataset_threads

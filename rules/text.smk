@@ -22,6 +22,7 @@ rule explain:
         "results/{dataset}/logs/explain_{shard}of{shards}.log",
     benchmark:
         "results/{dataset}/benchmarks/explain_{shard}of{shards}.tsv"
+    priority: 1
     conda:
         "../envs/text.yaml"
     threads: dataset_threads
@@ -67,6 +68,7 @@ rule texts:
         "results/{dataset}/logs/texts.log",
     benchmark:
         "results/{dataset}/benchmarks/texts.tsv"
+    priority: 1
     conda:
         "../envs/text.yaml"
     threads: 1
@@ -92,6 +94,7 @@ rule embed:
         "results/{dataset}/logs/embed.log",
     benchmark:
         "results/{dataset}/benchmarks/embed.tsv"
+    priority: 1
     conda:
         "../envs/text.yaml"
     threads: dataset_threads

@@ -59,6 +59,7 @@ rule teacher:
         "results/{dataset}/{experiment}/seed{seed}/logs/teacher.log",
     benchmark:
         "results/{dataset}/{experiment}/seed{seed}/benchmarks/teacher.tsv"
+    priority: 1
     conda:
         "../envs/training.yaml"
     threads: dataset_threads
@@ -98,6 +99,7 @@ rule pseudolabels:
         "results/{dataset}/{experiment}/seed{seed}/logs/pseudolabels.log",
     benchmark:
         "results/{dataset}/{experiment}/seed{seed}/benchmarks/pseudolabels.tsv"
+    priority: 1
     conda:
         "../envs/training.yaml"
     threads: dataset_threads
