@@ -39,7 +39,7 @@ STAGES = (
 )  # fmt: skip
 # An export takes a quarter of a minute for each fault; its folder appears in one step at the end,
 # and `test_export` fills the disk under each of its writers.
-NOT_TRIED = {"published.import_published", "deploy.export"}
+NOT_TRIED = {"published.import_published", "deploy.export", "deploy.app"}
 # One that writes a journal and a cache, one a file of weights. The others are slow.
 QUICK = ("text.explain", "training.encoder")
 TARGETS = ("demo_kvasir", "comparison", "export_published_demo_kvasir")
@@ -146,8 +146,10 @@ def test_a_fault_at_any_write_loses_nothing_and_a_rerun_gives_the_same(
     command, before, after = pipeline.step(stage)
     tally["name"] = f"{fault} disk: {stage}" if fault != "killed" else f"killed: {stage}"
     results = {path: values for path, values in final(after).items() if path not in before}
-    # Snakemake deletes the results of a job before it runs again; another caller may not.
-    kept = {} if fault == "killed" else {p: v for p, v in results.items() if p.parts[0] != "cache"}
+    # Snakemake deletes the results of a job before it runs again; another caller may not. Only
+    # `segment` does not write masks again that it finds.
+    keeps = fault != "killed" and stage != "deploy.segment"
+    kept = {p: v for p, v in results.items() if keeps and p.parts[0] != "cache"}
     recovered: list[Content] = []
     n = 0
     while True:
@@ -165,8 +167,12 @@ def test_a_fault_at_any_write_loses_nothing_and_a_rerun_gives_the_same(
         if fault == "killed":
             assert status == -9, where
         else:
-            assert status == 1, where
-            assert os.strerror(FAULTS[fault]) in printed and "to mend:" in printed, where
+            # Python copies anew, by read and write, if sendfile fails with another error than a
+            # full disk.
+            copies_anew = fault == "broken" and seen[n - 1].name == "sendfile"
+            assert status == (0 if copies_anew else 1), where
+            told = os.strerror(FAULTS[fault]) in printed and "to mend:" in printed
+            assert told or copies_anew, where
             assert not list(pipeline.folder.rglob("*.tmp")), where
         assert not tally["tracebacks"] and not tally["bytes lost"], where
         # No file has its final name before it is complete.
