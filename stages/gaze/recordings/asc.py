@@ -33,6 +33,8 @@ _VARIABLE = "!V TRIAL_VAR "
 _FIRST_LINE = re.compile(r"\*\* CONVERTED FROM|MSG\s+\d|START\s+\d")
 # Time, an offset in ms before which the message was sent, and the text.
 _MESSAGE = re.compile(r"MSG\s+(\d{1,15}(?:\.\d+)?)\s+(?:(-?\d{1,15})\s+(?=\D))?(.*)")
+# `float` would also read inf, nan and 1_000.
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _FOUR_NUMBERS = r"[\s=]+" + r"\s+".join([r"(-?\d{1,9}(?:\.\d*)?)"] * 4) + r"(?!\S)"
 _COORDINATES = re.compile(rf"(?:DISPLAY|GAZE)_COORDS\b(?:{_FOUR_NUMBERS})?")
 # Number of lines in which the form of a file shows.
@@ -214,9 +216,10 @@ def _read_file(table: Table, raw_eye: str | None = None) -> _Recording:
 def _to_number(table: Table, values: list[str], number: int, position: int) -> float:
     """Return a value of a line; NaN for a dot, which means that the eye was lost."""
     text = values[position] if position < len(values) else ""
-    try:
-        return np.nan if text == "." else float(text)
-    except ValueError:
+    if text == ".":
+        return np.nan
+    value = float(text) if _NUMBER.fullmatch(text) else np.inf
+    if not np.isfinite(value):
         raise BadInput(
             table.file,
             f"line {number}",
@@ -224,7 +227,8 @@ def _to_number(table: Table, values: list[str], number: int, position: int) -> f
             expected=f"a number as value {position + 1} of "
             + (f"the sample {values[0]}" if values[0][0].isdigit() else values[0]),
             mend="convert the recording again with edf2asc",
-        ) from None
+        )
+    return value
 
 
 def _choose_eye(table: Table, fixations: pd.DataFrame, settings: RecordingSettings) -> pd.DataFrame:
