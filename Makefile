@@ -24,7 +24,7 @@ test-slow: $(VENV)/installed
 faults: $(VENV)/installed
 	python -m pytest --numprocesses 2 --dist worksteal tests/faults/test_bad_inputs.py tests/faults/test_injected_faults.py
 
-# Thousands of new damages to a small file of each kind; some five minutes on two cores.
+# A thousand new damages to a small file of each kind; some three minutes on two cores.
 fuzz: $(VENV)/installed
 	python -m pytest --numprocesses 2 --dist worksteal --hypothesis-profile fuzz tests/fuzz
 

@@ -27,7 +27,7 @@ __all__ = ["forks", "pytest_terminal_summary", "tally"]
 # only a change of the code can break them; `make test-random` tries new examples.
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.register_profile("random", deadline=None)
-settings.register_profile("fuzz", deadline=None, max_examples=2000)
+settings.register_profile("fuzz", deadline=None, max_examples=1000)
 settings.load_profile("fixed")
 
 
