@@ -1,4 +1,4 @@
-"""What MkDocs cannot do itself: pages from outside docs/, and formulas without a network."""
+"""What MkDocs and its theme lack: pages from outside docs/, formulas without a network, a name."""
 
 import html
 import re
@@ -60,3 +60,8 @@ def on_page_content(content, page, **_):
         return convert(latex, display="inline" if kind == "(" else "block")
 
     return _FORMULA.sub(draw, content)
+
+
+def on_post_page(output, **_):
+    """Name the theme's search for screen readers."""
+    return output.replace('role="dialog">', 'role="dialog" aria-label="Search">')
