@@ -1,14 +1,13 @@
 """Read the text of a configuration file, and say where it is no text, no YAML or no mapping."""
 
 import codecs
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
 
 from stages.core.config import ConfigError, dotted_path
-from stages.core.contents import describe_os_error
+from stages.core.contents import describe_os_error, parse_json
 
 # The mark of UTF-32 begins with that of UTF-16.
 _MARKS = {
@@ -76,7 +75,7 @@ def _decode(file: Path) -> str:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        parse_json(text)
     except ValueError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""List the files of a folder, and detect changes without reading the files."""
+"""What is in folders and texts: their files, changes without reading them, and JSON."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 
 def is_hidden(name: str) -> bool:
@@ -46,3 +47,17 @@ def describe_os_error(error: OSError) -> str:
     if isinstance(error, PermissionError):
         mend = "give this user permission to read it and its parent folders"
     return f"{error.filename}: {error.strerror}: {mend}"
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises
+    ------
+    ValueError
+        The text is not JSON, or is nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error

@@ -1,17 +1,17 @@
 """provenance.json → a table on the report's page."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from stages.core.cli import BadInput
+from stages.core.contents import parse_json
 from stages.report.page import MISSING, ProvenanceTable
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
-        return dict(json.loads(file.read_text("utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        return dict(parse_json(file.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise BadInput(
             file,
             "file",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.cli import log
+from stages.core.contents import parse_json
 
 
 class _Entries(Mapping[str, Any]):
@@ -64,9 +65,9 @@ class Journal:
                                 stream.truncate(lines.tell() - len(line))
                         break
                     try:
-                        name, entry = json.loads(line)
+                        name, entry = parse_json(line)
                         self.entries.set(name, entry)
-                    except (ValueError, TypeError, RecursionError) as error:
+                    except (ValueError, TypeError) as error:
                         # A power failure may leave blocks of zeros.
                         log.warning("%s: line %d is dropped: %s", file, number, error)
 

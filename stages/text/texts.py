@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.core import cli, io
+from stages.core.contents import parse_json
 from stages.settings.explain import TextsSettings
 from stages.text.describers import FIELDS, Answer
 from stages.text.describers.faithfulness import compare_with_gaze
@@ -21,10 +22,10 @@ def _read_shard(shard: Path) -> tuple[dict[str, str], dict[str, Answer]]:
     """Read the first line of a shard, and the answer of each sample."""
     try:
         lines = shard.read_text("utf-8").split("\n")[:-1]
-        (_, header), *entries = (json.loads(line) for line in lines)
+        (_, header), *entries = (parse_json(line) for line in lines)
         header = {key: header[key] for key in _BACKEND_KEYS}
         return header, {name: Answer.model_validate(answer) for name, answer in entries}
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise cli.BadInput(
             shard,
             "file",

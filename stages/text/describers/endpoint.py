@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from stages.core.cli import BadInput, log
+from stages.core.contents import parse_json
 from stages.settings.explain import EndpointSettings, ExplainSettings
 from stages.text.describers import BatchRefused, Setup
 from stages.text.describers.asking import ModelDescriber, Question, Unanswered
@@ -279,8 +280,8 @@ class EndpointModel:
         status = reply.status_code
         if reply.is_success:
             try:
-                content = reply.json()
-            except (ValueError, RecursionError):
+                content = parse_json(reply.content)
+            except ValueError:
                 raise RetryableError(f"the answer is not JSON: {detail}") from None
             if (error_status := _find_error_status(content)) is None:
                 return self._read_completion(content, detail)

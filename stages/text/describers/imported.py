@@ -1,6 +1,5 @@
 """The backend for texts from a table, written by people or by another program."""
 
-import json
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ import pandas as pd
 
 from stages.core import io
 from stages.core.cli import BadInput, list_names, log
+from stages.core.contents import parse_json
 from stages.data.datasets.listing import normalise_id
 from stages.gaze.recordings.images import possible_ids, split_folder
 from stages.gaze.recordings.table import open_table
@@ -25,7 +25,7 @@ def _read_table(source: Path) -> pd.DataFrame:
     try:
         if source.suffix.lower() in (".jsonl", ".ndjson"):
             lines = source.read_text("utf-8-sig").split("\n")
-            rows = [json.loads(line) for line in lines if line.strip()]
+            rows = [parse_json(line) for line in lines if line.strip()]
             if not all(isinstance(row, dict) for row in rows):
                 raise ValueError("a line that is no object")
             return pd.DataFrame(rows).fillna("").astype(str)
@@ -37,9 +37,7 @@ def _read_table(source: Path) -> pd.DataFrame:
                 source, sep=table_format.separator, encoding=table_format.encoding, dtype=str,
                 keep_default_na=False, index_col=False,
             )  # fmt: skip
-    except (
-        OSError, ValueError, AttributeError, RecursionError, pd.errors.ParserWarning,
-    ) as error:  # fmt: skip
+    except (OSError, ValueError, AttributeError, pd.errors.ParserWarning) as error:
         raise BadInput(
             source,
             "file",

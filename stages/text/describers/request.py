@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from stages.core.contents import parse_json
 from stages.settings.explain import ExplainSettings
 from stages.text.describers.asking import Question
 
@@ -80,8 +81,8 @@ def find_refused_words(body: bytes) -> set[str]:
     """
     text = body[:2000].decode("utf-8", "replace")
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
+        content = parse_json(body)
+    except ValueError:
         content = text
     error = content.get("error") or content if isinstance(content, dict) else content
     details = error.get("detail") if isinstance(error, dict) else None

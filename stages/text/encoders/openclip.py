@@ -1,7 +1,6 @@
 """The text tower of a CLIP model of the open_clip library, such as ViT-B-32 or BiomedCLIP."""
 
 import difflib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from open_clip.pretrained import download_pretrained
 
 from stages.core import cli, io
+from stages.core.contents import parse_json
 from stages.core.device import choose_device
 from stages.settings.explain import EmbedSettings
 
@@ -65,13 +65,13 @@ def _read_text_config(folder: Path) -> dict[str, Any]:
     """Return the text tower's configuration; check that the folder has the files it needs."""
     file = folder / "open_clip_config.json"
     try:
-        text_config: dict[str, Any] = json.loads(file.read_text("utf-8"))["model_cfg"]["text_cfg"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        text_config: dict[str, Any] = parse_json(file.read_text("utf-8"))["model_cfg"]["text_cfg"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise cli.BadInput(
             file,
             "model_cfg",
             found=error
-            if isinstance(error, OSError | ValueError | RecursionError)
+            if isinstance(error, OSError | ValueError)
             else "no model_cfg with text_cfg",
             expected="a folder as open_clip publishes its models: open_clip_config.json, the "
             "weights, and the tokenizer unless it is CLIP's own",
